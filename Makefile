@@ -1,0 +1,25 @@
+# Two commands: `make demo` (recording -> node -> picture) and `make test`.
+VENV ?= .venv
+PYTHON ?= python3
+# The torch build to install; set e.g. TORCH="torch --index-url ..." for a CUDA build.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+
+.PHONY: demo test venv clean
+
+demo: venv
+	$(BIN)/steer_depth demo --out out/demo $(if $(FRAMES),--frames $(FRAMES)) $(if $(BAG),--bag $(BAG)) $(if $(PRESET),--preset $(PRESET))
+
+test: venv
+	$(BIN)/python -m pytest
+
+venv: $(BIN)/.installed
+
+$(BIN)/.installed: setup.py pyproject.toml $(wildcard csrc/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q $(TORCH)
+	$(BIN)/pip install -q -e '.[ros,train,test]'
+	touch $@
+
+clean:
+	rm -rf build out $(VENV) *.egg-info steer_depth_ros/ops/*.so

@@ -1,0 +1,138 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Package definition; also builds the native operator library (C ABI, no torch headers)."""
+from glob import glob
+import os
+from pathlib import Path
+import platform
+import re
+import shutil
+import subprocess
+import sys
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+PACKAGE = 'steer_depth_ros'
+CXX_FLAGS = ['-O3', '-std=c++17', '-fPIC', '-fvisibility=hidden', '-fno-math-errno',
+             '-ffp-contract=fast', '-Wall', '-Wextra', '-Wno-psabi']
+# One object an instruction set; the library picks at run time.
+X86_VARIANTS = {'avx512': ['-mavx512f', '-mavx512dq', '-mavx512vl', '-mavx512bw', '-mfma',
+                           '-mprefer-vector-width=512'],
+                'avx2': ['-mavx2', '-mfma'],
+                'generic': []}
+CUDA_ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100)
+
+
+class BuildOperator(build_ext):
+    """Compile csrc/ with g++, and with nvcc where there is one (STEER_DEPTH_CUDA=0 skips it)."""
+
+    def build_extension(self, ext):
+        source, headers = Path(ext.sources[0]), glob('csrc/*.h') + ['setup.py']
+        target = Path(self.get_ext_fullpath(ext.name))
+        newest = max(os.path.getmtime(p) for p in [source, *headers])
+        if target.exists() and not self.force and target.stat().st_mtime > newest:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.suffix == '.cu':
+            self.build_cuda(source, target)
+        else:
+            self.build_cpu(source, target)
+
+    def get_ext_filename(self, fullname):
+        return os.path.join(*fullname.split('.')) + '.so'
+
+    def build_cpu(self, source, target):
+        compiler = os.environ.get('CXX', 'g++')
+        if shutil.which(compiler) is None:
+            print(f'warning: {compiler} not found, so the operator falls back to plain torch, '
+                  'which is far slower. Install g++ (apt install g++) and reinstall.',
+                  file=sys.stderr)
+            return
+        objects, temp = [], Path(self.build_temp)
+        temp.mkdir(parents=True, exist_ok=True)
+        x86 = platform.machine().lower() in ('x86_64', 'amd64')
+        variants = X86_VARIANTS if x86 else {'generic': []}
+        jobs = []
+        for isa, flags in variants.items():
+            objects.append(temp / f'{source.stem}_{isa}.o')
+            command = [compiler, *CXX_FLAGS, *flags, f'-DSTEER_ISA={isa}',
+                       f'-DSTEER_ISA_{isa.upper()}', '-c', str(source), '-o', str(objects[-1])]
+            jobs.append((command, subprocess.Popen(command)))
+        for command, job in jobs:
+            if job.wait():
+                raise SystemExit(f"failed: {' '.join(command)}")
+        subprocess.check_call([compiler, '-shared', '-pthread', *map(str, objects),
+                               '-o', str(target)])
+
+    def build_cuda(self, source, target):
+        nvcc = shutil.which('nvcc')
+        if nvcc is None or os.environ.get('STEER_DEPTH_CUDA') == '0':
+            return
+        listed = subprocess.check_output([nvcc, '--list-gpu-arch'], text=True)
+        known = {int(n) for n in re.findall(r'compute_(\d+)', listed)}
+        wanted = [a for a in CUDA_ARCHITECTURES if a in known]
+        codes = [f'-gencode=arch=compute_{a},code=sm_{a}' for a in wanted]
+        codes.append(f'-gencode=arch=compute_{wanted[-1]},code=compute_{wanted[-1]}')
+        subprocess.check_call([nvcc, '-O3', '-std=c++17', '--shared', '--threads', '0',
+                               '-Xcompiler', '-fPIC,-fvisibility=hidden', '-cudart', 'static',
+                               *codes, str(source), '-o', str(target)])
+
+
+def data_files():
+    """Ament index marker, manifest, launch files and configuration, as colcon expects them."""
+    share = f'share/{PACKAGE}'
+    return [('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
+            (share, ['package.xml']),
+            (f'{share}/launch', sorted(glob('launch/*.launch.py'))),
+            (f'{share}/config', sorted(glob('config/*')))]
+
+
+setup(
+    name=PACKAGE,
+    version='0.1.0',
+    description='Dense metric depth from an image and sparse depth, for ROS 2',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(exclude=['test', 'test.*']),
+    package_data={PACKAGE: ['weights/*']},
+    data_files=data_files(),
+    ext_modules=[
+        Extension(f'{PACKAGE}.ops.libkernel_regression_cpu', ['csrc/kernel_regression_cpu.cpp']),
+        Extension(f'{PACKAGE}.ops.libkernel_regression_cuda', ['csrc/kernel_regression_cuda.cu']),
+    ],
+    cmdclass={'build_ext': BuildOperator},
+    zip_safe=False,
+    install_requires=[
+        'setuptools',
+        'numpy>=1.21',
+        'opencv-python-headless>=4.5',
+        'pyyaml',
+        'rosbags>=0.10',
+        'safetensors>=0.4',
+        'torch>=2.4',
+        'tqdm',
+    ],
+    extras_require={
+        # rclpy, FastDDS and the standard messages as wheels, where no ROS is installed
+        'ros': ['ros-jazzy-rclpy', 'ros-jazzy-rmw-fastrtps-cpp', 'ros-jazzy-sensor-msgs',
+                'ros-jazzy-diagnostic-msgs', 'ros-jazzy-std-srvs', 'ros-jazzy-lifecycle-msgs'],
+        'train': ['h5py', 'tensorboard'],
+        'test': ['hypothesis', 'mypy', 'pytest', 'pytest-cov', 'ruff', 'scipy'],
+    },
+    entry_points={'console_scripts': [
+        'steer_depth = steer_depth_ros.cli:main',
+        'completion_node = steer_depth_ros.ros.node:main',
+    ]},
+)
