@@ -1,0 +1,226 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Recorded frames in folders: an image, a cloud or a depth image, and the calibration.
+
+A frame folder holds rgb.png (or image.png, image.jpg); lidar.bin (N x 4 float32: x, y, z,
+intensity), lidar.npy (N, 3 or more columns) or depth.png; meta.json; and gt.png where the truth is
+known. meta.json gives fx, fy, cx, cy, and where they apply distortion (OpenCV's order) with
+distortion_model, T_cam_lidar (16 numbers, row-major, LiDAR frame to optical frame), depth_scale
+(metres = value / depth_scale) and stamp_ns.
+"""
+from dataclasses import dataclass
+import json
+from pathlib import Path
+from typing import Iterator, List, Optional
+
+import cv2
+import numpy as np
+
+from steer_depth_ros.camera import Camera
+from steer_depth_ros.errors import DatasetError, SteerDepthError
+from steer_depth_ros.frame import Frame
+from steer_depth_ros.projection import sparse_from_depth_image
+
+IMAGES = ('rgb.png', 'image.png', 'image.jpg', 'rgb.jpg')
+CLOUDS = ('lidar.bin', 'lidar.npy')
+PERIOD_NS = 100_000_000
+FIRST_STAMP_NS = 1_000_000_000  # a stamp of zero means "latest" to tf
+
+
+@dataclass
+class RecordedFrame:
+    """A frame, the name of its folder and, where known, the truth (H, W) metres, NaN unknown."""
+
+    name: str
+    frame: Frame
+    depth_image: Optional[np.ndarray] = None  # float32 (H, W) metres, when it came as an image
+    truth: Optional[np.ndarray] = None
+
+
+def find_frames(folder) -> List[Path]:
+    """Return the frame folders: the folder itself, or those inside it in the order of names."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DatasetError(f'{folder} is not a folder of frames; give one that holds meta.json, '
+                           'or folders that do')
+    if (folder / 'meta.json').exists() or _first(folder, IMAGES):
+        return [folder]
+    found = sorted(p for p in folder.iterdir() if p.is_dir() and _first(p, IMAGES))
+    if not found:
+        raise DatasetError(f'{folder} holds no frames: expected rgb.png, lidar.bin or depth.png '
+                           'and meta.json, in it or in its subfolders')
+    return found
+
+
+def read_frames(folder) -> Iterator[RecordedFrame]:
+    """Read every frame of a folder in order; without stamps in meta.json they are 10 Hz apart."""
+    for index, path in enumerate(find_frames(folder)):
+        yield read_frame(path, FIRST_STAMP_NS + index * PERIOD_NS)
+
+
+def read_frame(folder, stamp_ns=FIRST_STAMP_NS) -> RecordedFrame:
+    """
+    Read one frame folder.
+
+    stamp_ns: used where meta.json has none. Raise DatasetError naming the file that is missing
+    or damaged.
+    """
+    folder = Path(folder)
+    meta = _read_json(folder / 'meta.json')
+    image = read_image(_need(folder, IMAGES))
+    camera = camera_from_meta(meta, image.shape[:2], folder / 'meta.json')
+    frame = Frame(image=image, camera=camera, stamp_ns=int(meta.get('stamp_ns', stamp_ns)))
+    recorded = RecordedFrame(folder.name, frame)
+    if _first(folder, CLOUDS):
+        frame.points = read_cloud(_need(folder, CLOUDS))
+        frame.camera_from_points = _extrinsics(meta, folder / 'meta.json')
+    else:
+        path = _need(folder, ('depth.png', *CLOUDS))
+        depth = read_depth(path, _scale(meta, 'depth', path), image.shape[:2])
+        recorded.depth_image = depth
+        frame.sparse = sparse_from_depth_image(depth)
+    if (folder / 'gt.png').exists():
+        path = folder / 'gt.png'
+        recorded.truth = read_depth(path, _scale(meta, 'gt', path), image.shape[:2])
+    return recorded
+
+
+def read_image(path) -> np.ndarray:
+    """Read an 8 bit image as uint8 (H, W, 3) RGB."""
+    image = _decode(path, cv2.IMREAD_COLOR)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_depth(path, scale, size=None) -> np.ndarray:
+    """
+    Read a depth image as float32 (H, W) metres, NaN where it holds no value.
+
+    path: PNG of 16 bit, value / `scale` metres with 0 for unknown; .npy or .tiff hold metres.
+    size: (H, W) it must have.
+    """
+    path = Path(path)
+    if path.suffix == '.npy':
+        depth = _load_npy(path).astype(np.float32)
+    else:
+        depth = _decode(path, cv2.IMREAD_UNCHANGED)
+        if depth.dtype == np.uint16:
+            depth = depth.astype(np.float32) / np.float32(scale)
+    if depth.ndim != 2 or depth.dtype != np.float32:
+        raise DatasetError(f'{path} is no depth image: it has {depth.dtype} values of shape '
+                           f'{depth.shape}; expected one channel of 16 bit, or of floats')
+    if size is not None and depth.shape != tuple(size):
+        raise DatasetError(f'{path} has {depth.shape[1]} x {depth.shape[0]} pixels but its image '
+                           f'has {size[1]} x {size[0]}; register the depth to the image first')
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
+
+
+def read_cloud(path) -> np.ndarray:
+    """Read a cloud, float32 (N, 3) metres: .bin of N x 4 float32, or .npy of 3 columns or more."""
+    path = Path(path)
+    if path.suffix == '.npy':
+        points = _load_npy(path)
+    else:
+        values = np.frombuffer(_read_bytes(path), np.uint8)
+        if len(values) % 16:
+            raise DatasetError(f'{path} is damaged: its {len(values)} bytes are no whole number '
+                               'of points of 4 float32 (x, y, z, intensity)')
+        points = values.view(np.float32).reshape(-1, 4)
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise DatasetError(f'{path} holds an array of shape {points.shape}; '
+                           'expected (N, 3) or more columns')
+    return np.ascontiguousarray(points[:, :3], np.float32)
+
+
+def camera_from_meta(meta, size, path) -> Camera:
+    """Build the camera from a calibration dict; `path` names its file in errors."""
+    height, width = size
+    declared = int(meta.get('width', width)), int(meta.get('height', height))
+    if declared != (width, height):
+        raise DatasetError(f'{path} is the calibration of an image of {declared[0]} x '
+                           f'{declared[1]} pixels, but the image has {width} x {height}')
+    missing = [key for key in ('fx', 'fy', 'cx', 'cy') if meta.get(key) is None]
+    if missing:
+        raise DatasetError(f'{path} lacks the calibration: {", ".join(missing)}; add the '
+                           'intrinsics of the camera in pixels')
+    distortion = list(meta.get('distortion') or [])
+    # Without a name the count tells OpenCV's models apart.
+    default = 'rational_polynomial' if len(distortion) > 5 else 'plumb_bob'
+    model = (meta.get('distortion_model') or default) if distortion else ''
+    k = [meta['fx'], 0, meta['cx'], 0, meta['fy'], meta['cy'], 0, 0, 1]
+    try:
+        return Camera.from_calibration(width, height, k, distortion, model)
+    except SteerDepthError as error:
+        raise DatasetError(f'{path}: {error}') from None
+
+
+def _extrinsics(meta, path):
+    values = meta.get('T_cam_lidar')
+    if values is None or np.size(values) != 16 or not np.isfinite(np.array(values, float)).all():
+        raise DatasetError(f'{path} lacks T_cam_lidar, the 16 numbers (row-major) that take the '
+                           'cloud into the camera; add them from the calibration')
+    return np.array(values, np.float64).reshape(4, 4)
+
+
+def _scale(meta, name, path):
+    """Values a metre of an image: its own entry, or depth_scale."""
+    scale = (meta.get(name) or {}).get('scale') or meta.get('depth_scale')
+    if not scale or not scale > 0:
+        raise DatasetError(f'meta.json beside {path} lacks depth_scale (metres = value / '
+                           'depth_scale); add it')
+    return float(scale)
+
+
+def _first(folder, names):
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def _need(folder, names):
+    found = _first(folder, names)
+    if found is None:
+        raise DatasetError(f'{folder} has no {" or ".join(names)}')
+    return found
+
+
+def _read_bytes(path):
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DatasetError(f'cannot read {path}: {error.strerror}') from None
+
+
+def _read_json(path):
+    try:
+        meta = json.loads(_read_bytes(path))
+    except ValueError as error:
+        raise DatasetError(f'{path} is no valid JSON: {error}') from None
+    if not isinstance(meta, dict):
+        raise DatasetError(f'{path} holds no JSON object with the calibration')
+    return meta
+
+
+def _decode(path, flags):
+    data = np.frombuffer(_read_bytes(path), np.uint8)
+    image = cv2.imdecode(data, flags) if len(data) else None
+    if image is None:
+        raise DatasetError(f'{path} cannot be decoded: it is damaged or no image')
+    return image
+
+
+def _load_npy(path):
+    _read_bytes(path)
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DatasetError(f'{path} is no array file: {error}') from None
