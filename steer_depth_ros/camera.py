@@ -36,7 +36,8 @@ class Camera:
 
     width, height: size of the image in pixels.
     fx, fy, cx, cy: focal lengths and principal point in pixels.
-    model: 'pinhole' (no distortion), 'plumb_bob', 'rational_polynomial' or 'equidistant' (fisheye).
+    model: 'pinhole' (no distortion), 'plumb_bob', 'rational_polynomial' or 'equidistant', the
+    fisheye.
     distortion: coefficients in OpenCV's order, as many as the model has.
     """
 
@@ -144,7 +145,7 @@ class Camera:
         return rays, valid
 
     def rays(self) -> np.ndarray:
-        """Give the ray of every pixel, float32 (H, W, 3), z = 1, NaN where there is none; cached."""
+        """Give the ray of every pixel, float32 (H, W, 3), z = 1, NaN where none; cached."""
         return self._rays
 
     def scaled(self, width: int, height: int) -> 'Camera':

@@ -1,0 +1,254 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Rigid transforms between named frames over time, without tf2."""
+import bisect
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+
+from steer_depth_ros.errors import CalibrationError
+
+HISTORY_NS = 10_000_000_000
+TOLERANCE_NS = 10_000_000
+
+
+class TransformError(CalibrationError):
+    """Frames that are unknown, not connected, or not known at the time asked for."""
+
+
+@dataclass
+class _Edge:
+    """The poses of one frame in its parent, by rising stamp; a static one has a single pose."""
+
+    parent: str
+    static: bool
+    stamps: List[int] = field(default_factory=list)
+    poses: List[tuple] = field(default_factory=list)  # (translation (3,), quaternion xyzw (4,))
+
+
+class TransformBuffer:
+    """
+    A tree of frames whose transforms are kept for a while and interpolated between stamps.
+
+    history_ns: how long before the newest stamp of a frame its poses are kept; what arrives
+    older than that is ignored.
+    tolerance_ns: up to this far outside the known stamps the nearest pose holds; nothing is ever
+    extrapolated. Safe to use from several threads.
+    """
+
+    def __init__(self, history_ns: int = HISTORY_NS, tolerance_ns: int = TOLERANCE_NS):
+        self._history_ns = history_ns
+        self._tolerance_ns = tolerance_ns
+        self._edges: Dict[str, _Edge] = {}
+        self._lock = RLock()
+
+    def set_transform(self, parent: str, child: str, stamp_ns: int, matrix: np.ndarray,
+                      static: bool = False) -> None:
+        """
+        Add the pose of `child` in `parent`: the 4 x 4 matrix that takes points of child to parent.
+
+        Raise TransformError when the frames are the same or empty, or the matrix is not rigid.
+        """
+        parent, child = _frame(parent), _frame(child)
+        if parent == child:
+            raise TransformError(f'frame "{child}" cannot be its own parent; correct it')
+        pose = _pose(matrix, parent, child)
+        with self._lock:
+            edge = self._edges.get(child)
+            if static or edge is None or edge.parent != parent or edge.static:
+                edge = self._edges[child] = _Edge(parent, static)
+            self._insert(edge, int(stamp_ns), pose)
+
+    def lookup(self, target: str, source: str, stamp_ns: Optional[int] = None) -> np.ndarray:
+        """
+        Give the float64 4 x 4 matrix that takes points in `source` to `target`.
+
+        stamp_ns: the time asked for; None is the latest that every link between the two knows.
+        Raise TransformError, naming the frames and times that exist.
+        """
+        target, source = _frame(target), _frame(source)
+        with self._lock:
+            up, down = self._links(target, source)
+            if stamp_ns is None:
+                moving = [self._edges[c].stamps[-1] for c in up + down
+                          if not self._edges[c].static]
+                stamp_ns = min(moving, default=0)
+            return (inverse(self._chain(down, stamp_ns, target, source))
+                    @ self._chain(up, stamp_ns, target, source))
+
+    def lookup_full(self, target: str, target_stamp: Optional[int], source: str,
+                    source_stamp: Optional[int], fixed: str) -> np.ndarray:
+        """
+        Take points in `source` at `source_stamp` to `target` at `target_stamp`.
+
+        fixed: a frame in which the world stands still between the two stamps, such as odom.
+        """
+        return (self.lookup(target, fixed, target_stamp)
+                @ self.lookup(fixed, source, source_stamp))
+
+    def frames(self) -> List[str]:
+        """Give the names of all known frames, sorted."""
+        with self._lock:
+            return sorted({*self._edges, *(e.parent for e in self._edges.values())})
+
+    def clear(self) -> None:
+        """Forget what moves (a recording started over); static transforms stay."""
+        with self._lock:
+            self._edges = {c: e for c, e in self._edges.items() if e.static}
+
+    def _insert(self, edge, stamp, pose):
+        at = bisect.bisect_left(edge.stamps, stamp)
+        if at < len(edge.stamps) and edge.stamps[at] == stamp:
+            edge.poses[at] = pose
+            return
+        edge.stamps.insert(at, stamp)
+        edge.poses.insert(at, pose)
+        old = bisect.bisect_left(edge.stamps, edge.stamps[-1] - self._history_ns)
+        del edge.stamps[:old], edge.poses[:old]
+
+    def _ancestors(self, name):
+        """Frames from `name` up to its root."""
+        path = [name]
+        while path[-1] in self._edges:
+            parent = self._edges[path[-1]].parent
+            if parent in path:
+                raise TransformError(f'the frames {", ".join(path)} form a loop; '
+                                     'each frame may have one parent only')
+            path.append(parent)
+        return path
+
+    def _links(self, target, source):
+        """Children of the links from `source`, and from `target`, up to where the two meet."""
+        known = self.frames()
+        for name in (target, source):
+            if name not in known and target != source:
+                raise TransformError(
+                    f'frame "{name}" does not exist, needed for {source} -> {target}; '
+                    f'existing frames: {", ".join(known) or "none"}')
+        up, down = self._ancestors(source), self._ancestors(target)
+        meeting = next((name for name in up if name in down), None)
+        if meeting is None:
+            raise TransformError(
+                f'frames "{source}" and "{target}" are in separate trees, below "{up[-1]}" and '
+                f'"{down[-1]}"; publish a transform between them (frames: {", ".join(known)})')
+        return up[:up.index(meeting)], down[:down.index(meeting)]
+
+    def _chain(self, children, stamp, target, source):
+        matrix = np.eye(4)
+        for child in children:
+            matrix = self._at(child, stamp, target, source) @ matrix
+        return matrix
+
+    def _at(self, child, stamp, target, source):
+        edge = self._edges[child]
+        stamps = edge.stamps
+        if edge.static:
+            return matrix_from(*edge.poses[0])
+        if not stamps[0] - self._tolerance_ns <= stamp <= stamps[-1] + self._tolerance_ns:
+            raise TransformError(
+                f'{source} -> {target} asked for at {_seconds(stamp)} s, but {child} in '
+                f'{edge.parent} is known from {_seconds(stamps[0])} s to '
+                f'{_seconds(stamps[-1])} s only; wait for it, or check the clocks')
+        at = bisect.bisect_right(stamps, stamp)
+        if at == 0 or at == len(stamps):
+            return matrix_from(*edge.poses[min(at, len(stamps) - 1)])
+        share = (stamp - stamps[at - 1]) / (stamps[at] - stamps[at - 1])
+        (xyz0, q0), (xyz1, q1) = edge.poses[at - 1], edge.poses[at]
+        return matrix_from(xyz0 + share * (xyz1 - xyz0), _slerp(q0, q1, share))
+
+
+def matrix_from(xyz: Sequence[float], quaternion_xyzw: Sequence[float]) -> np.ndarray:
+    """
+    Build the float64 4 x 4 matrix of a translation in metres and a quaternion (x, y, z, w).
+
+    Raise TransformError for a quaternion without length and for numbers that are not finite.
+    """
+    q = np.asarray(quaternion_xyzw, dtype=np.float64)
+    xyz = np.asarray(xyz, dtype=np.float64)
+    length = np.linalg.norm(q)
+    if q.shape != (4,) or xyz.shape != (3,) or not np.isfinite([*q, *xyz]).all() or length < 1e-6:
+        raise TransformError(f'xyz {xyz.tolist()} and quaternion {q.tolist()} are no pose; three '
+                             'and four finite numbers (x y z w, not all zero) are needed')
+    x, y, z, w = q / length
+    matrix = np.eye(4)
+    matrix[:3, :3] = [[1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+                      [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+                      [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]]
+    matrix[:3, 3] = xyz
+    return matrix
+
+
+def matrix_from_rpy(xyz: Sequence[float], rpy: Sequence[float]) -> np.ndarray:
+    """Build a 4 x 4 matrix from metres and roll, pitch, yaw in radians about fixed x, y, z."""
+    roll, pitch, yaw = (0.5 * float(angle) for angle in rpy)
+    cr, sr, cp, sp = np.cos(roll), np.sin(roll), np.cos(pitch), np.sin(pitch)
+    cy, sy = np.cos(yaw), np.sin(yaw)
+    return matrix_from(xyz, (sr * cp * cy - cr * sp * sy, cr * sp * cy + sr * cp * sy,
+                             cr * cp * sy - sr * sp * cy, cr * cp * cy + sr * sp * sy))
+
+
+def inverse(matrix: np.ndarray) -> np.ndarray:
+    """Invert a rigid 4 x 4 transform."""
+    result = np.eye(4)
+    result[:3, :3] = matrix[:3, :3].T
+    result[:3, 3] = -matrix[:3, :3].T @ matrix[:3, 3]
+    return result
+
+
+def quaternion_from(matrix: np.ndarray) -> np.ndarray:
+    """Give the unit quaternion float64 (x, y, z, w), w >= 0, of a 3 x 3 or 4 x 4 rotation."""
+    r = np.asarray(matrix, dtype=np.float64)[:3, :3]
+    # Each row of this table is the quaternion times one of its entries; the longest is exact.
+    table = np.array([
+        [1 + r[0, 0] - r[1, 1] - r[2, 2], r[0, 1] + r[1, 0], r[0, 2] + r[2, 0], r[2, 1] - r[1, 2]],
+        [r[0, 1] + r[1, 0], 1 - r[0, 0] + r[1, 1] - r[2, 2], r[1, 2] + r[2, 1], r[0, 2] - r[2, 0]],
+        [r[0, 2] + r[2, 0], r[1, 2] + r[2, 1], 1 - r[0, 0] - r[1, 1] + r[2, 2], r[1, 0] - r[0, 1]],
+        [r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1], 1 + r[0, 0] + r[1, 1] + r[2, 2]],
+    ])
+    row = table[np.argmax(np.diag(table))]
+    return row / (np.linalg.norm(row) * (1.0 if row[3] >= 0 else -1.0))
+
+
+def _slerp(q0, q1, share):
+    cosine = float(q0 @ q1)
+    if cosine < 0.0:  # q and -q are the same rotation: take the shorter way
+        q1, cosine = -q1, -cosine
+    if cosine > 0.9995:
+        return q0 + share * (q1 - q0)
+    angle = np.arccos(cosine)
+    return (np.sin((1.0 - share) * angle) * q0 + np.sin(share * angle) * q1) / np.sin(angle)
+
+
+def _pose(matrix, parent, child):
+    matrix = np.asarray(matrix, dtype=np.float64)
+    rigid = (matrix.shape == (4, 4) and np.isfinite(matrix).all()
+             and np.allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-3)
+             and np.linalg.det(matrix[:3, :3]) > 0)
+    if not rigid:
+        raise TransformError(f'the transform of {child} in {parent} is no rotation and '
+                             'translation; correct its 4 x 4 matrix')
+    return matrix[:3, 3].copy(), quaternion_from(matrix)
+
+
+def _frame(name):
+    name = name.lstrip('/')
+    if not name:
+        raise TransformError('a frame name is empty; set frame_id in the message')
+    return name
+
+
+def _seconds(stamp_ns):
+    return f'{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000 // 1_000_000:03d}'
