@@ -1,0 +1,269 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Pairs of image and depth by their stamps: the nearest within a tolerance, no silent loss."""
+from collections import Counter, deque
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple
+
+from steer_depth_ros.errors import ConfigError
+
+SECOND = 1_000_000_000
+# A stream's next stamp is taken to be at least this part of its shortest recent period away.
+NEXT_AT_LEAST = 0.75
+INTERVALS = 16
+ENOUGH = 5  # messages of both streams before hint() judges
+CLOCKS_DIFFER = 5.0  # seconds; sensors that far apart do not share a clock
+
+
+class Pair(NamedTuple):
+    """An image and the depth measured nearest to it, with their own stamps."""
+
+    image_ns: int
+    image: Any
+    depth_ns: int
+    depth: Any
+
+
+class Synchronizer:
+    """
+    Match two streams by stamp, each message at most once.
+
+    A pair is given out as soon as neither partner can get a nearer one: stamps of a stream
+    increase, and by no less than most of its recent period. Pairs come in the order of time and
+    do not depend on which stream arrives first.
+
+    slop_s: largest distance of a pair in seconds (inclusive).
+    time_offset_s: added to the stamps of the depth before they are compared.
+    queue_size: messages of each stream kept while they wait; the oldest goes first.
+    depth_name: what hint() calls the depth, e.g. 'points'.
+    counts: Counter of 'image', 'depth' (received), 'pairs', 'resets', and what was dropped:
+    '<stream>_unmatched' (no partner within slop), '<stream>_superseded' (its partner had a nearer
+    one: the streams differ in rate), '<stream>_overflow', '<stream>_repeated' (same stamp again),
+    '<stream>_out_of_order' and '<stream>_reset'.
+    """
+
+    def __init__(self, slop_s: float, time_offset_s: float = 0.0, queue_size: int = 20,
+                 depth_name: str = 'points'):
+        if not slop_s >= 0.0:
+            raise ConfigError(f'the tolerance (slop) must not be negative, got {slop_s} s')
+        if queue_size < 1:
+            raise ConfigError(f'the queue of the synchroniser needs a size of at least 1, '
+                              f'got {queue_size}')
+        self.slop_ns = round(slop_s * SECOND)
+        self.offset_ns = round(time_offset_s * SECOND)
+        self.queue_size = queue_size
+        self.depth_name = depth_name
+        self.counts: Counter = Counter()
+        self._image = _Stream('image')
+        self._depth = _Stream('depth')
+        self._told: Dict[str, int] = {}
+
+    def add_image(self, stamp_ns: int, item: Any) -> List[Pair]:
+        """Take an image; give the pairs that are ready now, oldest first."""
+        return self._add(self._image, self._depth, stamp_ns, item)
+
+    def add_depth(self, stamp_ns: int, item: Any) -> List[Pair]:
+        """Take a cloud or depth image; give the pairs that are ready now, oldest first."""
+        return self._add(self._depth, self._image, stamp_ns + self.offset_ns, item)
+
+    def flush(self) -> List[Pair]:
+        """Give the pairs among what still waits, for the end of a recording; then start anew."""
+        pairs = self._settle(self._image.queue, self._depth.queue)
+        self._image, self._depth = _Stream('image'), _Stream('depth')
+        return pairs
+
+    def reset(self) -> None:
+        """Forget everything that waits: time has jumped."""
+        self.counts['resets'] += 1
+        for stream in (self._image, self._depth):
+            self._forget(stream)
+            stream.last, stream.behind = None, False
+
+    def pending(self) -> int:
+        """Count the messages that wait for a partner."""
+        return len(self._image.queue) + len(self._depth.queue)
+
+    def hint(self) -> Optional[str]:
+        """
+        Say what is wrong if most messages since the last hint found no partner, else None.
+
+        The judgement needs a few messages of either stream and then starts anew.
+        """
+        seen = {name: count - self._told.get(name, 0) for name, count in self.counts.items()}
+        images, depths = seen.get('image', 0), seen.get('depth', 0)
+        if max(images, depths) < ENOUGH or 0 < min(images, depths) < ENOUGH:
+            return None
+        self._told = dict(self.counts)
+        sentence = self._diagnose(seen, images, depths)
+        self._image.apart.clear()
+        self._depth.apart.clear()
+        return sentence
+
+    def _diagnose(self, seen, images, depths):
+        name = self.depth_name
+        if not images or not depths:
+            there, missing = ('images', name) if images else (name, 'images')
+            return (f'{max(images, depths)} {there} but no {missing} arrived; check the name of '
+                    'that topic and that its publisher runs')
+        if seen.get('pairs', 0) >= 0.5 * min(images, depths):
+            return None
+        for stream, label in ((self._image, 'images'), (self._depth, name)):
+            if seen.get(f'{stream.name}_repeated', 0) > 0.5 * seen[stream.name]:
+                return (f'{label} repeat the stamp {stream.last} ns; their publisher must stamp '
+                        'each message anew')
+        rarer = self._image if images <= depths else self._depth
+        apart = rarer.apart or self._image.apart or self._depth.apart
+        if not apart:
+            return None
+        mean = sum(apart) / len(apart) / SECOND
+        return self._apart(mean)
+
+    def _apart(self, mean):
+        """Word the mean of (depth stamp + offset - image stamp) in seconds."""
+        slop, offset = self.slop_ns / SECOND, self.offset_ns / SECOND
+        if abs(mean) > CLOCKS_DIFFER:
+            return (f'image and {self.depth_name} are {abs(mean):.1f} s apart: their clocks '
+                    'differ; synchronise them (PTP, chrony) or let one driver stamp both')
+        return (f'image and {self.depth_name} are {abs(mean) * 1e3:.0f} ms apart on average; '
+                f'slop is {slop * 1e3:.0f} ms; set time_offset_s (about {offset - mean:.3f}) or '
+                'raise slop_s')
+
+    def _add(self, stream, other, stamp, item):
+        self.counts[stream.name] += 1
+        if stream.last is not None and stamp <= stream.last and not self._restart(
+                stream, other, stamp):
+            return []
+        stream.push(stamp, item)
+        pairs = self._ready()
+        self._drop_hopeless(self._image, self._depth)
+        self._drop_hopeless(self._depth, self._image)
+        while len(stream.queue) > self.queue_size:
+            self._drop(stream, stream.queue.pop(0), other, 'overflow')
+        return pairs
+
+    def _restart(self, stream, other, stamp):
+        """Tell a jump back in time (a bag that loops) from a late or repeated message."""
+        if stamp == stream.last:
+            self.counts[f'{stream.name}_repeated'] += 1
+            return False
+        if stream.last - stamp < stream.shortest_interval():
+            self.counts[f'{stream.name}_out_of_order'] += 1
+            return False
+        if stream.behind:  # the other stream has jumped already, what it holds is new
+            self._forget(stream)
+        else:
+            self.counts['resets'] += 1
+            self._forget(stream)
+            self._forget(other)
+            other.behind = other.last is not None
+        stream.last, stream.behind = None, False
+        return True
+
+    def _forget(self, stream):
+        self.counts[f'{stream.name}_reset'] += len(stream.queue)
+        stream.queue.clear()
+        stream.stamps.clear()
+        stream.bound = None
+
+    def _ready(self):
+        pairs: List[Pair] = []
+        while True:
+            pair = self._certain()
+            if pair is None:
+                return pairs
+            # What is older can no longer take part in anything newer, so it is decided too.
+            i, d = pair
+            images, depths = self._image.queue, self._depth.queue
+            pairs += self._settle(images[:i], depths[:d])
+            pairs.append(self._pair(images[i], depths[d]))
+            del images[:i + 1], depths[:d + 1]
+
+    def _certain(self):
+        """Find a pair of queue positions that are nearest to each other, now and for ever."""
+        images, depths = self._image, self._depth
+        seen_images, seen_depths = set(), set()
+        for distance, i, d in self._candidates(images.queue, depths.queue):
+            mutual = i not in seen_images and d not in seen_depths
+            seen_images.add(i)
+            seen_depths.add(d)
+            if (mutual and images.next_at_least() >= depths.queue[d][0] + distance
+                    and depths.next_at_least() >= images.queue[i][0] + distance):
+                return i, d
+        return None
+
+    def _candidates(self, images, depths):
+        return sorted((abs(image[0] - depth[0]), i, d) for i, image in enumerate(images)
+                      for d, depth in enumerate(depths)
+                      if abs(image[0] - depth[0]) <= self.slop_ns)
+
+    def _settle(self, images, depths):
+        """Pair what is left, the nearest first and never across a pair; drop the rest."""
+        found = self._candidates(images, depths)
+        if not found:
+            for stream, other, left in ((self._image, self._depth, images),
+                                        (self._depth, self._image, depths)):
+                for entry in left:
+                    self._drop(stream, entry, other, 'unmatched')
+            return []
+        _, i, d = found[0]
+        return [*self._settle(images[:i], depths[:d]), self._pair(images[i], depths[d]),
+                *self._settle(images[i + 1:], depths[d + 1:])]
+
+    def _pair(self, image, depth):
+        self.counts['pairs'] += 1
+        return Pair(image[0], image[1], depth[0] - self.offset_ns, depth[1])
+
+    def _drop_hopeless(self, stream, other):
+        """Drop from the front what no present or future message of the other stream can reach."""
+        while stream.queue and other.bound is not None:
+            stamp = stream.queue[0][0]
+            near = any(abs(entry[0] - stamp) <= self.slop_ns for entry in other.queue)
+            if near or other.bound < stamp + self.slop_ns:
+                return
+            self._drop(stream, stream.queue.pop(0), other, 'unmatched')
+
+    def _drop(self, stream, entry, other, cause):
+        nearest = min(other.stamps, key=lambda stamp: abs(stamp - entry[0]), default=None)
+        if nearest is not None:
+            apart = nearest - entry[0]
+            if abs(apart) <= self.slop_ns and cause == 'unmatched':
+                cause = 'superseded'
+            stream.apart.append(apart if stream is self._image else -apart)
+        self.counts[f'{stream.name}_{cause}'] += 1
+
+
+class _Stream:
+    """What waits of one stream, and what is known about its stamps."""
+
+    def __init__(self, name):
+        self.name = name
+        self.queue: List[Tuple[int, Any]] = []
+        self.last: Optional[int] = None
+        self.bound: Optional[int] = None  # later stamps are above it; None after a jump
+        self.behind = False  # the other stream has jumped back, this one has not yet
+        self.stamps: Deque[int] = deque(maxlen=64)
+        self.intervals: Deque[int] = deque(maxlen=INTERVALS)
+        self.apart: Deque[int] = deque(maxlen=100)
+
+    def push(self, stamp, item):
+        if self.last is not None:
+            self.intervals.append(stamp - self.last)
+        self.last = self.bound = stamp
+        self.stamps.append(stamp)
+        self.queue.append((stamp, item))
+
+    def shortest_interval(self):
+        return min(self.intervals, default=0)
+
+    def next_at_least(self):
+        return self.bound + int(NEXT_AT_LEAST * self.shortest_interval())
