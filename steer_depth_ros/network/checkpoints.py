@@ -1,0 +1,193 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Reading and writing weights; nothing stored in a file is ever executed."""
+import hashlib
+import json
+import os
+from pathlib import Path
+import pickle
+from typing import Dict, NamedTuple
+import zipfile
+
+import torch
+
+from steer_depth_ros.errors import WeightsError
+
+FORMAT = 'steer_depth_ros/1'
+NESTINGS = ('state_dict', 'model_state_dict', 'model', 'net')
+COUNTER = 'num_batches_tracked'  # unknown before PyTorch 0.4.1, and unused at inference
+
+
+class WeightsInfo(NamedTuple):
+    """What a weights file says of itself; config: the numbers that build the architecture."""
+
+    architecture: str
+    config: dict
+
+
+def read_torch_checkpoint(path) -> Dict[str, torch.Tensor]:
+    """
+    Read a state dict that PyTorch 0.3 to 2.x saved, in its own or in its zip format.
+
+    Tensors come back on the CPU, floating ones as float32, with outer nestings ("state_dict",
+    DataParallel's "module.") taken off. Only tensors and plain containers are unpickled. Raise
+    WeightsError naming the file when it is missing, damaged or holds anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f'checkpoint {path} does not exist; check the path')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_refusal(path, error)) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
+            AttributeError, AssertionError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+        raise WeightsError(f'checkpoint {path} is damaged or no PyTorch file '
+                           f'({_first_line(error)}); fetch it again') from None
+    return _tensors(content, path)
+
+
+def check_state(model: torch.nn.Module, state, source) -> Dict[str, torch.Tensor]:
+    """
+    Return `state` completed for `model`, or raise one WeightsError that lists all that differs.
+
+    state: name to tensor. source: the file's name, for the message. Counters that old
+    checkpoints lack are set to 0.
+    """
+    wanted = model.state_dict()
+    state = dict(state)
+    for name, tensor in wanted.items():
+        if name.rpartition('.')[2] == COUNTER:
+            state.setdefault(name, torch.zeros_like(tensor))
+    faults = {
+        'missing': [n for n in wanted if n not in state],
+        'extra': [n for n in state if n not in wanted],
+        'of another shape': [f'{n} {tuple(t.shape)} instead of {tuple(wanted[n].shape)}'
+                             for n, t in state.items()
+                             if n in wanted and t.shape != wanted[n].shape],
+        'not finite': [n for n, t in state.items() if not torch.isfinite(t).all()],
+    }
+    if any(faults.values()):
+        text = '; '.join(f'{len(names)} {fault}: {", ".join(names)}'
+                         for fault, names in faults.items() if names)
+        raise WeightsError(f'{source} does not fit {type(model).__name__}: {text}')
+    return {name: state[name].to(tensor.dtype) for name, tensor in wanted.items()}
+
+
+def load_into(model: torch.nn.Module, state, source) -> None:
+    """Load `state` into `model` after `check_state`."""
+    model.load_state_dict(check_state(model, state, source))
+
+
+def save_safetensors(path, state, architecture: str, config: dict) -> str:
+    """
+    Write weights with what is needed to use them; an interrupted write leaves no broken file.
+
+    state: name to tensor. config: JSON-serialisable, returned by `load_safetensors`.
+    Return the SHA-256 that the file carries. Raise WeightsError if it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+    path = Path(path)
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    metadata = {'format': FORMAT, 'architecture': architecture,
+                'config': json.dumps(config, sort_keys=True)}
+    metadata['sha256'] = digest(state, metadata)
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, str(unfinished), metadata=metadata)
+        os.replace(unfinished, path)
+    except (SafetensorError, OSError) as error:
+        if unfinished.exists():
+            unfinished.unlink()
+        raise WeightsError(f'cannot write {path}: {_first_line(error)}') from None
+    return metadata['sha256']
+
+
+def load_safetensors(path):
+    """
+    Read weights that `save_safetensors` wrote.
+
+    Return (state, WeightsInfo), tensors on the CPU. Raise WeightsError naming the file when it
+    is missing, damaged, changed or not of this package.
+    """
+    from safetensors import safe_open, SafetensorError
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f'weights {path} do not exist; check the path')
+    try:
+        with safe_open(str(path), framework='pt') as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f'weights {path} are damaged or no safetensors file '
+                           f'({_first_line(error)})') from None
+    if metadata.get('format') != FORMAT:
+        raise WeightsError(f'weights {path} are not of this package (format '
+                           f'{metadata.get("format")}); `steer_depth convert` or `train` '
+                           'write such files')
+    if metadata.get('sha256') != digest(state, metadata):
+        raise WeightsError(f'weights {path} are damaged: their checksum differs; fetch or write '
+                           'them again')
+    return state, WeightsInfo(metadata['architecture'], json.loads(metadata['config']))
+
+
+def digest(state, metadata) -> str:
+    """Return the SHA-256 of architecture, configuration and every tensor."""
+    total = hashlib.sha256()
+    total.update(f'{metadata.get("architecture")} {metadata.get("config")}\n'.encode())
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def _tensors(content, path):
+    """Take the nestings off and require names with tensors."""
+    for name in NESTINGS:
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict) or not content:
+        raise WeightsError(f'checkpoint {path} holds no state dict but a '
+                           f'{type(content).__name__}; save model.state_dict()')
+    others = [str(n) for n, v in content.items()
+              if not isinstance(n, str) or not isinstance(v, torch.Tensor)]
+    if others:
+        raise WeightsError(f'checkpoint {path} holds entries that are no tensors: '
+                           f'{", ".join(others)}; save model.state_dict() alone')
+    if all(name.startswith('module.') for name in content):
+        content = {name[len('module.'):]: tensor for name, tensor in content.items()}
+    return {n: t.detach().float() if t.is_floating_point() else t for n, t in content.items()}
+
+
+def _refusal(path, error):
+    text = str(error)
+    if 'Unsupported global' in text or 'GLOBAL' in text or 'tar format' in text:
+        return (f'checkpoint {path} holds more than tensors, and running code from a file is '
+                f'refused ({_reason(text)}); save it again with '
+                'torch.save(model.state_dict(), FILE) where you trust it')
+    return f'checkpoint {path} is damaged or no PyTorch file ({_reason(text)}); fetch it again'
+
+
+def _reason(text):
+    """Pick what the unpickler objected to out of its advice."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith('WeightsUnpickler error:')]
+    return (telling or lines or ['no reason given'])[0][:200]
+
+
+def _first_line(error):
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
