@@ -26,17 +26,24 @@ from setuptools.command.build_ext import build_ext
 
 PACKAGE = 'steer_depth_ros'
 CXX_FLAGS = ['-O3', '-std=c++17', '-fPIC', '-fvisibility=hidden', '-fno-math-errno',
-             '-ffp-contract=fast', '-Wall', '-Wextra', '-Wno-psabi']
-# One object an instruction set; the library picks at run time.
-X86_VARIANTS = {'avx512': ['-mavx512f', '-mavx512dq', '-mavx512vl', '-mavx512bw', '-mfma',
-                           '-mprefer-vector-width=512'],
-                'avx2': ['-mavx2', '-mfma'],
-                'generic': []}
+             '-ffp-contract=fast', '-Wall', '-Wextra', '-Wno-psabi', '-Wno-ignored-attributes']
+# One library an instruction set; the best that the machine has is picked at run time.
+X86 = platform.machine().lower() in ('x86_64', 'amd64')
+CPU_VARIANTS = {'generic': []} if not X86 else {
+    'generic': [],
+    'avx2': ['-mavx2', '-mfma'],
+    'avx512': ['-mavx512f', '-mavx512dq', '-mavx512vl', '-mavx512bw', '-mfma',
+               '-mprefer-vector-width=512'],
+}
 CUDA_ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100)
 
 
 class BuildOperator(build_ext):
     """Compile csrc/ with g++, and with nvcc where there is one (STEER_DEPTH_CUDA=0 skips it)."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def build_extension(self, ext):
         source, headers = Path(ext.sources[0]), glob('csrc/*.h') + ['setup.py']
@@ -60,26 +67,13 @@ class BuildOperator(build_ext):
                   'which is far slower. Install g++ (apt install g++) and reinstall.',
                   file=sys.stderr)
             return
-        objects, temp = [], Path(self.build_temp)
-        temp.mkdir(parents=True, exist_ok=True)
-        x86 = platform.machine().lower() in ('x86_64', 'amd64')
-        variants = X86_VARIANTS if x86 else {'generic': []}
-        jobs = []
-        for isa, flags in variants.items():
-            objects.append(temp / f'{source.stem}_{isa}.o')
-            command = [compiler, *CXX_FLAGS, *flags, f'-DSTEER_ISA={isa}',
-                       f'-DSTEER_ISA_{isa.upper()}', '-c', str(source), '-o', str(objects[-1])]
-            jobs.append((command, subprocess.Popen(command)))
-        for command, job in jobs:
-            if job.wait():
-                raise SystemExit(f"failed: {' '.join(command)}")
-        subprocess.check_call([compiler, '-shared', '-pthread', *map(str, objects),
-                               '-o', str(target)])
+        isa = target.stem.rsplit('_', 1)[1]
+        subprocess.check_call([
+            compiler, *CXX_FLAGS, *CPU_VARIANTS[isa], f'-DSTEER_ISA={isa}',
+            f'-DSTEER_ISA_{isa.upper()}', '-shared', '-pthread', str(source), '-o', str(target)])
 
     def build_cuda(self, source, target):
         nvcc = shutil.which('nvcc')
-        if nvcc is None or os.environ.get('STEER_DEPTH_CUDA') == '0':
-            return
         listed = subprocess.check_output([nvcc, '--list-gpu-arch'], text=True)
         known = {int(n) for n in re.findall(r'compute_(\d+)', listed)}
         wanted = [a for a in CUDA_ARCHITECTURES if a in known]
@@ -88,6 +82,16 @@ class BuildOperator(build_ext):
         subprocess.check_call([nvcc, '-O3', '-std=c++17', '--shared', '--threads', '0',
                                '-Xcompiler', '-fPIC,-fvisibility=hidden', '-cudart', 'static',
                                *codes, str(source), '-o', str(target)])
+
+
+def extensions():
+    """Return the operator's libraries: one a CPU instruction set, and CUDA where nvcc is."""
+    found = [Extension(f'{PACKAGE}.ops.libkernel_regression_{isa}',
+                       ['csrc/kernel_regression_cpu.cpp']) for isa in CPU_VARIANTS]
+    if shutil.which('nvcc') and os.environ.get('STEER_DEPTH_CUDA') != '0':
+        found.append(Extension(f'{PACKAGE}.ops.libkernel_regression_cuda',
+                               ['csrc/kernel_regression_cuda.cu']))
+    return found
 
 
 def data_files():
@@ -108,10 +112,7 @@ setup(
     packages=find_packages(exclude=['test', 'test.*']),
     package_data={PACKAGE: ['weights/*']},
     data_files=data_files(),
-    ext_modules=[
-        Extension(f'{PACKAGE}.ops.libkernel_regression_cpu', ['csrc/kernel_regression_cpu.cpp']),
-        Extension(f'{PACKAGE}.ops.libkernel_regression_cuda', ['csrc/kernel_regression_cuda.cu']),
-    ],
+    ext_modules=extensions(),
     cmdclass={'build_ext': BuildOperator},
     zip_safe=False,
     install_requires=[

@@ -11,4 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The kernel-regression operator: public function, torch twin, native loader."""
+"""Steering-kernel regression from scattered samples: one operator, three backends that agree."""
+from steer_depth_ros.ops.operator import describe_backend, kernel_regression
+
+__all__ = ['describe_backend', 'kernel_regression']

@@ -1,0 +1,377 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The public function, its checks, and the torch operator behind it."""
+from typing import Optional
+import warnings
+
+import torch
+from torch import Tensor
+
+from steer_depth_ros.ops import native, twin
+
+
+def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_at_samples=None,
+                      bandwidth=5.0, window=(26, 34), neighbours=None, sectors=1, order=2,
+                      profile='gaussian', border='none', exact_at_samples=False, ridge=None):
+    """
+    Interpolate scattered samples with anisotropic kernels and a local polynomial.
+
+    At pixel x a polynomial in (dy, dx) of the given order is fitted to the samples by weighted
+    least squares and its constant term returned (Takeda et al. 2007); order 0 is the
+    Nadaraya-Watson estimate of Liu et al. 2021. Sample i weighs
+    `w = |gamma| exp(-q / (2 h^2))`, q = v^T C_i v, C_i = gamma U(theta) diag(sigma, 1/sigma)
+    U(theta)^T, v = (dy, dx) from pixel to sample. A fit that is ill-conditioned (a pivot of the
+    elimination under 2e-5 of its diagonal entry) falls back to the order below, per pixel.
+
+    Args:
+    ----
+    uv: (B, N, 2) sample positions in pixels, u = column, v = row, not rounded.
+    values: (B, N).
+    steering: (B, N, 3) elongation sigma > 0, rotation theta (rad), scaling gamma.
+    size: (H, W) of the result.
+    valid: bool (B, N); False marks padding.
+    guide, guide_at_samples: (B, F, H, W) and (B, N, F); factor exp(-|g(x) - g_i|^2 / 2).
+    bandwidth: h, a number, (B, N) or (B, H, W); pixels, or local spacings with `neighbours`.
+    window: half sizes (rows, columns); samples with |dy| <= rows and |dx| <= columns count.
+    neighbours: K in 4..64: instead of the window, the K nearest samples of every pixel, with
+        (dy, dx) in units of the local spacing and weights tapered to zero at the K-th.
+    sectors: 1, 4 or 8; K is shared among that many directions, nearest first in each. The local
+        spacing is then the geometric mean over the sectors.
+    order: 0, 1 or 2.
+    profile: 'gaussian', or 'tanh' as the 2021 release: w = |gamma| exp(2 tanh(-q / (2 h^2))) with
+        its cross term, sigma + 1e-5, and 0 where no sample is.
+    border: 'none', or 'mirror': samples are mirrored over the border (window only).
+    exact_at_samples: a pixel that carries a sample keeps that sample's value.
+    ridge: >= 0, a number or (B, H, W); holds the slopes down: ridge * mass is added to the
+        diagonal of the normal matrix but for the constant, in coordinates scaled by the window
+        or by the local spacing.
+
+    Returns:
+    -------
+    dense: (B, H, W), NaN ('tanh': 0) where no sample has weight.
+    mass: (B, H, W), the sum of the weights.
+
+    Differentiable with respect to values, steering, bandwidth, ridge and both guides. float32 on
+    CPU and CUDA runs native code; float64, or a machine without a compiled library, the torch
+    twin. Half-precision inputs (autocast) are computed in float32.
+
+    Raises:
+    ------
+    ValueError or TypeError that names the argument.
+
+    """
+    data = _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwidth, ridge)
+    height, width = size
+    if neighbours is None:
+        rows, cols = window
+        if rows < 0 or cols < 0:
+            raise ValueError(f'window must be two half sizes >= 0, got {tuple(window)}')
+    else:
+        if not 4 <= neighbours <= 64:
+            raise ValueError(f'neighbours must be 4 to 64, got {neighbours}')
+        if sectors not in (1, 4, 8):
+            raise ValueError(f'sectors must be 1, 4 or 8, got {sectors}')
+        if neighbours % sectors or neighbours < 2 * sectors:
+            raise ValueError(f'neighbours={neighbours} must be a multiple of sectors={sectors}, '
+                             'with two or more a sector')
+        if border != 'none':
+            raise ValueError("border='mirror' needs a window, not neighbours")
+    if order not in (0, 1, 2):
+        raise ValueError(f'order must be 0, 1 or 2, got {order}')
+    if profile not in native.PROFILES:
+        raise ValueError(f'profile must be one of {native.PROFILES}, got {profile!r}')
+    if border not in native.BORDERS:
+        raise ValueError(f'border must be one of {native.BORDERS}, got {border!r}')
+
+    dense, mass = torch.ops.steer_depth_ros.kernel_regression(
+        *data, height, width, int(window[0]), int(window[1]), neighbours or 0, sectors, order,
+        native.PROFILES.index(profile), native.BORDERS.index(border))
+    if exact_at_samples:
+        dense = _overwrite(dense, data[0], data[1], data[3])
+    return dense, mass
+
+
+def describe_backend(device='cpu'):
+    """Name the code that float32 inputs on `device` run through."""
+    name = _library_name(torch.device(device))
+    return {None: 'plain torch (no compiled library)', 'cuda': 'native CUDA'}.get(
+        name, f'native CPU ({name})')
+
+
+def _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwidth, ridge):
+    """Return the operator's tensors: of one device and float type, contiguous and finite."""
+    tensors = {'uv': uv, 'values': values, 'steering': steering, 'guide': guide,
+               'guide_at_samples': guide_at_samples}
+    for name in ('bandwidth', 'ridge'):
+        extra = {'bandwidth': bandwidth, 'ridge': ridge}[name]
+        if extra is not None and not isinstance(extra, Tensor):
+            extra = torch.full((), float(extra), device=values.device)
+        tensors[name] = extra
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f'{name} must be a tensor, got {type(tensor).__name__}')
+        if not tensor.is_floating_point():
+            raise TypeError(f'{name} must be of a floating-point type, got {tensor.dtype}')
+        if tensor.device != values.device:
+            raise ValueError(f'{name} is on {tensor.device}, but values on {values.device}')
+    if uv.dim() != 3 or uv.shape[-1] != 2:
+        raise ValueError(f'uv must have shape (B, N, 2), got {tuple(uv.shape)}')
+    batch, count = uv.shape[:2]
+    height, width = size
+    if height < 1 or width < 1:
+        raise ValueError(f'size must be at least (1, 1), got {tuple(size)}')
+    shapes = {'values': (batch, count), 'steering': (batch, count, 3)}
+    if (guide is None) != (guide_at_samples is None):
+        raise ValueError('guide and guide_at_samples go together; one of them is missing')
+    if guide is not None:
+        features = guide.shape[1] if guide.dim() == 4 else None
+        shapes.update(guide=(batch, features, height, width),
+                      guide_at_samples=(batch, count, features))
+    if valid is not None:
+        if valid.dtype != torch.bool:
+            raise TypeError(f'valid must be bool, got {valid.dtype}')
+        tensors['valid'], shapes['valid'] = valid, (batch, count)
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f'{name} must have shape {shape}, got {tuple(tensors[name].shape)}')
+    allowed = {'bandwidth': ((), (batch, count), (batch, height, width)),
+               'ridge': ((), (batch, height, width))}
+    for name, choices in allowed.items():
+        if tensors[name] is not None and tuple(tensors[name].shape) not in choices:
+            raise ValueError(f'{name} must be a number or of shape '
+                             + ' or '.join(map(str, choices[1:]))
+                             + f', got {tuple(tensors[name].shape)}')
+
+    dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
+    result = {}
+    for name in ('uv', 'values', 'steering', 'guide', 'guide_at_samples', 'bandwidth', 'ridge'):
+        tensor = tensors[name]
+        if tensor is not None:
+            tensor = tensor.to(dtype).contiguous()
+            if valid is not None and tensor.shape[:2] == (batch, count) and name != 'guide':
+                mask = valid.reshape(valid.shape + (1,) * (tensor.dim() - 2))
+                filler = 1. if name in ('bandwidth', 'steering') else 0.
+                tensor = torch.where(mask, tensor, filler)
+            _require_finite(name, tensor)
+        result[name] = tensor
+    # Numbers that want a gradient become one per sample or pixel; autograd sums them up again.
+    if result['bandwidth'].dim() == 0 and result['bandwidth'].requires_grad:
+        result['bandwidth'] = result['bandwidth'].expand(batch, count).contiguous()
+    if ridge is not None and result['ridge'].dim() == 0 and result['ridge'].requires_grad:
+        result['ridge'] = result['ridge'].expand(batch, height, width).contiguous()
+    return (result['uv'], result['values'], result['steering'],
+            None if valid is None else valid.contiguous(), result['guide'],
+            result['guide_at_samples'], result['bandwidth'], result['ridge'])
+
+
+def _require_finite(name, tensor):
+    """Refuse NaN and infinity, where looking does not break a graph."""
+    if torch.compiler.is_compiling():
+        return
+    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
+    # A sum is finite unless a member is not (or it overflows): one pass, no temporary.
+    total = tensor.detach().sum()
+    if not torch.isfinite(total) and not torch.isfinite(tensor).all():
+        bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+        raise ValueError(f'{name} holds {bad} values that are not finite')
+
+
+def _overwrite(dense, uv, values, valid):
+    """Give the pixels that carry a sample its value; of several, the one nearest the centre."""
+    batch, height, width = dense.shape
+    pixel = uv.round().long()
+    inside = ((pixel >= 0) & (pixel < pixel.new_tensor([width, height]))).all(-1)
+    if valid is not None:
+        inside = inside & valid
+    off = (uv - pixel).pow(2).sum(-1)
+    # Far ones first: in the stable order the nearest is written last.
+    order = torch.where(inside, off, -1.).argsort(dim=1, descending=True, stable=True)
+    flat = dense.reshape(batch, -1)
+    rows = []
+    for b in range(batch):
+        take = order[b][inside[b][order[b]]].flip(0)
+        at = pixel[b, take, 1] * width + pixel[b, take, 0]
+        first = torch.full((height * width,), len(take), device=dense.device)
+        first = first.scatter_reduce(0, at, torch.arange(len(take), device=dense.device), 'amin')
+        hit = first < len(take)
+        rows.append(flat[b].masked_scatter(hit, values[b, take[first[hit]]]))
+    return torch.stack(rows).reshape(dense.shape)
+
+
+def _library_name(device):
+    if device.type == 'cuda':
+        return 'cuda' if native.load('cuda') is not None else None
+    return native.cpu_name() if device.type == 'cpu' else None
+
+
+def _library(values):
+    """Return (name, library) for these inputs; (None, None) means the twin."""
+    if values.dtype != torch.float32:
+        return None, None
+    name = _library_name(values.device)
+    if name is None:
+        _warn_once(values.device.type)
+        return None, None
+    return name, native.load(name)
+
+
+_warned = set()
+
+
+def _warn_once(device):
+    if device not in _warned:
+        _warned.add(device)
+        warnings.warn(f'the compiled operator for {device} is missing; plain torch serves, about a '
+                      'hundred times slower. Install g++ (CUDA: nvcc) and reinstall the package.',
+                      RuntimeWarning, stacklevel=4)
+
+
+def _extent(tensor):
+    return native.ABSENT if tensor is None else {
+        0: native.ONE, 2: native.PER_SAMPLE, 3: native.PER_PIXEL}[tensor.dim()]
+
+
+def _problem(uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge, height, width,
+             window_rows, window_cols, neighbours, sectors, order, profile, border, **more):
+    return native.problem(
+        batch=uv.shape[0], samples=uv.shape[1], height=height, width=width,
+        features=0 if guide is None else guide.shape[1], window_rows=window_rows,
+        window_cols=window_cols, neighbours=neighbours, sectors=sectors, order=order,
+        profile=profile, border=border, bandwidth_extent=_extent(bandwidth),
+        ridge_extent=_extent(ridge), threads=torch.get_num_threads(), uv=uv, values=values,
+        steering=steering, valid=valid, guide=guide, guide_at_samples=guide_at_samples,
+        bandwidth=bandwidth, ridge=ridge, **more)
+
+
+def _call(library, name, entry, problem, device):
+    if name != 'cuda':
+        if getattr(library, entry)(problem):
+            raise MemoryError(f'kernel_regression: {entry} ran out of memory or threads')
+        return
+    with torch.cuda.device(device):
+        size = library.steer_workspace(problem, int(entry == 'steer_backward'))
+        workspace = torch.empty(size, dtype=torch.uint8, device=device)
+        problem.workspace = workspace.data_ptr()
+        status = getattr(library, entry)(problem, torch.cuda.current_stream().cuda_stream)
+    if status:
+        raise RuntimeError(f'kernel_regression on {device}: {library.steer_error().decode()}')
+
+
+def _run_twin(inputs, height, width, window_rows, window_cols, neighbours, sectors, order, profile,
+              border):
+    uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge = inputs
+    return twin.kernel_regression(
+        uv, values, steering, (height, width), valid, guide, guide_at_samples, bandwidth,
+        (window_rows, window_cols), neighbours or None, sectors, order, native.PROFILES[profile],
+        native.BORDERS[border], ridge)
+
+
+@torch.library.custom_op('steer_depth_ros::kernel_regression', mutates_args=())
+def _forward(uv: Tensor, values: Tensor, steering: Tensor, valid: Optional[Tensor],
+             guide: Optional[Tensor], guide_at_samples: Optional[Tensor], bandwidth: Tensor,
+             ridge: Optional[Tensor], height: int, width: int, window_rows: int, window_cols: int,
+             neighbours: int, sectors: int, order: int, profile: int,
+             border: int) -> tuple[Tensor, Tensor]:
+    inputs = (uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge)
+    options = (height, width, window_rows, window_cols, neighbours, sectors, order, profile,
+               border)
+    name, library = _library(values)
+    if library is None:
+        return _run_twin(inputs, *options)
+    dense = values.new_empty(uv.shape[0], height, width)
+    mass = torch.empty_like(dense)
+    _call(library, name, 'steer_forward', _problem(*inputs, *options, dense=dense, mass=mass),
+          values.device)
+    return dense, mass
+
+
+@_forward.register_fake
+def _forward_fake(uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge, height,
+                  width, *_):
+    shape = (uv.shape[0], height, width)
+    return values.new_empty(shape), values.new_empty(shape)
+
+
+# Returns the gradients of values, steering, guide, guide_at_samples, bandwidth, ridge. An operator
+# cannot return None, so a gradient that is not wanted comes back with no elements.
+@torch.library.custom_op('steer_depth_ros::kernel_regression_backward', mutates_args=())
+def _backward(grad_dense: Tensor, grad_mass: Tensor, uv: Tensor, values: Tensor, steering: Tensor,
+              valid: Optional[Tensor], guide: Optional[Tensor], guide_at_samples: Optional[Tensor],
+              bandwidth: Tensor, ridge: Optional[Tensor], height: int, width: int,
+              window_rows: int, window_cols: int, neighbours: int, sectors: int, order: int,
+              profile: int, border: int) -> list[Tensor]:
+    inputs = (uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge)
+    options = (height, width, window_rows, window_cols, neighbours, sectors, order, profile,
+               border)
+    name, library = _library(values)
+    if library is None:
+        return _twin_gradient(grad_dense, grad_mass, inputs, options)
+    grads = [torch.empty_like(values), torch.empty_like(steering),
+             *(values.new_empty(0) if t is None or t.dim() == 0 else torch.empty_like(t)
+               for t in (guide, guide_at_samples, bandwidth, ridge))]
+    names = ('grad_values', 'grad_steering', 'grad_guide', 'grad_guide_at_samples',
+             'grad_bandwidth', 'grad_ridge')
+    out = {n: g for n, g in zip(names, grads) if g.numel()}
+    _call(library, name, 'steer_backward', _problem(
+        *inputs, *options, grad_dense=grad_dense.contiguous(), grad_mass=grad_mass.contiguous(),
+        **out), values.device)
+    return grads
+
+
+def _twin_gradient(grad_dense, grad_mass, inputs, options):
+    inputs = [t if t is None or not t.is_floating_point() else
+              t.detach().requires_grad_(i > 0) for i, t in enumerate(inputs)]
+    wanted = [inputs[i] for i in (1, 2, 4, 5, 6, 7)]
+    with torch.enable_grad():
+        outputs = _run_twin(inputs, *options)
+    present = [t for t in wanted if t is not None]
+    found = iter(torch.autograd.grad(outputs, present, (grad_dense, grad_mass),
+                                     allow_unused=True))
+    result = []
+    for tensor in wanted:
+        grad = None if tensor is None else next(found)
+        result.append(inputs[1].new_empty(0) if tensor is None else
+                      torch.zeros_like(tensor) if grad is None else grad)
+    return result
+
+
+@_backward.register_fake
+def _backward_fake(grad_dense, grad_mass, uv, values, steering, valid, guide, guide_at_samples,
+                   bandwidth, ridge, *_):
+    return [torch.empty_like(values), torch.empty_like(steering),
+            *(values.new_empty(0) if t is None or t.dim() == 0 else torch.empty_like(t)
+              for t in (guide, guide_at_samples, bandwidth, ridge))]
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:8])
+    ctx.options = inputs[8:]
+
+
+def _gradient(ctx, grad_dense, grad_mass):
+    tensors = ctx.saved_tensors
+    found = torch.ops.steer_depth_ros.kernel_regression_backward(
+        grad_dense.contiguous(), grad_mass.contiguous(), *tensors, *ctx.options)
+    grads = [None] * (8 + len(ctx.options))
+    for position, grad in zip((1, 2, 4, 5, 6, 7), found):
+        if ctx.needs_input_grad[position]:
+            grads[position] = grad
+    return tuple(grads)
+
+
+torch.library.register_autograd('steer_depth_ros::kernel_regression', _gradient,
+                                setup_context=_setup_context)
