@@ -170,9 +170,9 @@ def test_forward_equals_the_slow_evaluation(model, states, frame):
     with torch.no_grad():
         batch = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
         output = model.stages(batch, torch.from_numpy(uv)[None], torch.from_numpy(depth)[None])
-    np.testing.assert_allclose(output.steering[0].numpy(), np.stack(kernels), atol=2e-4)
-    np.testing.assert_allclose(output.interpolated[0].numpy(), interpolated, atol=2e-3)
-    np.testing.assert_allclose(output.depth[0].numpy(), expected, atol=3e-3)
+    np.testing.assert_allclose(output.steering[0].numpy(), np.stack(kernels), atol=2e-5)
+    np.testing.assert_allclose(output.interpolated[0].numpy(), interpolated, atol=1e-4)
+    np.testing.assert_allclose(output.depth[0].numpy(), expected, atol=1e-4)
     # The comparison says something only while every stage matters.
     assert np.ptp(kernels[0]) > 1 and np.ptp(kernels[1]) > 1 and np.ptp(residual) > 0.1
 

@@ -1,0 +1,92 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Accuracy of dense depth, per frame, and its average over frames as the paper and KITTI take it.
+
+A pixel counts when its truth is finite and above zero (and the mask allows it). It is covered when
+the estimate is finite and above zero there. Errors are means over covered pixels. Whoever makes no
+estimate loses coverage, and loses the delta shares too: an uncovered pixel is no hit.
+"""
+from typing import Dict, Optional
+
+import numpy as np
+
+DELTAS = {'delta_1.02': 1.02, 'delta_1.05': 1.05, 'delta_1.10': 1.10, 'delta_1.25': 1.25,
+          'delta_1.25^2': 1.25 ** 2, 'delta_1.25^3': 1.25 ** 3}
+ERRORS = ('rmse', 'mae', 'rel', 'log10', 'irmse', 'imae')
+NAMES = (*ERRORS, *DELTAS, 'coverage')
+
+
+def measure(estimate, truth, mask: Optional[np.ndarray] = None) -> Dict[str, float]:
+    """
+    Compare an estimate with the truth.
+
+    estimate, truth: (H, W) metres; NaN or values that are not above zero mean unknown.
+    mask: bool (H, W), the pixels that may count; None for all.
+    Return rmse and mae in metres, rel (mean |e - t| / t), log10 (mean |log10 e - log10 t|), irmse
+    and imae in 1/km, the delta shares (max(e / t, t / e) below 1.02 to 1.25^3) and coverage, both
+    in [0, 1]. All are NaN where no pixel counts; the errors also where none is covered.
+    Raise ValueError for shapes that differ.
+    """
+    estimate, truth = np.asarray(estimate), np.asarray(truth)
+    if estimate.shape != truth.shape or (mask is not None and mask.shape != truth.shape):
+        raise ValueError(f'estimate {estimate.shape}, truth {truth.shape} and mask must have one '
+                         'shape')
+    counts = np.isfinite(truth) & (truth > 0)
+    if mask is not None:
+        counts &= mask
+    total = int(counts.sum())
+    if total == 0:
+        return dict.fromkeys(NAMES, float('nan'))
+    covered = counts & np.isfinite(estimate) & (estimate > 0)
+    e, t = estimate[covered].astype(np.float64), truth[covered].astype(np.float64)
+    result = _errors(e, t) if len(e) else dict.fromkeys(ERRORS, float('nan'))
+    ratio = np.maximum(e / t, t / e)
+    result |= {name: float((ratio < limit).sum() / total) for name, limit in DELTAS.items()}
+    return result | {'coverage': len(e) / total}
+
+
+def _errors(e, t):
+    difference, inverse = np.abs(e - t), 1000 * np.abs(1 / e - 1 / t)
+    return {'rmse': float(np.sqrt(np.mean(difference ** 2))), 'mae': float(difference.mean()),
+            'rel': float(np.mean(difference / t)),
+            'log10': float(np.mean(np.abs(np.log10(e / t)))),
+            'irmse': float(np.sqrt(np.mean(inverse ** 2))), 'imae': float(inverse.mean())}
+
+
+class MetricAverage:
+    """
+    The mean over frames, every frame with the same weight.
+
+    A measure that a frame cannot give (NaN) is left out of that measure's mean.
+    """
+
+    def __init__(self):
+        self._frames = []
+
+    def __len__(self):
+        return len(self._frames)
+
+    def add(self, measures: Dict[str, float]) -> None:
+        """Add what `measure` returned for one frame."""
+        self._frames.append(measures)
+
+    def mean(self) -> Dict[str, float]:
+        """Return the mean of every measure; NaN for one that no frame gave."""
+        table = np.array([[frame[name] for name in NAMES] for frame in self._frames])
+        means = {}
+        for name, column in zip(NAMES, table.reshape(-1, len(NAMES)).T, strict=True):
+            known = column[~np.isnan(column)]
+            means[name] = float(known.mean()) if len(known) else float('nan')
+        return means
