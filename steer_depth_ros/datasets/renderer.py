@@ -23,12 +23,11 @@ from typing import Optional, Sequence, Tuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.datasets import photo, textures
 from steer_depth_ros.datasets.furniture import Material
-from steer_depth_ros.datasets.primitives import NEAR, Solid, Solids
+from steer_depth_ros.datasets.primitives import length, NEAR, Solid, Solids
 from steer_depth_ros.datasets.scenes import draw_layout, Layout
 
 SHADE_STEP = 2  # shadows are cast for every other pixel, which also softens their edges
@@ -84,15 +83,17 @@ class Scene:
 
 
 def render_scene(seed, size: Tuple[int, int] = (240, 320), device: str = 'cpu',
-                 kind: Optional[str] = None) -> Scene:
+                 kind: Optional[str] = None, moved: Sequence[float] = (0.0, 0.0, 0.0)) -> Scene:
     """
     Render one scene.
 
     seed: int or sequence of ints, what numpy's default_rng takes. size: (H, W) pixels. kind: one
-    of scenes.KINDS, or None to draw it. The same seed, size and device give the same scene.
+    of scenes.KINDS, or None to draw it. moved: metres (right, down, forward) by which the camera
+    has moved from where the seed puts it. The same seed, size and device give the same scene.
     """
     rng = np.random.default_rng(seed)
     layout = draw_layout(rng, kind)
+    layout.eye = layout.eye + layout.world_from_cam @ np.asarray(moved, float)
     camera = _camera(layout, size, rng)
     solids = _solids_in_camera(layout, device)
     rays = camera_rays(camera, device)
@@ -165,7 +166,7 @@ def _shade(layout, solids, camera, rays, depth, index, rng):
     points = view * t
     local, normal = solids.normals(points, pick)
     facing = solids.to_camera(normal, pick)
-    slant = (facing * view).sum(0) / view.norm(dim=0)
+    slant = (facing * view).sum(0) / length(view)
     facing = torch.where(slant > 0, -facing, facing)  # inside of something open
     materials = _Materials(layout.builder.materials, solids.device)
     what = solids.material[pick]
@@ -188,14 +189,14 @@ def _direct_light(layout, solids, size, at, points, facing, view, what, material
     """Add the lights up, each with its cast shadow; return diffuse and glossy light (3, M)."""
     diffuse, gloss = torch.zeros_like(points), torch.zeros_like(points)
     turn = layout.world_from_cam.T
-    away = functional.normalize(view, dim=0)
+    away = view / length(view)
     mirror = away - 2 * (away * facing).sum(0) * facing
     for light in layout.lights:
         where = turn @ (light.at if light.distant else light.at - layout.eye)
         where = torch.as_tensor(where, dtype=torch.float32, device=points.device)[:, None]
         to_light = where.expand_as(points) if light.distant else where - points
         colour = torch.as_tensor(light.colour, dtype=torch.float32, device=points.device)[:, None]
-        distance = to_light.norm(dim=0)
+        distance = length(to_light)
         unit = to_light / distance
         fade = 1.0 if light.distant else 4 / (1 + distance / distance.median()) ** 2
         shadow = _shadow(solids, size, at, points, facing, to_light, light.distant)
@@ -257,7 +258,7 @@ def _openness(solids, rays, depth, facing, at):
 def _sky(layout, rays, up, rng):
     """Paint a sky: brighter and whiter towards the horizon, at times with clouds."""
     device = rays.device
-    view = functional.normalize(rays, dim=0)
+    view = rays / length(rays)
     height = (view * up[:, None, None]).sum(0).clamp(0, 1) ** 0.5
     bright = rng.uniform(0.6, 2.5)
     horizon = torch.tensor([1.0, 1.0, 1.0], device=device) * bright
@@ -292,9 +293,9 @@ class _Materials:
     def colour(self, what, local, normal, solids, pick, footprint):
         """Give the albedo (3, M) of surface points in the frames of their solids."""
         x, y, z = local
-        axis = normal.abs().argmax(0)
-        u = torch.where(axis == 0, y, x)
-        v = torch.where(axis == 2, y, z)
+        nx, ny, nz = normal.abs()
+        u = torch.where((nx >= ny) & (nx >= nz), y, x)
+        v = torch.where((nz > nx) & (nz > ny), y, z)
         tile, angle = self.tile[what], self.angle[what]
         cos, sin = torch.cos(angle), torch.sin(angle)
         # Every solid shows another part of the texture.
