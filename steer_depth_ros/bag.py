@@ -128,7 +128,7 @@ class BagWriter:
         self.path = Path(path)
         if self.path.exists() and not overwrite:
             raise BagError(f'{self.path} exists already; choose another name, remove it or '
-                           'allow to overwrite it')
+                           'pass --overwrite')
         self._partial = self.path.parent / f'.{self.path.name}.partial'
         self._connections: Dict[str, Any] = {}
         plugin = ENDINGS.get(self.path.suffix, StoragePlugin.SQLITE3)

@@ -31,7 +31,7 @@ import numpy as np
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.errors import DatasetError, SteerDepthError
 from steer_depth_ros.frame import Frame
-from steer_depth_ros.projection import sparse_from_depth_image
+from steer_depth_ros.projection import project_points, sparse_from_depth_image, SparseDepth
 
 IMAGES = ('rgb.png', 'image.png', 'image.jpg', 'rgb.jpg')
 CLOUDS = ('lidar.bin', 'lidar.npy')
@@ -141,6 +141,13 @@ def read_cloud(path) -> np.ndarray:
         raise DatasetError(f'{path} holds an array of shape {points.shape}; '
                            'expected (N, 3) or more columns')
     return np.ascontiguousarray(points[:, :3], np.float32)
+
+
+def read_calibrated_cloud(cloud, calibration, size) -> SparseDepth:
+    """Project a cloud file into an image of `size` (H, W) with the calibration of a JSON file."""
+    meta = _read_json(calibration)
+    camera = camera_from_meta(meta, size, calibration)
+    return project_points(read_cloud(cloud), camera, _extrinsics(meta, calibration))
 
 
 def camera_from_meta(meta, size, path) -> Camera:

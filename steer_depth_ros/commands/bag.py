@@ -1,0 +1,44 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Complete a recording offline, through the same code as the node."""
+from tqdm import tqdm
+
+from steer_depth_ros.bag_tools import complete_bag
+from steer_depth_ros.commands import options
+
+
+def add_arguments(parser):
+    parser.add_argument('source', metavar='IN', help='a rosbag2 folder, .mcap or .db3 file')
+    parser.add_argument('target', metavar='OUT', help='.mcap, .db3, or a folder with sqlite3')
+    parser.add_argument('--overwrite', action='store_true', help='replace OUT')
+    parser.add_argument('--json', metavar='FILE', help='write the figures to a file')
+    options.add_completer(parser)
+    options.add_topics(parser)
+
+
+def run(args):
+    completer = options.make_completer(args)
+    with tqdm(unit=' frames') as bar:
+        def progress(number, images):
+            bar.total = images
+            bar.update(number - bar.n)
+
+        figures = complete_bag(
+            args.source, args.target, completer, topics=options.topic_options(args),
+            slop_s=args.slop, extrinsics=options.extrinsics(args), rectified=args.rectified,
+            overwrite=args.overwrite, progress=progress)
+    dropped = ', '.join(f'{name} {count}' for name, count in figures['dropped'].items())
+    print(f'{args.target}: {figures["frames"]} frames completed of {figures["images"]} images; '
+          f'dropped: {dropped or "none"}')
+    options.write_json(args.json, figures)

@@ -1,0 +1,105 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Complete a single image with its depth file or point cloud."""
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from steer_depth_ros import preview
+from steer_depth_ros.commands import options
+from steer_depth_ros.datasets.frames import read_calibrated_cloud, read_depth, read_image
+from steer_depth_ros.errors import ConfigError, FrameError
+from steer_depth_ros.projection import sparse_from_depth_image
+
+LARGEST_16_BIT = 65535
+DEPTH_SCALE = 1000.0
+
+
+def add_arguments(parser):
+    parser.add_argument('--image', required=True, metavar='FILE', help='8 bit colour image')
+    parser.add_argument('--depth', metavar='FILE', help='sparse depth: 16 bit PNG with 0 for '
+                        'unknown, or metres as .npy or .tiff')
+    parser.add_argument('--depth-scale', type=float, default=DEPTH_SCALE, metavar='S',
+                        help='metres = PNG value / S (%(default)s)')
+    parser.add_argument('--points', metavar='FILE', help='instead of --depth, a cloud: .bin of '
+                        'N x 4 float32 or .npy')
+    parser.add_argument('--calibration', metavar='FILE', help='with --points: JSON with fx, fy, '
+                        'cx, cy, T_cam_lidar and, where it applies, distortion')
+    parser.add_argument('--out', required=True, metavar='FILE', help='completed depth: 16 bit '
+                        '.png of the same scale, or metres as .npy or .tiff')
+    parser.add_argument('--confidence', metavar='FILE', help='confidence: .png (0 to 65535), '
+                        '.npy or .tiff (0 to 1)')
+    parser.add_argument('--preview', metavar='FILE', help='a coloured picture of the depth')
+    parser.add_argument('--json', metavar='FILE', help='write the figures to a file')
+    options.add_completer(parser)
+
+
+def run(args):
+    image = read_image(args.image)
+    samples = _samples(args, image.shape[:2])
+    if not len(samples):
+        raise FrameError(f'{args.depth or args.points} has no depth within the image; check the '
+                         'scale or the calibration')
+    result = options.make_completer(args).complete(image, samples.uv, samples.depth)
+    write_array(args.out, result.depth, args.depth_scale)
+    if args.confidence:
+        write_array(args.confidence, result.confidence, LARGEST_16_BIT)
+    if args.preview:
+        near, far = preview.depth_range(samples.depth, result.depth)
+        preview.write_picture(args.preview, preview.colour_depth(result.depth, near, far))
+    figures = {'samples': len(samples),
+               'completed': float(np.isfinite(result.depth).mean()),
+               'mean_confidence': float(result.confidence.mean())}
+    print(f'{args.out}: {figures["samples"]} samples in, {100 * figures["completed"]:.1f} % of '
+          f'the pixels completed, mean confidence {figures["mean_confidence"]:.2f}')
+    options.write_json(args.json, figures)
+
+
+def write_array(path, values, scale):
+    """
+    Write float32 (H, W) values: times `scale` into a 16 bit .png, as they are into .npy or .tiff.
+
+    In a .png 0 stands for unknown and for what does not fit into 16 bit. Raise ConfigError for
+    another ending, FrameError when the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in ('.png', '.npy', '.tif', '.tiff'):
+        raise ConfigError(f'{path} must end in .png, .npy or .tiff')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == '.npy':
+            np.save(path, values)
+            return
+        if path.suffix == '.png':
+            scaled = np.round(np.nan_to_num(values * np.float32(scale), nan=0.0))
+            values = np.where(scaled <= LARGEST_16_BIT, scaled, 0).astype(np.uint16)
+        written = cv2.imwrite(str(path), values)
+    except (OSError, cv2.error):
+        written = False
+    if not written:
+        raise FrameError(f'cannot write {path}; choose another place')
+
+
+def _samples(args, size):
+    if (args.depth is None) == (args.points is None):
+        raise ConfigError('give either --depth or --points')
+    if args.depth:
+        if not args.depth_scale > 0:
+            raise ConfigError(f'--depth-scale must be positive, not {args.depth_scale}')
+        return sparse_from_depth_image(read_depth(args.depth, args.depth_scale, size))
+    if not args.calibration:
+        raise ConfigError('--points needs --calibration, a JSON file with the intrinsics and '
+                          'T_cam_lidar')
+    return read_calibrated_cloud(args.points, args.calibration, size)
