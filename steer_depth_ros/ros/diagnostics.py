@@ -1,0 +1,198 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Rates, latencies and drops of the node, and what to do about them, on /diagnostics."""
+from collections import Counter, deque
+import sys
+import time
+from typing import Any, Deque, Dict, List, Optional, Tuple
+
+import numpy as np
+
+OK, WARN, ERROR = 0, 1, 2
+WINDOW_S = 5.0
+SILENT_S = 3.0
+REMEDY = 'set FASTRTPS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml on both sides'
+LOSS = 0.2  # share of missing stamps that is worth a warning
+NORMAL_DROPS = ('image_superseded', 'depth_superseded')
+
+
+class RateMeter:
+    """The rate of a stream over the last seconds, and how much of it went missing."""
+
+    def __init__(self):
+        self._arrivals: Deque[Tuple[float, int]] = deque(maxlen=1000)
+        self._started = time.monotonic()
+
+    def tick(self, stamp_ns: int) -> None:
+        """Note a message with this stamp."""
+        now = time.monotonic()
+        if self._arrivals and stamp_ns < self._arrivals[-1][1]:
+            self._arrivals.clear()
+        self._arrivals.append((now, stamp_ns))
+        while self._arrivals[0][0] < now - WINDOW_S:
+            self._arrivals.popleft()
+
+    def clear(self) -> None:
+        """Start anew."""
+        self._arrivals.clear()
+        self._started = time.monotonic()
+
+    def rate(self) -> float:
+        """Give messages a second."""
+        recent = [t for t, _ in self._arrivals if t >= time.monotonic() - WINDOW_S]
+        if len(recent) < 2 or recent[-1] <= recent[0]:
+            return 0.0
+        return (len(recent) - 1) / (recent[-1] - recent[0])
+
+    def silent_for(self) -> float:
+        """Give the seconds since the last message, or since the start."""
+        last = self._arrivals[-1][0] if self._arrivals else self._started
+        return time.monotonic() - last
+
+    def loss(self) -> float:
+        """Give the share of messages that stamps say are missing; 0 for an irregular stream."""
+        stamps = np.array([stamp for _, stamp in self._arrivals], np.int64)
+        if len(stamps) < 10:
+            return 0.0
+        gaps = np.diff(stamps)
+        period = np.percentile(gaps, 10)
+        if period <= 0:
+            return 0.0
+        steps = gaps / period
+        if np.mean(np.abs(steps - np.round(steps)) < 0.2) < 0.9:
+            return 0.0
+        return float(1.0 - len(gaps) / np.round(steps).sum())
+
+
+class Monitor:
+    """
+    Counters and latencies, fed by the node's threads.
+
+    drops: Counter by cause. last_problem: the latest message by cause, with its time.
+    """
+
+    def __init__(self):
+        self.drops: Counter = Counter()
+        self.out = RateMeter()
+        self._problems: Dict[str, Tuple[float, str]] = {}
+        self._stages: Dict[str, Deque[float]] = {}
+
+    def dropped(self, cause: str, text: str) -> bool:
+        """Count a drop; tell whether it is worth logging now (once in 5 s a cause)."""
+        self.drops[cause] += 1
+        now = time.monotonic()
+        first = now - self._problems.get(cause, (-np.inf, ''))[0] > WINDOW_S
+        if first:
+            self._problems[cause] = now, text
+        return first
+
+    def completed(self, stamp_ns: int, stages: Dict[str, float]) -> None:
+        """Note a published frame and its milliseconds by stage."""
+        self.out.tick(stamp_ns)
+        for name, milliseconds in stages.items():
+            self._stages.setdefault(name, deque(maxlen=200)).append(milliseconds)
+
+    def problems(self) -> List[str]:
+        """Give the recent problems."""
+        limit = time.monotonic() - 2 * WINDOW_S
+        return [text for at, text in list(self._problems.values()) if at > limit]
+
+    def percentiles(self) -> Dict[str, Tuple[float, float]]:
+        """Give (p50, p99) in milliseconds by stage."""
+        return {name: tuple(np.percentile(list(values), [50, 99]))
+                for name, values in list(self._stages.items())}
+
+
+def judge_inputs(inputs: Any, hint: Optional[str]) -> List[Tuple[int, str]]:
+    """Give (level, sentence) of what is wrong with the inputs; empty when all is well."""
+    found = []
+    for name, rate in inputs.rates.items():
+        topic, silent = inputs.topics[name], rate.silent_for()
+        if name == 'camera_info' and inputs.info is not None:
+            continue  # latched or slow ones are fine
+        if silent > SILENT_S and not inputs.publishers(name):
+            found.append((ERROR, f'nobody publishes {topic}; start the driver or remap {name}'))
+        elif silent > SILENT_S:
+            found.append((ERROR, f'{topic} is published but nothing has arrived for {silent:.0f} '
+                          f's; big best-effort messages get lost with FastDDS defaults: {REMEDY}, '
+                          'and check its QoS'))
+        elif name != 'camera_info' and rate.loss() > LOSS:
+            found.append((WARN, f'{100 * rate.loss():.0f} % of {topic} get lost; {REMEDY}'))
+    if hint:
+        found.append((WARN, hint))
+    return found
+
+
+def status_values(inputs: Any, monitor: Monitor, described: str,
+                  tf_age_s: Optional[float]) -> Dict[str, str]:
+    """Give the table of key and value that the diagnostics show."""
+    values = {'model': described}
+    if inputs is not None:
+        for name, rate in inputs.rates.items():
+            values[f'rate in: {name} (Hz)'] = f'{rate.rate():.1f}'
+        values['pairs'] = str(inputs.sync.counts['pairs'])
+    values['rate out (Hz)'] = f'{monitor.out.rate():.1f}'
+    for stage, (p50, p99) in monitor.percentiles().items():
+        values[f'latency: {stage} p50 / p99 (ms)'] = f'{p50:.1f} / {p99:.1f}'
+    for cause, count in sorted(drops(inputs, monitor).items()):
+        values[f'drops: {cause}'] = str(count)
+    if tf_age_s is not None:
+        values['age of TF (s)'] = f'{tf_age_s:.2f}'
+    memory = gpu_memory_mb()
+    if memory is not None:
+        values['GPU memory (MB)'] = f'{memory:.0f}'
+    return values
+
+
+def drops(inputs: Any, monitor: Monitor) -> Counter:
+    """Give everything that was dropped, by cause."""
+    total = Counter(monitor.drops)
+    if inputs is not None:
+        total.update({cause: n for cause, n in inputs.sync.counts.items()
+                      if n and cause not in ('image', 'depth', 'pairs')})
+    return total
+
+
+def gpu_memory_mb() -> Optional[float]:
+    """Give the memory that torch holds on the GPU, None without one or before torch is loaded."""
+    torch = sys.modules.get('torch')
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return torch.cuda.memory_reserved() / 1e6
+
+
+class Diagnostics:
+    """Publish one DiagnosticStatus; without diagnostic_msgs do nothing."""
+
+    def __init__(self, node):
+        self._node, self._publisher = node, None
+        try:
+            from diagnostic_msgs.msg import DiagnosticArray
+        except ImportError:
+            node.get_logger().warning('diagnostic_msgs is not installed: no /diagnostics')
+            return
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+
+    def publish(self, level: int, summary: str, values: Dict[str, str]) -> None:
+        """Publish the state of the node."""
+        if self._publisher is None:
+            return
+        from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+        status = DiagnosticStatus(
+            level=bytes([level]), name=f'{self._node.get_fully_qualified_name()}: completion',
+            message=summary, hardware_id='none',
+            values=[KeyValue(key=key, value=value) for key, value in values.items()])
+        msg = DiagnosticArray(status=[status])
+        msg.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(msg)

@@ -1,0 +1,158 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Where the depth sensor is, seen from the camera: from TF, from parameters, or the same place."""
+import time
+from typing import Any, Callable, Dict, Optional
+
+import numpy as np
+
+from steer_depth_ros.ros.messages import stamp_ns
+from steer_depth_ros.transforms import (
+    matrix_from,
+    matrix_from_rpy,
+    TransformBuffer,
+    TransformError,
+)
+
+POLL_S = 0.005
+TIME_BINS = 16  # poses along one sweep; the motion between two of them is nearly straight
+NO_TF = ('TF is unavailable: the Python package tf2_msgs is not installed. Using the parameters '
+         'extrinsics.xyz and extrinsics.rpy (or extrinsics.quaternion)')
+
+
+class TfListener:
+    """
+    Fill a TransformBuffer from /tf and /tf_static.
+
+    The buffer of this package serves with and without tf2_ros: only the message type is needed.
+    Raise ImportError where tf2_msgs is not installed.
+    """
+
+    def __init__(self, node, buffer: TransformBuffer):
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+        from tf2_msgs.msg import TFMessage
+        self._node, self._buffer, self._logger = node, buffer, node.get_logger()
+        self.last_arrival: Optional[float] = None  # time.monotonic() of the last moving transform
+        latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._subscriptions = [
+            node.create_subscription(TFMessage, '/tf', self.on_tf, QoSProfile(depth=100)),
+            node.create_subscription(TFMessage, '/tf_static', self.on_tf_static, latched)]
+
+    def on_tf(self, msg) -> None:
+        """Take moving transforms."""
+        self.last_arrival = time.monotonic()
+        self._take(msg, False)
+
+    def on_tf_static(self, msg) -> None:
+        """Take static transforms."""
+        self._take(msg, True)
+
+    def destroy(self) -> None:
+        """End the subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _take(self, msg, static):
+        for transform in msg.transforms:
+            t, q = transform.transform.translation, transform.transform.rotation
+            try:
+                self._buffer.set_transform(
+                    transform.header.frame_id, transform.child_frame_id,
+                    stamp_ns(transform.header),
+                    matrix_from((t.x, t.y, t.z), (q.x, q.y, q.z, q.w)), static)
+            except TransformError as error:
+                self._logger.warning(f'ignored a transform: {error}', throttle_duration_sec=10.0)
+
+
+class Extrinsics:
+    """
+    Give the matrix that takes points of the depth sensor into the camera.
+
+    values: parameters of the node, see parameters.py. buffer: None where there is no TF.
+    stopping: asked while waiting for a transform; true ends the wait.
+    """
+
+    def __init__(self, values: Dict[str, Any], buffer: Optional[TransformBuffer],
+                 stopping: Callable[[], bool] = lambda: False):
+        self.values, self._buffer, self._stopping = values, buffer, stopping
+        self.source = _source(values, buffer)
+        self._fixed_matrix = _matrix(values) if self.source == 'parameters' else np.eye(4)
+
+    def camera_from(self, camera_frame: str, image_ns: int, depth_frame: str,
+                    depth_ns: int) -> np.ndarray:
+        """
+        Give float64 (4, 4): points of `depth_frame` at `depth_ns` to the camera at `image_ns`.
+
+        Wait up to tf_timeout_s for a transform that is late, then raise TransformError, which
+        names the frames that exist.
+        """
+        fixed, end = self.values['fixed_frame'], None
+        same = depth_frame.lstrip('/') == camera_frame.lstrip('/')
+        if self.source != 'tf' or (same and not fixed):
+            return self._fixed_matrix
+        while True:
+            try:
+                if fixed:
+                    return self._buffer.lookup_full(camera_frame, image_ns, depth_frame, depth_ns,
+                                                    fixed)
+                return self._buffer.lookup(camera_frame, depth_frame, depth_ns)
+            except TransformError:
+                end = end or time.monotonic() + self.values['tf_timeout_s']
+                if self._stopping() or time.monotonic() >= end:
+                    raise
+            time.sleep(POLL_S)
+
+
+def move(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Apply a (4, 4) transform to float32 (N, 3) points; float32 (N, 3)."""
+    matrix = matrix.astype(np.float32)
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def compensate(points: np.ndarray, times: np.ndarray,
+               matrix_at: Callable[[float], np.ndarray]) -> np.ndarray:
+    """
+    Move each point by the pose of the sensor at its own time.
+
+    points: float32 (N, 3). times: float64 (N,) seconds. matrix_at: gives the (4, 4) matrix at a
+    time in seconds. Return float32 (N, 3).
+    """
+    if not len(points):
+        return points
+    edges = np.linspace(times.min(), times.max(), TIME_BINS + 1)
+    bins = np.clip(np.searchsorted(edges, times, side='right') - 1, 0, TIME_BINS - 1)
+    moved = np.empty_like(points)
+    for index in np.unique(bins):
+        chosen = bins == index
+        moved[chosen] = move(points[chosen], matrix_at(0.5 * (edges[index] + edges[index + 1])))
+    return moved
+
+
+def _source(values, buffer):
+    source = values['extrinsics.source']
+    if source == 'auto':
+        if values['depth_source'] == 'depth_image':
+            return 'identity'
+        return 'parameters' if buffer is None else 'tf'
+    if source == 'tf' and buffer is None:
+        raise TransformError('extrinsics.source is "tf", but the Python package tf2_msgs is not '
+                             'installed; install it or set extrinsics.source to "parameters"')
+    return source
+
+
+def _matrix(values):
+    xyz, quaternion = values['extrinsics.xyz'], values['extrinsics.quaternion']
+    if quaternion != [0.0, 0.0, 0.0, 1.0]:
+        return matrix_from(xyz, quaternion)
+    return matrix_from_rpy(xyz, values['extrinsics.rpy'])

@@ -1,0 +1,331 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The lifecycle node: image and sparse depth in, dense depth, confidence and cloud out."""
+import gc
+import sys
+import time
+from typing import Any, Optional
+
+import numpy as np
+import rclpy
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+)
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from std_srvs.srv import Trigger
+
+from steer_depth_ros.errors import ConfigError, SteerDepthError
+from steer_depth_ros.ros import diagnostics
+from steer_depth_ros.ros.extrinsics import Extrinsics, NO_TF, TfListener
+from steer_depth_ros.ros.inputs import Inputs
+from steer_depth_ros.ros.outputs import Outputs
+from steer_depth_ros.ros.parameters import check, Parameters
+from steer_depth_ros.ros.pipeline import COMPLETED, Pipeline
+from steer_depth_ros.ros.save_frame import save_frame
+from steer_depth_ros.ros.worker import Worker
+from steer_depth_ros.transforms import TransformBuffer
+
+DEMAND_PERIOD_S = 0.2  # how soon a new subscriber is noticed
+STATUS_PERIOD_S = 1.0
+HINT_PERIOD_S = 5.0
+WARM_UP_SIZE = 96, 128
+NOTHING_INSIDE = ('no measured point lies in the image; check extrinsics, frames and the depth '
+                  'range (~/debug/overlay shows where points fall)')
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class CompletionNode(LifecycleNode):
+    """
+    Complete depth: see docs/node.md for topics, parameters and services.
+
+    Callbacks only match messages; conversion, model and publishing happen in one worker thread.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__('depth_completion', **kwargs)
+        self._completer: Any = None
+        self._described = 'not configured'
+        self._inputs: Optional[Inputs] = None
+        self._outputs: Optional[Outputs] = None
+        self._worker: Optional[Worker] = None
+        self._listener: Optional[TfListener] = None
+        self._last_frame: Any = None
+        self._demand: Any = None
+        self._buffer = TransformBuffer()
+        self._monitor = diagnostics.Monitor()
+        self._hint, self._hinted = None, 0.0
+        self._settings = Parameters(self, lambda: self._completer is not None, self._changed)
+        self._diagnostics = diagnostics.Diagnostics(self)
+        self._jumps = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
+                          on_clock_change=True), post_callback=lambda _: self._on_jump())
+        self.create_service(Trigger, '~/reset', self._on_reset)
+        self.create_service(Trigger, '~/save_frame', self._on_save_frame)
+        self.create_timer(STATUS_PERIOD_S, self._report)
+
+    @property
+    def autostart(self) -> bool:
+        """Tell whether the node configures and activates itself."""
+        return check('autostart', self.get_parameter('autostart').value)
+
+    def on_configure(self, state):
+        """Read parameters, load and warm up the model, create the publishers."""
+        try:
+            self._configure(self._settings.read())
+        except SteerDepthError as error:
+            return self._failed('configure', str(error))
+        except Exception as error:  # rclpy would swallow it without a trace
+            return self._failed('configure', f'{type(error).__name__}: {error}')
+        self.get_logger().info(f'{self._described}; extrinsics from {self._extrinsics.source}; '
+                               f'middleware {rclpy.get_rmw_implementation_identifier()}')
+        return SUCCESS
+
+    def on_activate(self, state):
+        """Start the worker, and subscribe as soon as somebody wants an output."""
+        self._worker = Worker(self._process, self._on_error)
+        self._demand = self.create_timer(DEMAND_PERIOD_S, self._follow_demand)
+        result = super().on_activate(state)
+        self._follow_demand()
+        return result
+
+    def on_deactivate(self, state):
+        """Unsubscribe and stop the worker."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state):
+        """Free the model, its GPU memory and the publishers."""
+        self._free()
+        return SUCCESS
+
+    def on_shutdown(self, state):
+        """Stop and free everything."""
+        self.close()
+        return SUCCESS
+
+    def on_error(self, state):
+        """Free everything, so that the node can be configured again."""
+        self.close()
+        return SUCCESS
+
+    def close(self) -> None:
+        """Stop the worker and free everything; call it before destroy_node()."""
+        self._stop()
+        self._free()
+
+    def start(self) -> bool:
+        """Configure and activate; false when that failed (and was logged)."""
+        return (self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS)
+
+    def _configure(self, values):
+        if self._listener is None and self._needs_tf(values):
+            try:
+                self._listener = TfListener(self, self._buffer)
+            except ImportError:
+                if values['extrinsics.source'] == 'auto':
+                    self.get_logger().warning(NO_TF)
+        self._extrinsics = Extrinsics(
+            values, self._buffer if self._listener else None,
+            lambda: self._worker is not None and self._worker.stopping())
+        self._completer = self._load(values)
+        self._pipeline = Pipeline(values, self._completer, self._extrinsics)
+        self._inputs = Inputs(self, values, self._on_job, self._start_over)
+        self._outputs = Outputs(self, values)
+
+    def _needs_tf(self, values):
+        source = values['extrinsics.source']
+        return source == 'tf' or (source == 'auto' and values['depth_source'] == 'points')
+
+    def _load(self, values):
+        try:
+            from steer_depth_ros.completer import DepthCompleter
+        except ImportError as error:
+            raise ConfigError(f'cannot load the model: {error}; install torch into the Python '
+                              f'that runs this node ({sys.executable})') from None
+        completer = DepthCompleter(values['preset'], values['device'], values['weights'] or None)
+        height, width = WARM_UP_SIZE
+        uv = np.random.default_rng(0).uniform(0, (width - 1, height - 1), (200, 2))
+        completer.complete(np.zeros((height, width, 3), np.uint8), uv.astype(np.float32),
+                           np.full(len(uv), 5.0, np.float32))
+        self._described = completer.describe()
+        return completer
+
+    def _failed(self, what, reason):
+        self.get_logger().error(f'cannot {what}: {reason}')
+        self._described = f'cannot {what}: {reason}'
+        self._free()
+        return FAILURE
+
+    def _stop(self):
+        if self._demand is not None:
+            self.destroy_timer(self._demand)
+            self._demand = None
+        if self._inputs is not None and self._inputs.running:
+            self._inputs.stop()
+        if self._worker is not None:
+            self._worker.stop()
+            self._monitor.drops['busy'] += self._worker.replaced
+            self._worker = None
+
+    def _free(self):
+        if self._outputs is not None:
+            self._outputs.destroy()
+        if self._listener is not None:
+            self._listener.destroy()
+        self._completer = self._pipeline = self._extrinsics = self._last_frame = None
+        self._inputs = self._outputs = self._listener = None
+        gc.collect()
+        torch = sys.modules.get('torch')
+        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def _follow_demand(self):
+        """Subscribe while somebody subscribes to an output, else cost nothing."""
+        wanted = bool(self._outputs.subscribed())
+        if wanted and not self._inputs.running:
+            self._inputs.start()
+        elif not wanted and self._inputs.running:
+            self._inputs.stop()
+            self._worker.discard()
+
+    def _on_job(self, job):
+        if job.info is None:  # diagnostics tell when it stays away
+            self._monitor.drops['no_camera_info'] += 1
+        elif self._worker is not None:
+            self._worker.submit(job)
+
+    def _process(self, job):
+        wanted = self._outputs.wanted(job.pair.image_ns)
+        if not wanted:
+            return
+        result = self._pipeline.run(job, wanted)
+        if wanted & COMPLETED and result.depth is None:
+            self._drop('no_points_in_image', NOTHING_INSIDE)
+            wanted -= COMPLETED
+        started = time.perf_counter()
+        self._outputs.publish(result, wanted)
+        result.stages['publish'] = 1e3 * (time.perf_counter() - started)
+        self._last_frame = result.frame
+        self._monitor.completed(job.pair.image_ns, result.stages)
+
+    def _on_error(self, error):
+        known = isinstance(error, SteerDepthError)
+        text = str(error) if known else f'unexpected {type(error).__name__}: {error}'
+        self._drop(type(error).__name__, text)
+
+    def _drop(self, cause, text):
+        if self._monitor.dropped(cause, text) and rclpy.ok():
+            self.get_logger().warning(f'dropped a frame: {text}')
+
+    def _on_jump(self):
+        """Forget all messages; the clock has jumped."""
+        if self._inputs is not None:
+            self._inputs.reset()
+        self._start_over()
+
+    def _start_over(self):
+        """Forget what belongs to the time before stamps went back."""
+        self._buffer.clear()
+        if self._worker is not None:
+            self._worker.discard()
+
+    def _changed(self, names):
+        values = self._settings.values
+        if self._inputs is None:
+            return
+        self._pipeline.values = self._outputs.values = values
+        self._extrinsics.values = values
+        if names & {'slop_s', 'time_offset_s'}:
+            self._inputs.configure(values)
+        self._inputs.values = values
+
+    def _on_reset(self, request, response):
+        self._on_jump()
+        response.success, response.message = True, 'forgot all that waited and moving transforms'
+        return response
+
+    def _on_save_frame(self, request, response):
+        frame = self._last_frame
+        try:
+            if frame is None:
+                raise SteerDepthError('no frame has been completed yet; subscribe to an output '
+                                      'and check that image and depth arrive')
+            path = save_frame(frame, self._settings.values['save_dir'])
+            response.success, response.message = True, str(path.resolve())
+        except SteerDepthError as error:
+            response.success, response.message = False, str(error)
+        return response
+
+    def _report(self):
+        active, inputs = self._worker is not None, self._inputs
+        level, summary = diagnostics.OK, 'idle: nobody subscribes to an output'
+        if self._completer is None:
+            level, summary = diagnostics.WARN, self._described
+        elif not active:
+            summary = 'inactive'
+        elif inputs.running:
+            level, summary = self._judge(inputs)
+        listener = self._listener
+        age = (time.monotonic() - listener.last_arrival
+               if listener is not None and listener.last_arrival else None)
+        values = diagnostics.status_values(inputs, self._monitor, self._described, age)
+        if active:
+            values['drops: busy'] = str(self._monitor.drops['busy'] + self._worker.replaced)
+        self._diagnostics.publish(level, summary, values)
+
+    def _judge(self, inputs):
+        hint = inputs.sync.hint()
+        now = time.monotonic()
+        if hint:
+            self._hint, self._hinted = hint, now
+            self.get_logger().warning(hint, throttle_duration_sec=HINT_PERIOD_S)
+        recent = self._hint if now - self._hinted < HINT_PERIOD_S else None
+        found = diagnostics.judge_inputs(inputs, recent)
+        found += [(diagnostics.WARN, text) for text in self._monitor.problems()]
+        for level, text in found:
+            if level == diagnostics.ERROR:
+                self.get_logger().warning(text, throttle_duration_sec=10.0)
+        if not found:
+            return diagnostics.OK, 'completing'
+        return max(level for level, _ in found), '; '.join(text for _, text in found)
+
+
+def main(args=None) -> int:
+    """Run the node until it is interrupted."""
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = CompletionNode()
+        if node.autostart:
+            node.start()
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (ConfigError, InvalidParameterTypeException, InvalidParameterValueException) as error:
+        print(f'completion_node: error: {error}', file=sys.stderr)
+        return 2
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

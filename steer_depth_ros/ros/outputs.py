@@ -1,0 +1,128 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What the node publishes: each output only when somebody subscribes and its time has come."""
+from typing import Any, Dict, Set
+
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from steer_depth_ros import preview
+from steer_depth_ros.cloud import depth_to_cloud
+from steer_depth_ros.ros import messages
+from steer_depth_ros.ros.pipeline import Result
+
+TOPICS = {
+    'depth': (Image, '~/depth/image'),
+    'camera_info': (CameraInfo, '~/depth/camera_info'),
+    'confidence': (Image, '~/confidence/image'),
+    'cloud': (PointCloud2, '~/points'),
+    'depth_color': (Image, '~/debug/depth_color'),
+    'overlay': (Image, '~/debug/overlay'),
+}
+EARLY = 0.9  # of a period: a rate limit of 5 Hz on 10 Hz images takes every second one
+
+
+class RateGate:
+    """Let stamps through at no more than a rate; a jump back in time opens it."""
+
+    def __init__(self):
+        self._last = None
+
+    def due(self, stamp_ns: int, rate_hz: float) -> bool:
+        """Tell whether an output with this stamp is due."""
+        if self._last is None or rate_hz <= 0 or stamp_ns < self._last:
+            return True
+        return stamp_ns - self._last >= EARLY * 1e9 / rate_hz
+
+    def passed(self, stamp_ns: int) -> None:
+        """Note that the output was published."""
+        self._last = stamp_ns
+
+
+class Outputs:
+    """
+    The publishers.
+
+    values: parameters of the node, see parameters.py; may be replaced while it runs.
+    """
+
+    def __init__(self, node, values: Dict[str, Any]):
+        self.values = values
+        self._node = node
+        # Reliable serves both kinds of subscribers.
+        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        self._publishers = {
+            name: node.create_lifecycle_publisher(
+                kind, topic, qos,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies())
+            for name, (kind, topic) in TOPICS.items()}
+        self._gates = {name: RateGate() for name in TOPICS}
+        self._makers = {'depth': self._depth, 'camera_info': self._camera_info,
+                        'confidence': self._confidence, 'cloud': self._cloud,
+                        'depth_color': self._depth_color, 'overlay': self._overlay}
+
+    def subscribed(self) -> Set[str]:
+        """Give the outputs that somebody subscribes to."""
+        return {name for name, p in self._publishers.items() if p.get_subscription_count()}
+
+    def wanted(self, stamp_ns: int) -> Set[str]:
+        """Give the outputs to make for an image with this stamp."""
+        rates = {'cloud': self.values['cloud_rate_hz'],
+                 'depth_color': self.values['debug_rate_hz'],
+                 'overlay': self.values['debug_rate_hz']}
+        return {name for name in self.subscribed()
+                if self._gates[name].due(stamp_ns, rates.get(name, 0.0))}
+
+    def publish(self, result: Result, wanted: Set[str]) -> None:
+        """Publish the wanted outputs, all with the header of the image."""
+        for name in TOPICS:  # depth first: others may take their time
+            if name in wanted:
+                msg = TOPICS[name][0](header=result.header)
+                messages.fill(msg, self._makers[name](result))
+                self._publishers[name].publish(msg)
+                self._gates[name].passed(result.frame.stamp_ns)
+
+    def destroy(self) -> None:
+        """Destroy the publishers."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+    def _depth(self, result):
+        return messages.depth_fields(result.depth, self.values['depth_encoding'])
+
+    def _camera_info(self, result):
+        return messages.camera_info_fields(result.frame.camera)
+
+    def _confidence(self, result):
+        return messages.confidence_fields(result.confidence)
+
+    def _cloud(self, result):
+        values = self.values
+        return messages.cloud_fields(depth_to_cloud(
+            result.depth, result.frame.camera, result.frame.image, result.confidence,
+            stride=values['cloud_stride'], voxel_m=values['cloud_voxel_m'] or None,
+            min_confidence=values['cloud_min_confidence'],
+            edge_filter=values['cloud_edge_filter'], organised=values['cloud_organised']))
+
+    def _depth_color(self, result):
+        near, far = preview.depth_range(result.sparse.depth)
+        return messages.image_fields(preview.colour_depth(result.depth, near, far), 'rgb8')
+
+    def _overlay(self, result):
+        near, far = preview.depth_range(result.sparse.depth)
+        return messages.image_fields(
+            preview.draw_samples(result.frame.image, result.sparse.uv, result.sparse.depth, near,
+                                 far), 'rgb8')

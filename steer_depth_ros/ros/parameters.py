@@ -1,0 +1,223 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The parameters of the node: one table that declares, checks and documents them."""
+from dataclasses import dataclass
+import math
+from typing import Any, Dict, Optional, Tuple
+
+from steer_depth_ros.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """
+    One parameter; its type is that of its default (a float also takes integers).
+
+    low, high: inclusive range. choices: allowed texts. dynamic: may change while the node is
+    configured; others are read when it is configured. read_only: fixed at start.
+    """
+
+    name: str
+    default: Any
+    text: str
+    low: Optional[float] = None
+    high: Optional[float] = None
+    choices: Tuple[str, ...] = ()
+    dynamic: bool = False
+    read_only: bool = False
+
+
+PARAMETERS = {parameter.name: parameter for parameter in (
+    Parameter('autostart', True, 'configure and activate at start, without a lifecycle manager',
+              read_only=True),
+    Parameter('preset', 'default', 'model preset; `steer_depth presets` lists them'),
+    Parameter('weights', '', "file of weights; empty: the preset's own"),
+    Parameter('device', 'auto', 'auto, cpu, cuda or cuda:N'),
+    Parameter('depth_source', 'points', 'points: PointCloud2 on `points`; depth_image: registered '
+              'depth image on `sparse_depth`', choices=('points', 'depth_image')),
+    Parameter('image_compressed', False, 'subscribe to `image/compressed` (CompressedImage)'),
+    Parameter('depth_compressed', False, 'subscribe to `sparse_depth/compressedDepth` (PNG)'),
+    Parameter('image_rectified', False, 'the image is rectified: use P of the camera_info and no '
+              'distortion'),
+    Parameter('image_scale', 1.0, 'resize the image by this factor before completion; outputs '
+              'have that size', 0.1, 1.0, dynamic=True),
+    Parameter('depth_image_stride', 1, 'take every n-th pixel of every n-th row of a depth image',
+              1, 64, dynamic=True),
+    Parameter('min_depth_m', 0.1, 'metres; nearer measurements are left out', 0.0, 1000.0,
+              dynamic=True),
+    Parameter('max_depth_m', 1000.0, 'metres; farther measurements are left out', 0.1, 100000.0,
+              dynamic=True),
+    Parameter('sync_mode', 'nearest', 'nearest: own synchroniser; approximate, exact: those of '
+              'message_filters, where installed', choices=('nearest', 'approximate', 'exact')),
+    Parameter('slop_s', 0.05, 'seconds; largest distance of the stamps of a pair', 0.0, 10.0,
+              dynamic=True),
+    Parameter('time_offset_s', 0.0, 'seconds added to the stamps of the depth before pairing',
+              -1000.0, 1000.0, dynamic=True),
+    Parameter('queue_size', 20, 'messages of either input that may wait for a partner', 1, 1000),
+    Parameter('accumulate_s', 0.0, 'seconds; clouds of this long before the image are used '
+              'together (0: one cloud)', 0.0, 10.0, dynamic=True),
+    Parameter('compensate_point_times', False, "move each point by the robot's motion between "
+              'its own time and the image; needs fixed_frame', dynamic=True),
+    Parameter('extrinsics.source', 'auto', 'auto: TF for clouds, identity for depth images; tf; '
+              'parameters; identity', choices=('auto', 'tf', 'parameters', 'identity')),
+    Parameter('extrinsics.xyz', [0.0, 0.0, 0.0], 'metres; position of the depth sensor in the '
+              "camera's optical frame"),
+    Parameter('extrinsics.rpy', [0.0, 0.0, 0.0], 'radians; roll, pitch, yaw of the depth sensor '
+              "in the camera's optical frame"),
+    Parameter('extrinsics.quaternion', [0.0, 0.0, 0.0, 1.0], 'x y z w; the rotation instead of '
+              'extrinsics.rpy'),
+    Parameter('fixed_frame', '', 'frame in which the world stands still (odom): compensates the '
+              "robot's motion between cloud and image; empty: none"),
+    Parameter('tf_timeout_s', 0.1, 'seconds to wait for a transform that is late', 0.0, 5.0,
+              dynamic=True),
+    Parameter('depth_encoding', '32FC1', '32FC1: metres, NaN unknown; 16UC1: millimetres, 0 '
+              'unknown', choices=('32FC1', '16UC1'), dynamic=True),
+    Parameter('min_confidence', 0.0, 'depth of less confidence is published as unknown', 0.0, 1.0,
+              dynamic=True),
+    Parameter('cloud_rate_hz', 0.0, 'hertz; largest rate of the cloud (0: that of the depth)',
+              0.0, 1000.0, dynamic=True),
+    Parameter('cloud_organised', False, 'keep the grid of the image, NaN where unknown',
+              dynamic=True),
+    Parameter('cloud_stride', 1, 'take every n-th pixel of every n-th row', 1, 64, dynamic=True),
+    Parameter('cloud_voxel_m', 0.0, 'metres; one point a cube of this size (0: all points)', 0.0,
+              10.0, dynamic=True),
+    Parameter('cloud_min_confidence', 0.0, 'points of less confidence are left out', 0.0, 1.0,
+              dynamic=True),
+    Parameter('cloud_edge_filter', True, 'leave out points in the air between foreground and '
+              'background', dynamic=True),
+    Parameter('debug_rate_hz', 5.0, 'hertz; largest rate of the pictures under ~/debug (0: that '
+              'of the depth)', 0.0, 1000.0, dynamic=True),
+    Parameter('save_dir', 'steer_depth_frames', 'folder that ~/save_frame writes to',
+              dynamic=True),
+)}
+
+
+def check(name: str, value: Any) -> Any:
+    """
+    Give the value of a parameter in its own type.
+
+    Raise ConfigError, naming parameter, value and what is allowed.
+    """
+    parameter = PARAMETERS[name]
+    default = parameter.default
+    if isinstance(default, list):
+        return _numbers(parameter, value)
+    if isinstance(default, float):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise _refusal(parameter, value, 'a number')
+        value = float(value)
+    elif type(value) is not type(default):
+        kinds = {bool: 'true or false', int: 'a whole number', str: 'a text'}
+        raise _refusal(parameter, value, kinds[type(default)])
+    if parameter.choices and value not in parameter.choices:
+        raise _refusal(parameter, value, f'one of {", ".join(parameter.choices)}')
+    if parameter.low is not None and not parameter.low <= value <= parameter.high:
+        raise _refusal(parameter, value, f'between {parameter.low:g} and {parameter.high:g}')
+    return value
+
+
+def check_together(values: Dict[str, Any]) -> None:
+    """Raise ConfigError for parameters that contradict each other."""
+    if values['min_depth_m'] >= values['max_depth_m']:
+        raise ConfigError(f"min_depth_m ({values['min_depth_m']:g}) must be below max_depth_m "
+                          f"({values['max_depth_m']:g})")
+    if values['cloud_organised'] and values['cloud_voxel_m'] > 0:
+        raise ConfigError('cloud_voxel_m cannot thin out an organised cloud; set cloud_organised '
+                          'to false or use cloud_stride')
+    if values['sync_mode'] != 'nearest' and values['time_offset_s'] != 0:
+        raise ConfigError('time_offset_s works with sync_mode "nearest" only')
+    if values['compensate_point_times'] and not values['fixed_frame']:
+        raise ConfigError('compensate_point_times needs fixed_frame, e.g. "odom"')
+    if any(values['extrinsics.rpy']) and values['extrinsics.quaternion'] != [0, 0, 0, 1]:
+        raise ConfigError('extrinsics.rpy and extrinsics.quaternion are both given; keep one')
+
+
+class Parameters:
+    """
+    The declared parameters of a node.
+
+    values: their checked values by name. `changed` is called with the names after a change at
+    run time; `configured` tells whether only dynamic ones may change.
+    """
+
+    def __init__(self, node, configured, changed):
+        self._node, self._configured, self._changed = node, configured, changed
+        self.values = {name: _declare(node, p) for name, p in PARAMETERS.items()}
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def read(self) -> Dict[str, Any]:
+        """Check and give all values; raise ConfigError for one that cannot be used."""
+        values = {name: check(name, _plain(self._node.get_parameter(name).value))
+                  for name in PARAMETERS}
+        check_together(values)
+        self.values = values
+        return values
+
+    def _on_set(self, parameters):
+        from rcl_interfaces.msg import SetParametersResult
+        new = {p.name: _plain(p.value) for p in parameters if p.name in PARAMETERS}
+        try:
+            new = {name: check(name, value) for name, value in new.items()}
+            fixed = sorted(n for n in new if not PARAMETERS[n].dynamic)
+            if fixed and self._configured():
+                raise ConfigError(f'{", ".join(fixed)} can change only while the node is '
+                                  'unconfigured; deactivate and clean it up first')
+            values = {**self.values, **new}
+            if self._configured():
+                check_together(values)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self.values = values
+        if new:
+            self._changed(set(new))
+        return SetParametersResult(successful=True)
+
+
+def _declare(node, parameter):
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+    how = ('read only' if parameter.read_only
+           else 'dynamic' if parameter.dynamic else 'read when the node is configured')
+    descriptor = ParameterDescriptor(
+        description=parameter.text, read_only=parameter.read_only,
+        additional_constraints='; '.join(
+            [how, *([f'one of {", ".join(parameter.choices)}'] if parameter.choices else [])]))
+    default = parameter.default
+    if isinstance(default, (float, list)):
+        descriptor.dynamic_typing = True  # `80` in a YAML file is an integer
+    if isinstance(default, float) and parameter.low is not None:
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(parameter.low), to_value=float(parameter.high))]
+    elif isinstance(default, int) and parameter.low is not None:
+        descriptor.integer_range = [
+            IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))]
+    return node.declare_parameter(parameter.name, default, descriptor).value
+
+
+def _numbers(parameter, value):
+    count = len(parameter.default)
+    usable = isinstance(value, list) and len(value) == count and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+        for v in value)
+    if not usable:
+        raise _refusal(parameter, value, f'a list of {count} numbers')
+    return [float(v) for v in value]
+
+
+def _plain(value):
+    """Arrays of rclpy parameters come as array.array or ndarray."""
+    return value if isinstance(value, (str, bool, int, float, type(None))) else list(value)
+
+
+def _refusal(parameter, value, wanted):
+    return ConfigError(f'{parameter.name} must be {wanted}, not {value!r} ({parameter.text})')

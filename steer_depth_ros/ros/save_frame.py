@@ -1,0 +1,68 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Write one frame to a folder that `steer_depth complete` reads."""
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from steer_depth_ros.errors import FrameError
+from steer_depth_ros.frame import Frame
+
+DEPTH_SCALE = 256.0  # values a metre in a 16 bit PNG
+FARTHEST = 65535 / DEPTH_SCALE
+
+
+def save_frame(frame: Frame, folder) -> Path:
+    """
+    Write rgb.png, lidar.npy or depth.png, and meta.json to `folder`/<stamp>; return that path.
+
+    Raise FrameError when it cannot be written.
+    """
+    path = Path(folder).expanduser() / str(frame.stamp_ns)
+    camera = frame.camera
+    meta = {'fx': camera.fx, 'fy': camera.fy, 'cx': camera.cx, 'cy': camera.cy,
+            'width': camera.width, 'height': camera.height,
+            'distortion': list(camera.distortion), 'distortion_model': camera.model,
+            'stamp_ns': frame.stamp_ns, 'frame_id': frame.frame_id}
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / 'rgb.png').write_bytes(_png(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)))
+        if frame.points is not None:
+            np.save(path / 'lidar.npy', frame.points)
+            meta['T_cam_lidar'] = np.asarray(frame.camera_from_points).ravel().tolist()
+        else:
+            (path / 'depth.png').write_bytes(_png(_depth_image(frame)))
+            meta['depth_scale'] = DEPTH_SCALE
+        (path / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n')
+    except OSError as error:
+        raise FrameError(f'cannot write the frame to {path}: {error.strerror}; set save_dir to a '
+                         'folder that can be written') from None
+    return path
+
+
+def _depth_image(frame):
+    """Put the samples into the pixels they lie in, as 16 bit; too far ones stay unknown."""
+    samples = frame.sparse_depth()
+    image = np.zeros((frame.camera.height, frame.camera.width), np.uint16)
+    near = samples.depth <= FARTHEST
+    u, v = np.rint(samples.uv[near]).astype(int).T
+    image[v.clip(0, image.shape[0] - 1), u.clip(0, image.shape[1] - 1)] = np.rint(
+        samples.depth[near] * DEPTH_SCALE)
+    return image
+
+
+def _png(pixels):
+    return cv2.imencode('.png', pixels)[1].tobytes()
