@@ -1,0 +1,135 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+KITTI depth completion: 16 bit PNG, metres = value / 256, 0 for unknown.
+
+Two layouts. The selection (val_selection_cropped, or the folder that holds it): image/,
+velodyne_raw/, groundtruth_depth/ and intrinsics/ side by side. The raw one: train/ and val/ with
+<drive>/proj_depth/{velodyne_raw,groundtruth}/image_0X/<number>.png, and the recordings with
+<drive>/image_0X/data/<number>.png and <date>/calib_cam_to_cam.txt in the same folder or in raw/.
+"""
+from pathlib import Path
+from typing import List, NamedTuple
+
+import numpy as np
+
+from steer_depth_ros.camera import Camera
+from steer_depth_ros.datasets.frames import read_depth, read_image
+from steer_depth_ros.datasets.measured import MeasuredFrame, MeasuredFrames, SENSOR
+from steer_depth_ros.errors import ConfigError, DatasetError
+
+SCALE = 256.0
+SELECTION = 'val_selection_cropped'
+SPLITS = ('train', 'val')
+CAMERAS = ('image_02', 'image_03')
+
+
+class KittiFiles(NamedTuple):
+    """The files of one frame; camera: 'image_02' or 'image_03'."""
+
+    name: str
+    image: Path
+    sparse: Path
+    truth: Path
+    intrinsics: Path
+    camera: str
+
+
+class KittiFrames(MeasuredFrames):
+    """
+    KITTI depth completion; see `MeasuredFrames` for what a frame is.
+
+    data_dir: folder of one of the two layouts. split: 'val' (the selection where there is one) or
+    'train'. pattern: 'sensor', all 64 beams, or a pattern that draws from these.
+    Raise DatasetError when the folder or, on reading, a file is missing or corrupt.
+    """
+
+    def __init__(self, data_dir, split: str = 'val', pattern: str = SENSOR, seed: int = 0):
+        super().__init__(pattern, seed)
+        if split not in SPLITS:
+            raise ConfigError(f"KITTI has no split '{split}', only {' and '.join(SPLITS)}")
+        self.files = find_files(Path(data_dir), split)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: int) -> MeasuredFrame:
+        """Read the files of one frame."""
+        files = self.files[index]
+        image = read_image(files.image)
+        size = image.shape[:2]
+        return MeasuredFrame(files.name, image, read_depth(files.truth, SCALE, size),
+                             read_depth(files.sparse, SCALE, size), read_camera(files, size))
+
+
+def find_files(data_dir: Path, split: str) -> List[KittiFiles]:
+    """List the frames of either layout in the order of their names; DatasetError if none."""
+    if not data_dir.is_dir():
+        raise DatasetError(f'{data_dir} is not a folder; --data-dir must hold KITTI depth '
+                           f'completion, {SELECTION} or train/ and val/')
+    for folder in (data_dir, data_dir / SELECTION, data_dir / 'depth_selection' / SELECTION):
+        if split == 'val' and (folder / 'velodyne_raw').is_dir():
+            return _selection(folder)
+    sparse = sorted((data_dir / split).glob('*/proj_depth/velodyne_raw/image_0[23]/*.png'))
+    if not sparse:
+        raise DatasetError(f'{data_dir} holds neither {SELECTION}/velodyne_raw nor '
+                           f'{split}/<drive>/proj_depth/velodyne_raw; unpack the data set there')
+    return [_raw(data_dir, path) for path in sparse]
+
+
+def read_camera(files: KittiFiles, size) -> Camera:
+    """Read the intrinsics of the rectified image; DatasetError naming a file without them."""
+    path = files.intrinsics
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'no text'
+        raise DatasetError(f'cannot read {path} ({reason}); it holds the intrinsics of '
+                           f'{files.image}') from None
+    key = f'P_rect_{files.camera[-2:]}:'
+    columns, numbers = 3, text
+    if path.name == 'calib_cam_to_cam.txt':
+        rows = [line for line in text.splitlines() if line.startswith(key)]
+        columns, numbers = 4, rows[0][len(key):] if rows else ''
+    try:
+        matrix = np.array(numbers.split(), np.float64).reshape(3, columns)
+    except ValueError:
+        raise DatasetError(f'{path} holds no 3 x {columns} camera matrix; unpack it '
+                           'again') from None
+    return Camera(size[1], size[0], matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+
+
+def _selection(folder) -> List[KittiFiles]:
+    found = []
+    for sparse in sorted((folder / 'velodyne_raw').glob('*.png')):
+        image = sparse.name.replace('velodyne_raw', 'image')
+        truth = sparse.name.replace('velodyne_raw', 'groundtruth_depth')
+        found.append(KittiFiles(sparse.stem, folder / 'image' / image, sparse,
+                                folder / 'groundtruth_depth' / truth,
+                                folder / 'intrinsics' / Path(image).with_suffix('.txt').name,
+                                sparse.stem[-len(CAMERAS[0]):]))
+    if not found:
+        raise DatasetError(f'{folder / "velodyne_raw"} holds no .png; unpack the selection again')
+    return found
+
+
+def _raw(data_dir, sparse) -> KittiFiles:
+    camera, drive = sparse.parent.name, sparse.parents[3].name
+    truth = sparse.parents[2] / 'groundtruth' / camera / sparse.name
+    date = drive[:len('2011_09_26')]
+    roots = (data_dir, data_dir / 'raw')
+    root = next((r for r in roots if (r / date).is_dir()), data_dir)
+    return KittiFiles(f'{drive}/{camera}/{sparse.stem}',
+                      root / date / drive / camera / 'data' / sparse.name, sparse, truth,
+                      root / date / 'calib_cam_to_cam.txt', camera)
