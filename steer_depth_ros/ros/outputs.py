@@ -18,9 +18,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from steer_depth_ros import preview
-from steer_depth_ros.cloud import depth_to_cloud
 from steer_depth_ros.ros import messages
+from steer_depth_ros.ros.output_fields import output_fields
 from steer_depth_ros.ros.pipeline import Result
 
 TOPICS = {
@@ -69,9 +68,6 @@ class Outputs:
                 qos_overriding_options=QoSOverridingOptions.with_default_policies())
             for name, (kind, topic) in TOPICS.items()}
         self._gates = {name: RateGate() for name in TOPICS}
-        self._makers = {'depth': self._depth, 'camera_info': self._camera_info,
-                        'confidence': self._confidence, 'cloud': self._cloud,
-                        'depth_color': self._depth_color, 'overlay': self._overlay}
 
     def subscribed(self) -> Set[str]:
         """Give the outputs that somebody subscribes to."""
@@ -90,7 +86,7 @@ class Outputs:
         for name in TOPICS:  # depth first: others may take their time
             if name in wanted:
                 msg = TOPICS[name][0](header=result.header)
-                messages.fill(msg, self._makers[name](result))
+                messages.fill(msg, output_fields(name, result, self.values))
                 self._publishers[name].publish(msg)
                 self._gates[name].passed(result.frame.stamp_ns)
 
@@ -99,30 +95,3 @@ class Outputs:
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
-
-    def _depth(self, result):
-        return messages.depth_fields(result.depth, self.values['depth_encoding'])
-
-    def _camera_info(self, result):
-        return messages.camera_info_fields(result.frame.camera)
-
-    def _confidence(self, result):
-        return messages.confidence_fields(result.confidence)
-
-    def _cloud(self, result):
-        values = self.values
-        return messages.cloud_fields(depth_to_cloud(
-            result.depth, result.frame.camera, result.frame.image, result.confidence,
-            stride=values['cloud_stride'], voxel_m=values['cloud_voxel_m'] or None,
-            min_confidence=values['cloud_min_confidence'],
-            edge_filter=values['cloud_edge_filter'], organised=values['cloud_organised']))
-
-    def _depth_color(self, result):
-        near, far = preview.depth_range(result.sparse.depth)
-        return messages.image_fields(preview.colour_depth(result.depth, near, far), 'rgb8')
-
-    def _overlay(self, result):
-        near, far = preview.depth_range(result.sparse.depth)
-        return messages.image_fields(
-            preview.draw_samples(result.frame.image, result.sparse.uv, result.sparse.depth, near,
-                                 far), 'rgb8')

@@ -1,0 +1,57 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The fields of each output message; the node and the offline tool both make theirs here."""
+from typing import Any, Dict
+
+from steer_depth_ros import preview
+from steer_depth_ros.cloud import depth_to_cloud
+from steer_depth_ros.ros import messages
+from steer_depth_ros.ros.pipeline import Result
+
+
+def output_fields(name: str, result: Result, values: Dict[str, Any]) -> Dict[str, Any]:
+    """
+    Give the fields, without the header, of one output of a result.
+
+    name: depth, camera_info, confidence, cloud, depth_color or overlay. values: parameters of the
+    node, see parameters.py.
+    """
+    return _MAKERS[name](result, values)
+
+
+def _cloud(result, values):
+    return messages.cloud_fields(depth_to_cloud(
+        result.depth, result.frame.camera, result.frame.image, result.confidence,
+        stride=values['cloud_stride'], voxel_m=values['cloud_voxel_m'] or None,
+        min_confidence=values['cloud_min_confidence'],
+        edge_filter=values['cloud_edge_filter'], organised=values['cloud_organised']))
+
+
+def _depth_color(result, _):
+    near, far = preview.depth_range(result.sparse.depth)
+    return messages.image_fields(preview.colour_depth(result.depth, near, far), 'rgb8')
+
+
+def _overlay(result, _):
+    near, far = preview.depth_range(result.sparse.depth)
+    return messages.image_fields(
+        preview.draw_samples(result.frame.image, result.sparse.uv, result.sparse.depth, near,
+                             far), 'rgb8')
+
+
+_MAKERS = {
+    'depth': lambda result, values: messages.depth_fields(result.depth, values['depth_encoding']),
+    'camera_info': lambda result, _: messages.camera_info_fields(result.frame.camera),
+    'confidence': lambda result, _: messages.confidence_fields(result.confidence),
+    'cloud': _cloud, 'depth_color': _depth_color, 'overlay': _overlay}
