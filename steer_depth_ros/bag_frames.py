@@ -11,25 +11,22 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Frames out of a recording: topics by their types, extrinsics from /tf, stamps in pairs."""
+"""From a recording to results: topics by their types, /tf, and the node's own pipeline."""
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Iterator, Optional
 
-import numpy as np
-
 from steer_depth_ros import bag
-from steer_depth_ros.errors import BagError, CalibrationError, SteerDepthError
-from steer_depth_ros.frame import Frame
-from steer_depth_ros.projection import sparse_from_depth_image
-from steer_depth_ros.ros import messages
+from steer_depth_ros.errors import BagError, CalibrationError, ConfigError, SteerDepthError
+from steer_depth_ros.ros import messages, parameters
+from steer_depth_ros.ros.extrinsics import Extrinsics
+from steer_depth_ros.ros.pipeline import Cloud, Job, Pipeline, Result
 from steer_depth_ros.synchronizer import Synchronizer
-from steer_depth_ros.transforms import matrix_from, TransformBuffer
+from steer_depth_ros.transforms import matrix_from, TransformBuffer, TransformError
 
 NODE = 'depth_completion'
 TRUTH = '/ground_truth/depth/image'
-SLOP_S = 0.05
 WHOLE_RECORDING_NS = 2 ** 62
 IMAGE_TYPES = (bag.IMAGE, bag.COMPRESSED_IMAGE)
 
@@ -68,21 +65,69 @@ def choose_topics(recording, image=None, camera_info=None, points=None,
     return Topics(image, camera_info, sparse_depth=sparse_depth)
 
 
-def read_bag_frames(recording, topics, slop_s=SLOP_S, extrinsics=None, rectified=False,
-                    counts=None) -> Iterator[Frame]:
+def node_values(recording, topics, **given) -> dict:
     """
-    Give the frames of a recording in order, paired by the synchroniser of the node.
+    Give the parameters that the node would have for these topics, checked.
 
-    extrinsics: (4, 4) from the cloud to the optical frame, instead of the recorded /tf.
-    rectified: the images are rectified already (P of camera_info, no distortion).
+    given: values that differ from the defaults. Raise ConfigError for an unknown name or a value
+    that cannot be used.
+    """
+    unknown = [name for name in given if name not in parameters.PARAMETERS]
+    if unknown:
+        raise ConfigError(f'there is no parameter {", ".join(unknown)}; parameters are '
+                          f'{", ".join(parameters.PARAMETERS)}')
+    values = {name: p.default for name, p in parameters.PARAMETERS.items()}
+    compressed = recording.topics[topics.depth] == bag.COMPRESSED_IMAGE
+    values |= {'depth_source': 'points' if topics.points else 'depth_image',
+               'image_compressed': recording.topics[topics.image] == bag.COMPRESSED_IMAGE,
+               'depth_compressed': compressed, **given}
+    values = {name: parameters.check(name, value) for name, value in values.items()}
+    parameters.check_together(values)
+    return values
+
+
+def run_pipeline(recording, topics, values, completer=None, wanted=(),
+                 counts=None) -> Iterator[Result]:
+    """
+    Give the node's result for each pair of image and depth of a recording, in order.
+
+    values: of `node_values`. completer: may be None when no output that needs it is `wanted`.
     counts: a Counter that takes the synchroniser's counts of pairs and drops.
     Raise BagError, MessageError or CalibrationError naming the topic.
     """
-    transforms = None
-    if topics.points and extrinsics is None:
-        transforms = read_transforms(recording)
-    for pair, info in _pairs(recording, topics, slop_s, counts):
-        yield _frame(recording, topics, pair, info, transforms, extrinsics, rectified)
+    check_first_messages(recording, topics, values)
+    # All transforms are there from the start, so there is nothing to wait for.
+    values = {**values, 'tf_timeout_s': 0.0}
+    pipeline = Pipeline(values, completer, Extrinsics(values, read_transforms(recording)))
+    for pair, info in _pairs(recording, topics, values, counts):
+        stamp = pair.image_ns / 1e9
+        with named(f'{topics.image} and {topics.depth} at {stamp:.3f} s'):
+            cloud = Cloud(recording.decode(pair.depth), pair.depth_ns)
+            pair = pair._replace(image=recording.decode(pair.image), depth=cloud)
+            yield pipeline.run(Job(pair, info), set(wanted))
+
+
+def check_first_messages(recording, topics, values):
+    """Read the first message of every topic; raise the error of the first that cannot be used."""
+    image, info, depth = (recording.first(t) for t in (topics.image, topics.camera_info,
+                                                        topics.depth))
+    with named(topics.image):
+        compressed = values['image_compressed']
+        pixels = (messages.compressed_to_rgb if compressed else messages.image_to_rgb)(image)
+    with named(topics.camera_info):
+        camera = messages.camera_from_info(info, values['image_rectified'])
+        if (camera.height, camera.width) != pixels.shape[:2]:
+            raise CalibrationError(
+                f'it describes images of {camera.width} x {camera.height} pixels, but '
+                f'{topics.image} has {pixels.shape[1]} x {pixels.shape[0]}; choose the '
+                'camera_info of that image')
+    with named(topics.depth):
+        if topics.points:
+            messages.cloud_to_xyz(depth)
+        elif values['depth_compressed']:
+            messages.compressed_depth_to_metres(depth)
+        else:
+            messages.depth_to_metres(depth)
 
 
 def read_transforms(recording) -> TransformBuffer:
@@ -101,16 +146,6 @@ def read_transforms(recording) -> TransformBuffer:
     return transforms
 
 
-def find_extrinsics(transforms, target, source, stamp_ns) -> np.ndarray:
-    """Look up the (4, 4) from the cloud's frame to the camera's, or raise CalibrationError."""
-    try:
-        return transforms.lookup(target, source, stamp_ns)
-    except CalibrationError as error:
-        raise CalibrationError(f'the recording does not tell where the sensor "{source}" sits on '
-                               f'the camera "{target}" ({error}); give it with --xyz and '
-                               '--quaternion') from None
-
-
 def read_truth(recording):
     """Read the ground truth: a dict of image stamp to float32 (H, W) metres, NaN unknown."""
     if TRUTH not in recording.topics:
@@ -126,14 +161,20 @@ def named(topic):
         yield
     except BagError:
         raise
+    except TransformError as error:
+        raise TransformError(
+            f'{topic}: the recording does not tell where the depth sensor is ({error}); tell it '
+            'with --param extrinsics.source=parameters --param extrinsics.xyz=[x,y,z] --param '
+            'extrinsics.quaternion=[x,y,z,w]') from None
     except SteerDepthError as error:
         raise type(error)(f'{topic}: {error}') from None
 
 
-def _pairs(recording, topics, slop_s, counts):
-    """Give each pair with the camera_info that was current when it became complete."""
+def _pairs(recording, topics, values, counts):
+    """Give each pair of records with the camera_info that was current when it was complete."""
     info = recording.first(topics.camera_info)
-    sync = Synchronizer(slop_s, depth_name=topics.depth)
+    sync = Synchronizer(values['slop_s'], values['time_offset_s'], values['queue_size'],
+                        topics.depth)
     add = {topics.image: sync.add_image, topics.depth: sync.add_depth}
     for record in recording.messages(topics.image, topics.depth, topics.camera_info):
         if record.topic == topics.camera_info:
@@ -146,46 +187,8 @@ def _pairs(recording, topics, slop_s, counts):
     if counts is not None:
         counts.update(sync.counts)
     if not sync.counts['pairs']:
-        apart = sync.hint() or f'none lie within {slop_s * 1e3:g} ms of each other'
+        apart = sync.hint() or f'none lie within {values["slop_s"]} s (slop_s) of each other'
         raise BagError(f'no message of {topics.image} fits one of {topics.depth}: {apart}')
-
-
-def _frame(recording, topics, pair, info, transforms, extrinsics, rectified):
-    message = recording.decode(pair.image)
-    compressed = recording.topics[topics.image] == bag.COMPRESSED_IMAGE
-    with named(topics.image):
-        image = (messages.compressed_to_rgb if compressed else messages.image_to_rgb)(message)
-    with named(topics.camera_info):
-        camera = _camera(info, rectified, image.shape[:2], topics)
-    frame = Frame(image, camera, pair.image_ns, message.header.frame_id)
-    depth = recording.decode(pair.depth)
-    with named(topics.depth):
-        if topics.points:
-            frame.points = messages.cloud_to_xyz(depth)
-            frame.camera_from_points = extrinsics if extrinsics is not None else find_extrinsics(
-                transforms, frame.frame_id, depth.header.frame_id, pair.depth_ns)
-        else:
-            compressed = recording.topics[topics.depth] == bag.COMPRESSED_IMAGE
-            read = messages.compressed_depth_to_metres if compressed else messages.depth_to_metres
-            frame.sparse = _sparse(read(depth), camera, topics)
-    return frame
-
-
-def _camera(info, rectified, size, topics):
-    camera = messages.camera_from_info(info, rectified)
-    if (camera.height, camera.width) != size:
-        raise CalibrationError(
-            f'it describes images of {camera.width} x {camera.height} pixels, but {topics.image} '
-            f'has {size[1]} x {size[0]}; choose the camera_info of that image')
-    return camera
-
-
-def _sparse(depth, camera, topics):
-    if depth.shape != (camera.height, camera.width):
-        raise CalibrationError(
-            f'the depth image has {depth.shape[1]} x {depth.shape[0]} pixels, but {topics.image} '
-            f'has {camera.width} x {camera.height}; register the depth to the image first')
-    return sparse_from_depth_image(depth)
 
 
 def _choose(recording, name, kinds, role, accept=None, wanted=None):

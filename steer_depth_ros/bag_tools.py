@@ -21,12 +21,12 @@ from steer_depth_ros.bag_frames import (
     choose_topics,
     count_drops,
     NODE,
-    read_bag_frames,
-    SLOP_S,
+    node_values,
+    run_pipeline,
     TRUTH,
 )
-from steer_depth_ros.cloud import depth_to_cloud
 from steer_depth_ros.ros import messages
+from steer_depth_ros.ros.output_fields import output_fields
 from steer_depth_ros.transforms import quaternion_from
 
 CAMERA_FRAME = 'camera_optical_frame'
@@ -34,8 +34,10 @@ LIDAR_FRAME = 'lidar'
 RECORDED = {'image': '/camera/image', 'camera_info': '/camera/camera_info',
             'points': '/lidar/points', 'sparse_depth': '/camera/sparse_depth',
             'tf': '/tf_static'}
-OUTPUTS = {'depth': f'/{NODE}/depth/image', 'camera_info': f'/{NODE}/depth/camera_info',
-           'confidence': f'/{NODE}/confidence/image', 'points': f'/{NODE}/points'}
+OUTPUTS = {'depth': (f'/{NODE}/depth/image', bag.IMAGE),
+           'camera_info': (f'/{NODE}/depth/camera_info', bag.CAMERA_INFO),
+           'confidence': (f'/{NODE}/confidence/image', bag.IMAGE),
+           'cloud': (f'/{NODE}/points', bag.POINT_CLOUD)}
 
 
 def frames_to_bag(frames, target, overwrite=False) -> int:
@@ -62,49 +64,43 @@ def frames_to_bag(frames, target, overwrite=False) -> int:
     return count
 
 
-def complete_bag(source, target, completer, topics=None, slop_s=SLOP_S, extrinsics=None,
-                 rectified=False, overwrite=False, progress=None) -> dict:
+def complete_bag(source, target, completer, topics=None, values=None, overwrite=False,
+                 progress=None) -> dict:
     """
-    Complete a recording offline: the frames of the node, in the same order, none dropped for time.
+    Complete a recording offline: the pairs and results of the node, none dropped for time.
 
     target: gets the completed depth, its camera_info, the confidence and the coloured cloud under
     the node's topic names, with the stamps and frame ids of the images.
-    completer: DepthCompleter. topics: keyword arguments of `choose_topics`.
+    completer: DepthCompleter. topics: keyword arguments of `choose_topics`. values: parameters of
+    the node that differ from their defaults.
     progress: called with each frame's number and the number of images.
-    Return a dict of frames, images and what was dropped. Raise BagError, MessageError or
-    CalibrationError; the target appears only when all went well.
+    Return a dict of frames, images and what was dropped. Raise BagError, MessageError,
+    CalibrationError or ConfigError; the target appears only when all went well.
     """
     counts = Counter()
     with bag.BagReader(source) as recording:
         chosen = choose_topics(recording, **(topics or {}))
+        values = node_values(recording, chosen, **(values or {}))
         images = recording.counts[chosen.image]
         with bag.BagWriter(target, overwrite) as writer:
-            for role, topic in OUTPUTS.items():
-                writer.add_topic(topic, _OUTPUT_TYPES[role])
-            frames = read_bag_frames(recording, chosen, slop_s, extrinsics, rectified, counts)
-            for number, frame in enumerate(frames, 1):
-                samples = frame.sparse_depth()
-                completion = completer.complete(frame.image, samples.uv, samples.depth)
-                for role, message in completed_messages(frame, completion).items():
-                    writer.write(OUTPUTS[role], frame.stamp_ns, message)
+            for topic, kind in OUTPUTS.values():
+                writer.add_topic(topic, kind)
+            results = run_pipeline(recording, chosen, values, completer, {*OUTPUTS}, counts)
+            for number, result in enumerate(results, 1):
+                for role, message in _completed_messages(result, values):
+                    writer.write(OUTPUTS[role][0], result.frame.stamp_ns, message)
                 if progress:
                     progress(number, images)
     return {'frames': counts['pairs'], 'images': images, 'dropped': count_drops(counts)}
 
 
-def completed_messages(frame, completion) -> dict:
-    """Make the node's output messages of one frame, by role as in OUTPUTS."""
-    cloud = depth_to_cloud(completion.depth, frame.camera, frame.image)
-    fields = {'depth': messages.depth_fields(completion.depth),
-              'camera_info': messages.camera_info_fields(frame.camera),
-              'confidence': messages.confidence_fields(completion.confidence),
-              'points': messages.cloud_fields(cloud)}
-    return {role: bag.build(_OUTPUT_TYPES[role], frame.stamp_ns, frame.frame_id, values)
-            for role, values in fields.items()}
-
-
-_OUTPUT_TYPES = {'depth': bag.IMAGE, 'camera_info': bag.CAMERA_INFO, 'confidence': bag.IMAGE,
-                 'points': bag.POINT_CLOUD}
+def _completed_messages(result, values):
+    """Give (role, message) of all that the node publishes for one result."""
+    if result.depth is None:  # no depth within the image: the node publishes nothing either
+        return
+    for role, (_, kind) in OUTPUTS.items():
+        fields = output_fields(role, result, values)
+        yield role, bag.build(kind, result.frame.stamp_ns, result.frame.frame_id, fields)
 
 
 def _frame_messages(recorded, first):

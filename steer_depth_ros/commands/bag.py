@@ -36,8 +36,7 @@ def run(args):
 
         figures = complete_bag(
             args.source, args.target, completer, topics=options.topic_options(args),
-            slop_s=args.slop, extrinsics=options.extrinsics(args), rectified=args.rectified,
-            overwrite=args.overwrite, progress=progress)
+            values=options.node_parameters(args), overwrite=args.overwrite, progress=progress)
     dropped = ', '.join(f'{name} {count}' for name, count in figures['dropped'].items())
     print(f'{args.target}: {figures["frames"]} frames completed of {figures["images"]} images; '
           f'dropped: {dropped or "none"}')

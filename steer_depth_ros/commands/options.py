@@ -15,9 +15,9 @@
 import json
 from pathlib import Path
 
-from steer_depth_ros.bag_frames import SLOP_S
+import yaml
+
 from steer_depth_ros.errors import ConfigError
-from steer_depth_ros.transforms import matrix_from
 
 
 def add_completer(parser):
@@ -42,18 +42,12 @@ def make_completer(args):
 
 
 def add_topics(parser):
-    """Add the topics of a recording, and how its messages belong together."""
+    """Add the topics of a recording and the parameters of the node."""
     group = parser.add_argument_group('topics, found by message type where not given')
     for role in ('image', 'camera-info', 'points', 'sparse-depth'):
         group.add_argument(f'--{role}', metavar='TOPIC')
-    group.add_argument('--rectified', action='store_true',
-                       help='the images are rectified: use P of camera_info, no distortion')
-    group.add_argument('--slop', type=float, default=SLOP_S, metavar='S',
-                       help='largest time between an image and its depth (%(default)s s)')
-    group.add_argument('--xyz', type=float, nargs=3, metavar=('X', 'Y', 'Z'),
-                       help='pose of the LiDAR in the optical frame of the camera, metres, '
-                       'instead of the recorded /tf')
-    group.add_argument('--quaternion', type=float, nargs=4, metavar=('X', 'Y', 'Z', 'W'))
+    parser.add_argument('--param', action='append', default=[], metavar='NAME=VALUE',
+                        help='a parameter of the node, such as slop_s=0.1; may be repeated')
 
 
 def topic_options(args):
@@ -62,11 +56,18 @@ def topic_options(args):
                                                    'sparse_depth')}
 
 
-def extrinsics(args):
-    """Give the (4, 4) from the cloud to the optical frame, or None; ConfigError if half given."""
-    if (args.xyz is None) != (args.quaternion is None):
-        raise ConfigError('--xyz and --quaternion belong together; give both or neither')
-    return None if args.xyz is None else matrix_from(args.xyz, args.quaternion)
+def node_parameters(args):
+    """Give the parameters set with --param as a dict; ConfigError when one has no value."""
+    values = {}
+    for entry in args.param:
+        name, equals, text = entry.partition('=')
+        if not equals:
+            raise ConfigError(f'--param takes NAME=VALUE, not {entry}')
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f'--param {entry}: the value is no number, text or list') from None
+    return values
 
 
 def write_json(path, figures):
