@@ -18,11 +18,12 @@ import cv2
 import numpy as np
 
 STEP = 1.08  # ratio of depths from which on a sample counts as nearer than another
-REACH = 1.4  # radius of the neighbourhood in units of the samples' spacing
+REACH = 1.0  # radius of the neighbourhood in units of the samples' spacing
 WIDEST = (24.0, 40.0)  # pixels; parallax of a sensor rig seldom moves anything further
 DENSE = 0.2  # samples a pixel, from which on they are a depth image with nothing behind it
+SHARE = 0.7  # of the way in 1 / depth to the nearest neighbour, where the occluder begins
 SECTORS = 16
-WIDEST_GAP = 6  # empty sectors in a row; one more and the neighbours may lie on one side
+WIDEST_GAP = 7  # empty sectors in a row; one more and the neighbours lie on one side
 
 
 def visible(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
@@ -33,8 +34,8 @@ def visible(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
     uv: float32 (N, 2) pixels. depth: float32 (N,) metres. size: (H, W) of the image.
     step: how many times nearer an occluder must be. Return bool (N,), false for hidden samples.
 
-    A sample is hidden when clearly nearer samples, themselves of one surface, surround it within
-    about one spacing of the samples. Slanted ground and the far side of a depth edge have nearer
+    A sample is hidden when samples of a clearly nearer surface surround it within about one
+    spacing of the samples. Slanted ground and the far side of a depth edge have nearer
     samples on one side only, and stay.
 
     Limits: what shines through the outermost spacing of an object stays, as nothing surrounds it
@@ -87,7 +88,7 @@ def _grid(uv, nearness, size, cell, margin):
 
 
 def _enclosed(grid, at, threshold, reach):
-    """Samples with nearer ones above, below, left and right: few, and all that may be hidden."""
+    """Find the samples with nearer ones above, below, left and right: all that may be hidden."""
     columns, rows = 2 * reach + 1
     left = np.arange(len(at))
     for size, anchor in (((columns, reach[1] + 1), (reach[0], 0)),
@@ -101,7 +102,7 @@ def _enclosed(grid, at, threshold, reach):
 
 
 def _surrounded(grid, at, nearness, threshold, stride, reach):
-    """Whether nearer samples of one surface lie in all directions."""
+    """Tell whether the nearest surface around a sample has samples in all directions."""
     columns, rows = np.ceil(reach).astype(int)
     dv, du = (a.ravel() for a in np.mgrid[-rows:rows + 1, -columns:columns + 1])
     radius = np.hypot(du / reach[0], dv / reach[1])
@@ -110,16 +111,15 @@ def _surrounded(grid, at, nearness, threshold, stride, reach):
     angle = np.arctan2(dv / reach[1], du / reach[0])
     bits = np.left_shift(1, ((angle / (2 * np.pi) + 0.5) * SECTORS).astype(int) % SECTORS)
     found = grid[at[:, None] + (dv * stride + du)[None]]
-    nearer = found > threshold[:, None]
-    sectors = np.bitwise_or.reduce(np.where(nearer, bits, 0), axis=1, initial=0)
     nearest = np.max(found, axis=1, initial=0.0)
-    furthest = np.min(found, axis=1, initial=np.inf, where=nearer)
-    one_surface = nearest - furthest < furthest - nearness
-    return _NO_WIDE_GAP[sectors] & one_surface
+    # The occluder is the nearest surface: ground between it and the sample does not count.
+    surface = np.maximum(threshold, nearness + SHARE * (nearest - nearness))
+    sectors = np.bitwise_or.reduce(np.where(found > surface[:, None], bits, 0), axis=1, initial=0)
+    return _NO_WIDE_GAP[sectors]
 
 
 def _gap_table():
-    """For each set of occupied sectors, whether no half of the circle is empty."""
+    """Tell for each set of occupied sectors whether no half of the circle is empty."""
     sets = np.arange(1 << SECTORS, dtype=np.int64)
     around = sets | (sets << SECTORS)
     wide = np.zeros(len(sets), bool)
