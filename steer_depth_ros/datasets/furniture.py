@@ -40,7 +40,8 @@ class Material:
     The look of a surface: colour = base + contrast * mix @ (texture - 0.5).
 
     tile: metres that one repeat of the texture covers; angle: its rotation; specular, gloss:
-    strength and exponent of the highlight; glow: emitted light; echo: NORMAL, BLACK or GLASS.
+    strength and exponent of the highlight; glow: emitted light; echo: NORMAL, BLACK or GLASS;
+    clear: share of the light that passes straight through.
     """
 
     texture: int
@@ -52,6 +53,7 @@ class Material:
     gloss: float = 20.0
     glow: float = 0.0
     echo: int = NORMAL
+    clear: float = 0.0
 
 
 def rotation(yaw=0.0, pitch=0.0, roll=0.0):
@@ -101,8 +103,8 @@ class Builder:
         rng = self.rng
         base = self.colour() if base is None else np.asarray(base, float)
         if contrast is None:
-            contrast = 0.0 if rng.random() < 0.2 else rng.uniform(0.1, 1.0)
-        colourful = rng.beta(1, 1.5)
+            contrast = 0.0 if rng.random() < 0.15 else rng.uniform(0.2, 1.4)
+        colourful = rng.beta(1.2, 1.2)
         mix = colourful * np.eye(3)[rng.permutation(3)] + (1 - colourful) / 3
         tile = np.exp(rng.uniform(np.log(0.1), np.log(2.0))) if tile is None else tile
         if rng.random() < 0.25 and 'specular' not in look:
@@ -124,6 +126,9 @@ class Builder:
         odd = rng.random()
         if odd < 0.06:
             return self.plain(base=self.colour(0.01, 0.05), echo=BLACK, specular=0.4)
+        if odd < 0.2:
+            return self.material('text', 'poster', 'leaves', contrast=rng.uniform(0.7, 1.3),
+                                 tile=np.exp(rng.uniform(np.log(0.05), np.log(0.6))))
         return self.material(tile=np.exp(self.rng.uniform(np.log(0.03), np.log(1.0))))
 
 
@@ -217,6 +222,9 @@ def thing(b, x, y, z, size, material=None):
     yaw = rng.uniform(0, 2 * np.pi)
     g = b.group(x, y, z, yaw)
     shape = rng.integers(10)
+    if material is None and shape in (1, 2, 3, 4) and rng.random() < 0.15:  # of glass
+        look = b.plain(base=b.colour(0.3, 0.9), specular=0.9, gloss=80.0, echo=GLASS,
+                       clear=rng.uniform(0.5, 0.95))
     if shape == 0:  # carton
         half = s * rng.uniform(0.25, 1.0, 3)
         g.add(BOX, (0, 0, half[2]), half, look)
@@ -295,11 +303,10 @@ def car(b, x, y, z, yaw):
                   rot=rotation(roll=np.pi / 2))
 
 
-def tree(b, x, y, z, leaf=None):
+def tree(b, x, y, z, leaf):
     """Grow a tree: a trunk and a crown with holes that one sees through."""
     rng = b.rng
     bark = b.material('fractal', 'grain', base=b.colour(0.05, 0.35), tile=0.5)
-    leaf = foliage(b) if leaf is None else leaf
     height, r = rng.uniform(1.2, 4.0), rng.uniform(0.05, 0.25)
     b.add(FRUSTUM, (x, y, z + height / 2), (r, r, height / 2 + 0.4), bark, taper=0.7,
           rot=rotation(0, rng.normal(0, 0.05), rng.normal(0, 0.05)))
@@ -308,8 +315,33 @@ def tree(b, x, y, z, leaf=None):
         at = rng.normal(0, 0.5, 3) * crown
         half = crown * rng.uniform(0.4, 0.9) * rng.uniform(0.7, 1.1, 3)
         b.add(ELLIPSOID, (x + at[0], y + at[1], z + height + crown * 0.6 + at[2]), half, leaf,
-              rot=rotation(rng.uniform(0, 6)), cut=FOLIAGE, cut_scale=rng.uniform(0.25, 0.9),
-              cut_level=rng.uniform(0.45, 0.8))
+              rot=rotation(rng.uniform(0, 6)), cut=FOLIAGE, cut_scale=rng.uniform(0.2, 0.7),
+              cut_level=rng.uniform(0.45, 0.9))
+
+
+def hedge(b, x, y, z, half, leaf):
+    """Grow a hedge or bushes: a core with leaves round it; half (3,) metres."""
+    rng = b.rng
+    b.add(ROUNDED, (x, y, z + half[2] * 0.9), half * (1, 0.8, 0.9), leaf, taper=0.6)
+    for _ in range(int(rng.integers(2, 7))):
+        bush = half[1:].mean() * rng.uniform(0.8, 1.4, 3) * (1.5, 1, 1)
+        at = (x + rng.uniform(-1, 1) * half[0], y, z + half[2] * rng.uniform(0.8, 1.3))
+        b.add(ELLIPSOID, at, bush, leaf, cut=FOLIAGE, cut_scale=rng.uniform(0.15, 0.4),
+              cut_level=rng.uniform(0.4, 0.8))
+
+
+def bicycle(b, x, y, z, yaw):
+    """Park a bicycle: spoked wheels and a thin frame."""
+    rng = b.rng
+    g = b.group(x, y, z, yaw)
+    paint, black = b.plain(), b.plain(base=(0.04, 0.04, 0.04))
+    for side in (-0.5, 0.5):
+        g.add(PLANE, (side, 0, 0.33), (0.33, 0.33, 1), black, rot=rotation(roll=np.pi / 2),
+              cut=BARS, cut_scale=0.11, cut_level=rng.uniform(0.1, 0.3))
+        g.add(FRUSTUM, (side * 0.6, 0, 0.65), (0.02, 0.02, 0.4), paint, rot=rotation(pitch=0.3))
+    g.add(BOX, (0, 0, 0.8), (0.3, 0.02, 0.02), paint)
+    g.add(BOX, (0.35, 0, 1.05), (0.02, 0.28, 0.02), black)
+    g.add(ROUNDED, (-0.35, 0, 1.0), (0.13, 0.08, 0.04), black, taper=1.0)
 
 
 def foliage(b):

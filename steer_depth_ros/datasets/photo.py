@@ -38,9 +38,9 @@ def develop(radiance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _blur(light, rng):
     """Blur a little always, as no lens is sharper than its pixels, and strongly at times."""
     width = light.shape[1] / 320
-    sigma = rng.uniform(0.35, 0.7) if rng.random() < 0.75 else rng.uniform(0.7, 1.6) * width
+    sigma = rng.uniform(0.35, 0.6) if rng.random() < 0.85 else rng.uniform(0.6, 1.5) * width
     light = cv2.GaussianBlur(light, (0, 0), sigma)
-    if rng.random() < 0.1:
+    if rng.random() < 0.07:
         length = max(2, int(rng.uniform(2, 7) * width))
         kernel = np.zeros((length, length), np.float32)
         angle = rng.uniform(0, np.pi)
@@ -74,7 +74,7 @@ def _vignette(shape, rng):
 
 def _noise(light, rng):
     """Add shot noise (grows with the light), read noise and blotches of colour."""
-    level = np.exp(rng.uniform(np.log(0.001), np.log(0.02)))
+    level = np.exp(rng.uniform(np.log(0.0003), np.log(0.012)))
     sigma = np.sqrt(level ** 2 + np.maximum(light, 0) * level * 0.15)
     light = light + sigma * rng.standard_normal(light.shape, dtype=np.float32)
     if rng.random() < 0.2:

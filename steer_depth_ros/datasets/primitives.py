@@ -28,6 +28,7 @@ PLANE, BOX, ELLIPSOID, FRUSTUM, ROUNDED = range(5)
 SOLID, OPEN_TOP, FOLIAGE, BARS, GRID = range(5)  # what of the surface is cut away
 NEAR = 1e-3  # metres; rays start here, so that a surface does not hide itself
 MARCH_STEPS = 12
+BUMP_AXES = ((0.8, 0.5, -0.1), (-0.3, 1.1, 0.4), (0.35, -0.4, 0.9))  # askew, so no lattice shows
 
 
 @dataclass
@@ -167,11 +168,8 @@ class Solids:
         if solid.cut == OPEN_TOP:
             level = 0.999 if solid.kind != ELLIPSOID else 2 * solid.cut_level - 1
             return z > level * float(solid.half[2])
-        w = 2 * np.pi / solid.cut_scale
         if solid.cut == FOLIAGE:
-            waves = (torch.sin(w * (x + 0.4 * y)) + torch.sin(w * (1.13 * y - 0.5 * z))
-                     + torch.sin(w * (0.9 * z + 0.6 * x)) + torch.sin(w * 2.3 * (x - z + 0.3 * y)))
-            return waves > 4 * solid.cut_level - 1.6
+            return _leaf_gaps(torch.stack([x, y, z]), solid.cut_scale) > 3 * solid.cut_level - 1.2
         slit = torch.remainder(x / solid.cut_scale, 1.0) > solid.cut_level
         if solid.cut == GRID:
             slit &= torch.remainder(y / solid.cut_scale, 1.0) > solid.cut_level
@@ -206,8 +204,10 @@ class Solids:
             edge = self.taper[index] * half.min(0).values
             rounded = (local.abs() - (half - edge)).clamp(min=0) * local.sign()
             w = _bump_frequency(half.min(0).values)
-            sine = torch.sin(w * local)
-            slope = torch.cos(w * local) * sine.roll(1, 0) * sine.roll(2, 0)
+            skew = local.new_tensor(BUMP_AXES)
+            wave = w * (skew @ local)
+            sine = torch.sin(wave)
+            slope = skew.T @ (torch.cos(wave) * sine.roll(1, 0) * sine.roll(2, 0))
             bumpy = rounded / edge + self.bump[index] * edge * w * slope
             normal = torch.where(kind == ROUNDED, bumpy, normal)
         return local, normal / length(normal).clamp(min=1e-9)
@@ -220,6 +220,15 @@ class Solids:
 def length(v: Tensor) -> Tensor:
     """Give the lengths (M,) of vectors (3, M); torch's norm is slow along the first axis."""
     return (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt_()
+
+
+def _leaf_gaps(p, scale):
+    """Sum waves of two lengths in warped space, in which no period shows; about -2 to 2."""
+    w = 2 * np.pi / scale
+    p = w * p + 1.6 * torch.sin(0.37 * w * p.roll(1, 0)) + 0.9 * torch.sin(0.83 * w * p.roll(2, 0))
+    x, y, z = p
+    return (torch.sin(x + 0.4 * y) * torch.sin(1.13 * y - 0.5 * z)
+            + torch.sin(0.9 * z + 0.6 * x) + 0.7 * torch.sin(2.3 * x + 1.9 * y - 2.6 * z))
 
 
 def _after(t):
@@ -275,7 +284,7 @@ def _frustum(o, d, taper):
 
 
 def _bump_frequency(smallest):
-    return 7.0 / smallest
+    return 5.0 / smallest
 
 
 def _march(solid, o, d, half):
@@ -289,15 +298,16 @@ def _march(solid, o, d, half):
     smallest = float(np.min(solid.half))
     edge = solid.taper * smallest
     bump = solid.bump * edge
-    frequency = _bump_frequency(smallest)
+    frequency, axes = _bump_frequency(smallest), d.new_tensor(BUMP_AXES)
     # Bumps steepen the distance, so it is no longer a safe step.
-    pace = 1 / (length(d) * (1 + solid.bump * 7 * solid.taper))
+    pace = 1 / (length(d) * (1 + solid.bump * 5 * solid.taper))
     for _ in range(MARCH_STEPS if bump == 0 else 2 * MARCH_STEPS):
         p = o + t * d
         q = p.abs() - (half - edge)
         distance = length(q.clamp(min=0)) + q.amax(0).clamp(max=0) - edge
         if bump:
-            distance += bump * (1 + torch.sin(frequency * p).prod(0))
+            sx, sy, sz = torch.sin(frequency * (axes @ p))
+            distance += bump * (1 + sx * sy * sz)
         t = t + distance * pace
     hit = (distance < 0.01 * smallest) & (t <= leave * 1.001)
     out[chosen] = torch.where(hit, t, torch.inf)

@@ -44,7 +44,8 @@ class Scene:
     sensor gets back (furniture.NORMAL, BLACK or GLASS). All tensors on one device.
     camera: pinhole intrinsics. solids: the geometry in the camera's optical frame (x right,
     y down, z forward). up: (3,) the upward direction in that frame. far: metres, where the sky
-    begins. outdoor: a scene in which sensors sit further apart.
+    begins. outdoor: a scene in which sensors sit further apart. behind: depth as if clear things
+    were not there, where there are any.
     """
 
     image: Tensor
@@ -56,7 +57,7 @@ class Scene:
     up: np.ndarray
     far: float
     outdoor: bool
-    name: str = ''
+    behind: Optional[Tensor] = None
 
     @property
     def echo(self) -> Tensor:
@@ -101,12 +102,14 @@ def render_scene(seed, size: Tuple[int, int] = (240, 320), device: str = 'cpu',
     beyond = ~(depth < layout.far)
     depth.masked_fill_(beyond, torch.inf)
     index.masked_fill_(beyond, -1)
-    light = _shade(layout, solids, camera, rays, depth, index, rng)
+    light = _sky(layout, rays, rng)
+    _shade(light, layout, solids, camera, rays, depth, index)
+    behind = _see_through(light, layout, solids, camera, rays, depth, index)
     image = photo.develop(light.permute(1, 2, 0).cpu().numpy(), rng)
     echo = torch.tensor([m.echo for m in layout.builder.materials], device=device)
     return Scene(torch.from_numpy(image).to(device), depth, index, camera, solids,
                  echo[solids.material], layout.world_from_cam[2].copy(), layout.far,
-                 layout.outdoor)
+                 layout.outdoor, behind)
 
 
 def camera_rays(camera: Camera, device: str) -> Tensor:
@@ -157,8 +160,33 @@ def _rectangles(items, camera: Camera):
     return [tuple(r) for r in np.clip(bound, 0, limit).astype(int)]
 
 
-def _shade(layout, solids, camera, rays, depth, index, rng):
-    """Give the light of every pixel, float32 (3, H, W)."""
+def _see_through(light, layout, solids, camera, rays, depth, index):
+    """Mix what lies behind clear solids into `light`; return its depth, None without any."""
+    clear = np.array([m.clear for m in layout.builder.materials])
+    share = clear[[s.material for s in solids.items]]
+    clear_solids = set(np.nonzero(share)[0].tolist()) & set(index.unique().tolist())
+    if not clear_solids:
+        return None
+    share = torch.as_tensor(share, dtype=torch.float32, device=light.device)
+    share = share[index.clamp(min=0)] * (index >= 0)
+    v, u = share.nonzero().T
+    window = (int(v.min()), int(v.max()) + 1, int(u.min()), int(u.max()) + 1)
+    rows, columns = slice(*window[:2]), slice(*window[2:])
+    t, seen = depth.clone(), index.clone()
+    rectangles = [(max(r[0], window[0]), min(r[1], window[1]), max(r[2], window[2]),
+                   min(r[3], window[3])) for r in _rectangles(solids.items, camera)]
+    through, owner = solids.cast_image(rays, rectangles, skip=clear_solids)
+    t[rows, columns] = torch.where(through < layout.far, through, torch.inf)[rows, columns]
+    seen[rows, columns] = torch.where(through < layout.far, owner, -1)[rows, columns]
+    t, seen = torch.where(share > 0, t, depth), torch.where(share > 0, seen, index)
+    beyond = light.clone()
+    _shade(beyond, layout, solids, camera, rays, t, torch.where(share > 0, seen, -1))
+    light.lerp_(beyond, share)
+    return t
+
+
+def _shade(light, layout, solids, camera, rays, depth, index):
+    """Write the light of every pixel with a solid into `light`, float32 (3, H, W)."""
     seen = index >= 0
     at = seen.flatten().nonzero()[:, 0]
     pick, t = index.flatten()[at], depth.flatten()[at]
@@ -180,9 +208,7 @@ def _shade(layout, solids, camera, rays, depth, index, rng):
     diffuse, gloss = lit
     colour = albedo * (diffuse + ambient[:, None] * sky_share * open_
                        + materials.glow[what]) + gloss
-    out = _sky(layout, rays, up, rng)
-    out.flatten(1)[:, at] = colour
-    return out
+    light.flatten(1)[:, at] = colour
 
 
 def _direct_light(layout, solids, size, at, points, facing, view, what, materials):
@@ -255,9 +281,10 @@ def _openness(solids, rays, depth, facing, at):
     return _enlarge(open_, h, w, step).flatten()[at]
 
 
-def _sky(layout, rays, up, rng):
+def _sky(layout, rays, rng):
     """Paint a sky: brighter and whiter towards the horizon, at times with clouds."""
     device = rays.device
+    up = torch.as_tensor(layout.world_from_cam[2], dtype=torch.float32, device=device)
     view = rays / length(rays)
     height = (view * up[:, None, None]).sum(0).clamp(0, 1) ** 0.5
     bright = rng.uniform(0.6, 2.5)

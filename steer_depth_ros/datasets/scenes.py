@@ -18,6 +18,7 @@ from typing import List, Tuple
 import numpy as np
 
 from steer_depth_ros.datasets.furniture import (
+    bicycle,
     BLACK,
     Builder,
     car,
@@ -25,6 +26,7 @@ from steer_depth_ros.datasets.furniture import (
     fence,
     foliage,
     GLASS,
+    hedge,
     NORMAL,
     person,
     pole,
@@ -151,7 +153,7 @@ def room(rng, view_low=45, view_high=85):
                       contrast=rng.choice([0.0, 0.1, 0.6]), tile=rng.uniform(0.5, 3)))
     _wall_things(b, x, y, z)
     shared = b.any_material() if rng.random() < 0.4 else None
-    for _ in range(int(rng.integers(3, 10))):
+    for _ in range(int(rng.integers(4, 13))):
         px, py, yaw = rng.uniform(1.2, x - 0.4), rng.uniform(-y, y) * 0.8, rng.uniform(0, 6.3)
         kind = rng.integers(7)
         if kind == 0:
@@ -283,8 +285,9 @@ def street(rng, narrow=(40, 90)):
     """Build a street: road, kerbs, facades, cars, trees, poles, people, and the sky."""
     b = Builder(rng)
     road_half, walk = rng.uniform(3, 9), rng.uniform(0.5, 5)
-    asphalt = b.material('grain', base=b.colour(0.15, 0.5), contrast=rng.uniform(0.1, 0.6),
-                         tile=rng.uniform(0.5, 2))
+    grey = rng.uniform(0.12, 0.5) * (1 + rng.normal(0, 0.06, 3))
+    asphalt = b.material('grain', base=grey if rng.random() < 0.8 else b.colour(),
+                         contrast=rng.uniform(0.2, 0.8), tile=rng.uniform(0.5, 3))
     ground = b.material('grain', 'foliage', 'fractal', 'bricks', tile=rng.uniform(0.5, 2),
                         base=b.colour(0.1, 0.5))
     b.add(PLANE, (100, 0, 0), (150, road_half, 1), asphalt)
@@ -318,13 +321,13 @@ def street(rng, narrow=(40, 90)):
         b.add(ELLIPSOID, (rng.uniform(70, 130), rng.uniform(-40, 40), -5),
               (15, rng.uniform(30, 90), rng.uniform(12, 25)), leaves[0])
     sun = rotation(rng.uniform(0, 2 * np.pi), -np.deg2rad(rng.uniform(15, 75))) @ (1, 0, 0)
-    lights = [Light(sun, rng.uniform(0.2, 1.4) * np.array([1, 0.97, 0.9]), True)]
+    lights = [Light(sun, rng.uniform(0.2, 2.2) * np.array([1, 0.97, 0.9]), True)]
     eye = np.array([0.0, rng.uniform(-0.7, 0.7) * road_half, rng.uniform(1.2, 2.0)])
     target = eye + rotation(rng.normal(0, 0.25), rng.normal(0.02, 0.06)) @ (20, 0, 0)
     if rng.random() < 0.15:  # looks to the side, as the other cameras of a car do
         target = eye + rotation(rng.uniform(0, 6.3), 0.05) @ (20, 0, 0)
     return Layout(b, eye, look(eye, target, rng.normal(0, 0.015)), _field_of_view(rng, *narrow),
-                  lights, rng.uniform(0.2, 0.6) * np.array([0.9, 1.0, 1.12]), 120.0, True)
+                  lights, rng.uniform(0.12, 0.6) * np.array([0.9, 1.0, 1.12]), 120.0, True)
 
 
 def _roadside(b, side, road_half, walk, kerb, leaves):
@@ -337,7 +340,7 @@ def _roadside(b, side, road_half, walk, kerb, leaves):
         middle = at + length / 2
         if rng.random() < built:
             wall = b.material('windows', 'bricks', 'grain', 'planks', tile=rng.uniform(3, 9),
-                              base=b.colour(0.15, 0.8))
+                              base=b.colour(0.15, 0.8), contrast=rng.uniform(0.5, 1.3))
             deep, tall = rng.uniform(4, 8), rng.uniform(2, 9)
             front = side * (edge + deep + rng.choice([0, rng.uniform(0, 4)]))
             b.add(BOX, (middle, front, tall), (length / 2, deep, tall), wall)
@@ -350,15 +353,19 @@ def _roadside(b, side, road_half, walk, kerb, leaves):
                       (rng.uniform(0.4, 1.5), rng.uniform(0.1, 0.8), rng.uniform(0.2, 1.0)),
                       wall if rng.random() < 0.5 else b.any_material())
         elif rng.random() < 0.4:
-            deep, tall = rng.uniform(0.4, 1.5), rng.uniform(0.4, 1.8)
-            b.add(ROUNDED, (middle, side * (edge + deep), tall), (length / 2, deep, tall),
-                  leaves[0], taper=rng.uniform(0.5, 1), bump=0.15)
+            half = np.array([length / 2, rng.uniform(0.4, 1.5), rng.uniform(0.4, 1.8)])
+            hedge(b, middle, side * (edge + half[1]), kerb, half, leaves[0])
         elif rng.random() < 0.5:
             fence(b, middle, side * edge, kerb, 0, length / 2, rng.uniform(0.7, 2.0))
+        elif rng.random() < 0.4:  # a bank
+            b.add(ELLIPSOID, (middle, side * (edge + 6), 0), (length, 6, rng.uniform(1, 4)),
+                  leaves[1])
         at += length + rng.choice([0, rng.uniform(0, 8)])
     for x in np.sort(rng.uniform(2, 70, int(rng.integers(0, 7)))):
         y = side * (road_half + walk * rng.uniform(0.3, 2.5))
         tree(b, x, y, kerb, leaves[rng.integers(2)])
+    for x in rng.uniform(4, 20, int(rng.choice([0, 0, 1, 5]))):
+        bicycle(b, x, side * edge * 0.97, kerb, rng.choice([0, np.pi / 2]) + rng.normal(0, 0.2))
     for x in rng.uniform(3, 50, int(rng.integers(0, 6))):
         pole(b, x, side * (road_half + walk * rng.uniform(0.1, 0.9)), kerb)
     if rng.random() < 0.6:

@@ -173,7 +173,12 @@ def depth_camera(scene: Scene, rng, stride: Optional[int] = None) -> Samples:
     is too near or too far, and specks; the disparity is quantised. stride: every so many pixels
     (1, 2 or 4 by default).
     """
-    depth = _depth(scene)
+    depth, echo = _depth(scene), scene.echo.cpu().numpy()
+    if scene.behind is not None and rng.random() < 0.6:  # it measures what lies behind glass
+        clear = _blotches(rng, depth.shape, 0.05) > rng.normal()
+        behind = scene.behind.cpu().numpy()
+        echo = np.where(clear & (behind != depth), NORMAL, echo)
+        depth = np.where(clear, behind, depth)
     h, w = depth.shape
     median = float(np.median(depth[np.isfinite(depth)]))
     shift = rng.uniform(0.02, 0.08) * median * scene.camera.fx  # baseline times focal length
@@ -181,7 +186,6 @@ def depth_camera(scene: Scene, rng, stride: Optional[int] = None) -> Samples:
     valid = np.isfinite(depth) & ~_stereo_shadow(disparity, rng.choice([-1, 1]))
     valid &= depth > np.percentile(depth[np.isfinite(depth)], rng.choice([0, 0, 3]))
     valid &= depth < median * rng.uniform(1.5, 6)
-    echo = scene.echo.cpu().numpy()
     blotches = _blotches(rng, (h, w), rng.uniform(0.02, 0.1))
     valid &= (echo == NORMAL) | (blotches > np.quantile(blotches, rng.uniform(0.5, 1)))
     dark = scene.image.cpu().numpy().max(2) < rng.uniform(0, 35)
