@@ -1,0 +1,194 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Play a recording through the real node, and show what came out as figures and a picture."""
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from steer_depth_ros import bag, preview
+from steer_depth_ros.bag_frames import (
+    choose_topics,
+    node_values,
+    read_truth,
+    run_pipeline,
+)
+from steer_depth_ros.bag_tools import frames_to_bag, OUTPUTS
+from steer_depth_ros.commands import options
+from steer_depth_ros.datasets.frames import find_frames, read_frames
+from steer_depth_ros.errors import BagError, ConfigError
+from steer_depth_ros.metrics import measure, MetricAverage
+from steer_depth_ros.ros.message_types import message_class
+from steer_depth_ros.transforms import quaternion_from
+
+RENDERED_FRAMES = 8
+SHOWN_FRAMES = 3
+ERRORS = ('mae', 'rmse', 'rel')
+
+
+def add_arguments(parser):
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument('--frames', metavar='DIR', help='a folder of recorded frames, instead of '
+                        'a rendered street')
+    source.add_argument('--bag', metavar='PATH', help='a recording: rosbag2 folder, .mcap, .db3')
+    parser.add_argument('--out', default='out/demo', metavar='DIR', help='(%(default)s)')
+    parser.add_argument('--rate', type=float, default=1.0, metavar='X', help='speed of the '
+                        'playback; it waits for the node in any case (%(default)s)')
+    parser.add_argument('--json', metavar='FILE', help='write the figures to a file')
+    options.add_completer(parser)
+    options.add_topics(parser)
+
+
+def run(args):
+    if importlib.util.find_spec('rclpy') is None:
+        raise ConfigError('the demo runs the real node and needs rclpy: pip install '
+                          '"steer_depth_ros[ros]", or source a ROS 2 installation')
+    if not args.rate > 0:
+        raise ConfigError(f'--rate must be positive, not {args.rate}')
+    from steer_depth_ros.ros.replay import replay
+    out = Path(args.out)
+    source = _recording(args, out)
+    with bag.BagReader(source) as recording:
+        topics = choose_topics(recording, **options.topic_options(args))
+        given = options.node_parameters(args)
+        values = node_values(recording, topics, **given)
+        values |= options.completer_options(args)
+        values |= _recorded_extrinsics(recording, topics, values)
+    print(f'playing {source} through the node ({topics.image}, {topics.depth}) ...')
+    log = replay(source, topics, values, out, args.rate)
+    figures = summarise(source, topics, values, out / 'completed.mcap', log, out / 'sheet.png')
+    _print(figures, out)
+    options.write_json(args.json, figures)
+    return 0 if figures['frames_out'] == figures['frames_in'] else 1
+
+
+def summarise(source, topics, values, completed, log, sheet) -> dict:
+    """
+    Compare what came out with what went in, draw the contact sheet and return the figures.
+
+    source, completed: recordings of the input and of the output. topics, values: as they were
+    played. log: the player's. sheet: path of the picture.
+    """
+    expected = log['expected']
+    picks = np.linspace(0, len(expected) - 1, min(SHOWN_FRAMES, len(expected))).round()
+    shown = {expected[int(i)] for i in picks}
+    errors, latencies, rows = MetricAverage(), [], []
+    with bag.BagReader(source) as recording, bag.BagReader(completed) as result:
+        truths = read_truth(recording)
+        depths = _Images(result, OUTPUTS['depth'][0])
+        confidences = _Images(result, OUTPUTS['confidence'][0])
+        inputs = run_pipeline(recording, topics, values)
+        for given in tqdm(inputs, total=len(expected), unit=' frames', desc='comparing'):
+            stamp = given.frame.stamp_ns
+            depth, confidence = depths.at(stamp), confidences.at(stamp)
+            if depth is None:
+                continue
+            latencies.append((depths.arrival_ns - log['published_ns'][str(stamp)]) / 1e6)
+            truth = truths.get(stamp)
+            if truth is not None:
+                errors.add(measure(depth, truth))
+            if stamp in shown and confidence is not None:
+                caption = f'frame {expected.index(stamp) + 1} of {len(expected)}'
+                rows.append(_row(given, depth, confidence, truth, caption))
+    preview.write_picture(sheet, preview.contact_sheet(rows, subtitle=_subtitle(log, values)))
+    p50, p99 = np.percentile(latencies, [50, 99])
+    figures = {'frames_in': len(expected), 'frames_out': len(latencies),
+               'drops': len(expected) - len(latencies), 'latency_p50_ms': float(p50),
+               'latency_p99_ms': float(p99)}
+    if len(errors):
+        figures['errors'] = errors.mean()
+    return figures
+
+
+class _Images:
+    """Depth or confidence images of a recording by their stamps, read in the order of these."""
+
+    def __init__(self, recording, topic):
+        if topic not in recording.topics:
+            raise BagError(f'the node published nothing on {topic}; see node.log')
+        self._recording = recording
+        self._records = recording.messages(topic)
+        self._record = next(self._records)
+
+    @property
+    def arrival_ns(self):
+        return self._record.log_ns
+
+    def at(self, stamp_ns):
+        """Give float32 (H, W) of this stamp, which must not be below the last; None without."""
+        while bag.cdr_stamp_ns(self._record.raw) < stamp_ns:
+            following = next(self._records, None)
+            if following is None:
+                return None
+            self._record = following
+        if bag.cdr_stamp_ns(self._record.raw) != stamp_ns:
+            return None
+        message = self._recording.decode(self._record)
+        return np.array(np.frombuffer(message.data, np.float32).reshape(
+            message.height, message.width))
+
+
+def _recording(args, out):
+    """Give the recording to play, making it first from frames or by rendering."""
+    if args.bag:
+        return Path(args.bag)
+    target = out / 'recording.mcap'
+    if args.frames:
+        frames, total = read_frames(args.frames), len(find_frames(args.frames))
+    else:
+        from steer_depth_ros.datasets.drive import drive_frames
+        frames, total = drive_frames(RENDERED_FRAMES), RENDERED_FRAMES
+    frames_to_bag(tqdm(frames, total=total, unit=' frames', desc='recording'), target,
+                  overwrite=True)
+    return target
+
+
+def _recorded_extrinsics(recording, topics, values):
+    """Give the recorded extrinsics as parameters, where the node cannot hear /tf."""
+    if not topics.points or values['extrinsics.source'] not in ('auto', 'tf'):
+        return {}
+    if message_class(bag.TF_MESSAGE) is not None:
+        return {}
+    first = next(run_pipeline(recording, topics, values)).frame.camera_from_points
+    print('tf2_msgs is not installed: the node gets the recorded extrinsics as parameters')
+    return {'extrinsics.source': 'parameters', 'extrinsics.xyz': first[:3, 3].tolist(),
+            'extrinsics.quaternion': quaternion_from(first).tolist()}
+
+
+def _row(given, depth, confidence, truth, caption):
+    frame = given.frame
+    if truth is not None:
+        found = measure(depth, truth)
+        caption += f'     MAE {found["mae"]:.2f} m     RMSE {found["rmse"]:.2f} m'
+    caption += f'     {100 * np.isfinite(depth).mean():.0f} % of the pixels completed'
+    return preview.SheetRow(frame.image, given.sparse.uv, given.sparse.depth, depth, confidence,
+                            frame.camera, caption, truth)
+
+
+def _subtitle(log, values):
+    return f'preset {values["preset"]}     {len(log["expected"])} frames through the ROS 2 node'
+
+
+def _print(figures, out):
+    print(f'frames in {figures["frames_in"]}, out {figures["frames_out"]}, '
+          f'dropped {figures["drops"]}')
+    print(f'latency, image published to depth received: p50 {figures["latency_p50_ms"]:.0f} ms, '
+          f'p99 {figures["latency_p99_ms"]:.0f} ms')
+    if 'errors' in figures:
+        mae, rmse, rel = (figures['errors'][name] for name in ERRORS)
+        print(f'errors over the frames with truth: MAE {mae:.3f} m, RMSE {rmse:.3f} m, '
+              f'REL {100 * rel:.1f} %')
+    print(f'{out / "completed.mcap"}: the completed recording')
+    print(f'{out / "sheet.png"}: look at this')
