@@ -23,6 +23,7 @@ OK, WARN, ERROR = 0, 1, 2
 WINDOW_S = 5.0
 SILENT_S = 3.0
 REMEDY = 'set FASTRTPS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml on both sides'
+PAUSE = 5  # periods; a longer gap is no loss but a sensor that paused
 LOSS = 0.2  # share of missing stamps that is worth a warning
 NORMAL_DROPS = ('image_superseded', 'depth_superseded')
 
@@ -69,10 +70,10 @@ class RateMeter:
         period = np.percentile(gaps, 10)
         if period <= 0:
             return 0.0
-        steps = gaps / period
+        steps = gaps[gaps < PAUSE * period] / period
         if np.mean(np.abs(steps - np.round(steps)) < 0.2) < 0.9:
             return 0.0
-        return float(1.0 - len(gaps) / np.round(steps).sum())
+        return float(1.0 - len(steps) / np.round(steps).sum())
 
 
 class Monitor:
