@@ -265,7 +265,7 @@ class Camera:
         angle = np.linspace(0.0, np.arctan(self.max_radius), TABLE_SIZE)
         if self.model == 'equidistant':
             return self._distorted_angle(angle), angle
-        r = np.tan(angle)
+        r = np.tan(angle) * (1.0 - 1e-9)  # the end may be a pole
         above, below = self._radial
         return r * _polynomial(above, r * r) / _polynomial(below, r * r), r
 

@@ -50,7 +50,7 @@ def depth_to_cloud(depth: np.ndarray, camera: Camera, image: Optional[np.ndarray
     Raise FrameError when sizes differ and ConfigError for options that contradict.
     """
     _check(depth, camera, image, confidence, stride, voxel_m, organised)
-    keep = _kept(depth, confidence, min_confidence, edge_filter)[::stride, ::stride]
+    keep = _kept(depth, camera, confidence, min_confidence, edge_filter)[::stride, ::stride]
     z = depth[::stride, ::stride]
     rays = camera.rays()[::stride, ::stride]
     image = None if image is None else image[::stride, ::stride]
@@ -84,7 +84,8 @@ def flying_points(depth: np.ndarray) -> np.ndarray:
     with np.errstate(all='ignore'):
         inverse = np.where(depth > 0, np.float32(1.0) / depth, np.float32(np.nan))
     edge = 2 * REACH
-    padded = cv2.copyMakeBorder(inverse, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
+    padded = cv2.copyMakeBorder(inverse, edge, edge, edge, edge, cv2.BORDER_CONSTANT,
+                                value=float('nan'))
     flying = np.zeros(depth.shape, bool)
     for band in _bands(depth.shape):
         rows = padded[band.start:band.stop + 2 * edge]
@@ -142,8 +143,10 @@ def _check(depth, camera, image, confidence, stride, voxel_m, organised):
                           'cannot have voxels: use stride instead')
 
 
-def _kept(depth, confidence, min_confidence, edge_filter):
+def _kept(depth, camera, confidence, min_confidence, edge_filter):
     keep = (depth > 0) & (depth < np.inf)
+    if camera.model != 'pinhole':
+        keep &= np.isfinite(camera.rays()[..., 0])  # a lens may not fill its image
     if confidence is not None and min_confidence > 0:
         keep &= confidence >= min_confidence
     if edge_filter:
