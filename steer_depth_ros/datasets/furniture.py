@@ -310,10 +310,10 @@ def tree(b, x, y, z, leaf):
     height, r = rng.uniform(1.2, 4.0), rng.uniform(0.05, 0.25)
     b.add(FRUSTUM, (x, y, z + height / 2), (r, r, height / 2 + 0.4), bark, taper=0.7,
           rot=rotation(0, rng.normal(0, 0.05), rng.normal(0, 0.05)))
-    crown = rng.uniform(0.9, 2.6)
-    for _ in range(int(rng.integers(3, 9))):
+    crown = rng.uniform(0.8, 2.6)
+    for _ in range(int(rng.integers(4, 13))):
         at = rng.normal(0, 0.5, 3) * crown
-        half = crown * rng.uniform(0.4, 0.9) * rng.uniform(0.7, 1.1, 3)
+        half = crown * rng.uniform(0.25, 0.7) * rng.uniform(0.7, 1.1, 3)
         b.add(ELLIPSOID, (x + at[0], y + at[1], z + height + crown * 0.6 + at[2]), half, leaf,
               rot=rotation(rng.uniform(0, 6)), cut=FOLIAGE, cut_scale=rng.uniform(0.2, 0.7),
               cut_level=rng.uniform(0.45, 0.9))

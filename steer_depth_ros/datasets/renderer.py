@@ -23,6 +23,7 @@ from typing import Optional, Sequence, Tuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.datasets import photo, textures
@@ -30,7 +31,7 @@ from steer_depth_ros.datasets.furniture import Material
 from steer_depth_ros.datasets.primitives import length, NEAR, Solid, Solids
 from steer_depth_ros.datasets.scenes import draw_layout, Layout
 
-SHADE_STEP = 2  # shadows are cast for every other pixel, which also softens their edges
+SUN_STEP, LAMP_STEP = 2, 3  # shadows are cast for every so many pixels, which softens them
 OCCLUSION_STEP = 4
 
 
@@ -237,14 +238,17 @@ def _shadow(solids, size, at, points, facing, to_light, distant):
     """Cast rays to a light on a coarse grid and spread the result; float32 (M,) in 0..1."""
     h, w = size
     v, u = at // w, at % w
-    chosen = ((v % SHADE_STEP == 0) & (u % SHADE_STEP == 0)).nonzero()[:, 0]
+    step = SUN_STEP if distant else LAMP_STEP
+    chosen = ((v % step == 0) & (u % step == 0)).nonzero()[:, 0]
     start = points[:, chosen]
     start = start + facing[:, chosen] * (0.002 * start[2] + 2 * NEAR)
     t, _ = solids.cast(start, to_light[:, chosen])
     lit = (t > 1.0 if not distant else ~(t < torch.inf)).float()
-    grid = lit.new_ones((h + SHADE_STEP - 1) // SHADE_STEP, (w + SHADE_STEP - 1) // SHADE_STEP)
-    grid[v[chosen] // SHADE_STEP, u[chosen] // SHADE_STEP] = lit
-    return _enlarge(grid, h, w, SHADE_STEP).flatten()[at]
+    grid = lit.new_ones((h + step - 1) // step, (w + step - 1) // step)
+    grid[v[chosen] // step, u[chosen] // step] = lit
+    if not distant:  # lamps are wide
+        grid = functional.avg_pool2d(grid[None], 3, 1, 1, count_include_pad=False)[0]
+    return _enlarge(grid, h, w, step).flatten()[at]
 
 
 def _enlarge(grid, h, w, step):

@@ -155,7 +155,7 @@ def room(rng, view_low=45, view_high=85):
     shared = b.any_material() if rng.random() < 0.4 else None
     for _ in range(int(rng.integers(4, 13))):
         px, py, yaw = rng.uniform(1.2, x - 0.4), rng.uniform(-y, y) * 0.8, rng.uniform(0, 6.3)
-        kind = rng.integers(7)
+        kind = rng.choice(7, p=[0.25, 0.2, 0.12, 0.12, 0.16, 0.08, 0.07])
         if kind == 0:
             hx, hy, top = table(b, px, py, 0, yaw, shared)
             g = b.group(px, py, top, yaw)
@@ -181,8 +181,11 @@ def room(rng, view_low=45, view_high=85):
             b.add(FRUSTUM, (px, py, 1.5), (0.2, 0.2, 0.15), b.plain(glow=0.8), taper=0.6)
         else:  # plant
             b.add(FRUSTUM, (px, py, 0.2), (0.18, 0.18, 0.2), b.any_material(), taper=1.3)
-            b.add(ELLIPSOID, (px, py, 0.9), rng.uniform(0.25, 0.5, 3), foliage(b), cut=FOLIAGE,
-                  cut_scale=rng.uniform(0.08, 0.2), cut_level=rng.uniform(0.4, 0.6))
+            leaf = foliage(b)
+            for _ in range(int(rng.integers(3, 9))):
+                at = np.array([px, py, 0.8]) + rng.normal(0, 0.15, 3)
+                b.add(ELLIPSOID, at, rng.uniform(0.08, 0.25, 3), leaf, cut=FOLIAGE,
+                      cut_scale=rng.uniform(0.06, 0.15), cut_level=rng.uniform(0.4, 0.8))
     if rng.random() < 0.3:  # curtain
         cloth, wall = b.material(), rng.uniform(0.6 * x, x)
         for i in range(int(rng.integers(4, 12))):
@@ -260,7 +263,7 @@ def tabletop(rng):
     if bin_:
         wall = b.plain(base=b.colour(0.02, 0.5))
         b.add(BOX, (0, 0, 0.1), (size * 0.8, size * 0.8, 0.1), wall, cut=OPEN_TOP)
-    count = int(np.exp(rng.uniform(np.log(3), np.log(32))))
+    count = int(np.exp(rng.uniform(np.log(5), np.log(36))))
     small = size * rng.uniform(0.12, 0.4)
     same = top if rng.random() < 0.12 else None  # everything of the table's own material
     for _ in range(count):
@@ -287,8 +290,8 @@ def street(rng, narrow=(40, 90)):
     road_half, walk = rng.uniform(3, 9), rng.uniform(0.5, 5)
     grey = rng.uniform(0.12, 0.5) * (1 + rng.normal(0, 0.06, 3))
     asphalt = b.material('grain', base=grey if rng.random() < 0.8 else b.colour(),
-                         contrast=rng.uniform(0.2, 0.8), tile=rng.uniform(0.5, 3))
-    ground = b.material('grain', 'foliage', 'fractal', 'bricks', tile=rng.uniform(0.5, 2),
+                         contrast=rng.uniform(0.2, 0.8), tile=rng.uniform(2, 8))
+    ground = b.material('grain', 'foliage', 'fractal', 'bricks', tile=rng.uniform(1, 6),
                         base=b.colour(0.1, 0.5))
     b.add(PLANE, (100, 0, 0), (150, road_half, 1), asphalt)
     kerb = rng.choice([0.0, 0.12, 0.18])

@@ -196,7 +196,8 @@ def depth_camera(scene: Scene, rng, stride: Optional[int] = None) -> Samples:
         valid = cv2.erode(valid.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     border = int(rng.choice([0, rng.integers(0, 1 + w // 16)]))
     valid[:, :border] = False
-    grain = rng.choice([0.0, 1 / 32, 1 / 8])
+    # Steps as of a camera 640 pixels wide, whatever the size of the scene's image.
+    grain = rng.choice([0.0, 1 / 32, 1 / 8]) * w / 640
     if grain:
         measured = np.round((disparity + rng.normal(0, grain, (h, w))) / grain) * grain
         depth = shift / np.maximum(measured, 1e-3)
