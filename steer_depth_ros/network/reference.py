@@ -317,9 +317,10 @@ class ReferenceModel:
         return cls(model, device)
 
     @classmethod
-    def from_release(cls, kernelnet, resnet, device='cpu') -> 'ReferenceModel':
-        """Use the release's two checkpoint files directly, for NYUv2."""
-        model = SteeringKernelNet()
+    def from_release(cls, kernelnet, resnet, device='cpu',
+                     depth_range=DEPTH_RANGE) -> 'ReferenceModel':
+        """Use the release's two checkpoint files directly; see `SteeringKernelNet`."""
+        model = SteeringKernelNet(depth_range)
         model.load_state_dict(read_release(kernelnet, resnet))
         return cls(model, device)
 

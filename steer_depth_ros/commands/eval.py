@@ -1,0 +1,234 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`steer_depth eval`: accuracy on a data set, by preset, sample count and sampling pattern."""
+import argparse
+import sys
+
+from tqdm import tqdm
+
+from steer_depth_ros.commands import options
+from steer_depth_ros.commands.convert import parse_depth_range
+from steer_depth_ros.errors import ConfigError
+
+DATASETS = ('nyu', 'kitti', 'frames', 'bag', 'procedural')
+DEFAULT_PATTERN = {'nyu': 'random:500', 'kitti': 'sensor', 'frames': None, 'bag': None,
+                   'procedural': 'random:500'}
+PROCEDURAL_FRAMES = 100
+VALIDATION_SEED = 1_000_003  # far from the seeds that training draws
+SHEET_FRAMES = 3
+# heading, figure, factor, digits
+PAPER_COLUMNS = (('RMSE m', 'rmse', 1, 3), ('REL', 'rel', 1, 4), ('log10', 'log10', 1, 4),
+                 ('d1.02', 'delta_1.02', 100, 1), ('d1.05', 'delta_1.05', 100, 1),
+                 ('d1.10', 'delta_1.10', 100, 1), ('d1.25', 'delta_1.25', 100, 1),
+                 ('d1.25^2', 'delta_1.25^2', 100, 1), ('d1.25^3', 'delta_1.25^3', 100, 1))
+KITTI_COLUMNS = (('RMSE mm', 'rmse', 1000, 1), ('MAE mm', 'mae', 1000, 1),
+                 ('iRMSE 1/km', 'irmse', 1, 2), ('iMAE 1/km', 'imae', 1, 2),
+                 ('REL', 'rel', 1, 4), ('d1.25', 'delta_1.25', 100, 1))
+
+
+def add_arguments(parser):
+    """Declare the options of the subcommand."""
+    parser.add_argument('--dataset', required=True, choices=DATASETS)
+    parser.add_argument('--data-dir', metavar='DIR',
+                        help='folder of the data set (a recording for bag); none for procedural')
+    parser.add_argument('--split', default='val', choices=('train', 'val'),
+                        help='of nyu and kitti (default %(default)s)')
+    parser.add_argument('--preset', default='default', metavar='P[,P...]',
+                        help='see `steer_depth presets`; several are compared')
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
+    parser.add_argument('--weights', help="a file instead of the preset's own")
+    group = parser.add_argument_group('checkpoints of the 2021 release, for --preset reference')
+    group.add_argument('--kernelnet', metavar='K.pth')
+    group.add_argument('--resnet', metavar='R.pth')
+    group.add_argument('--depth-range', default='0.7,10', metavar='LOW,HIGH',
+                       help='metres to which results are clamped, or "none" (%(default)s)')
+    parser.add_argument('--samples', metavar='N[,N...]', help='that many pixels at random')
+    parser.add_argument('--pattern', action='append', default=[], metavar='NAME',
+                        help='sampling pattern, as random:500, rows:24, lidar:64+outliers:0.01 or '
+                        'sensor (all that was measured); may be repeated')
+    parser.add_argument('--limit', type=int, metavar='N',
+                        help=f'the first N frames (procedural: {PROCEDURAL_FRAMES} by default)')
+    parser.add_argument('--size', default='320x240', metavar='WxH', help='of rendered frames')
+    parser.add_argument('--seed', type=int, default=VALIDATION_SEED, help='of frames and samples')
+    parser.add_argument('--json', metavar='FILE', help='write all figures to a file')
+    parser.add_argument('--sheet', metavar='FILE', help='write a picture sheet (.png)')
+    parser.add_argument('--sheet-frames', type=int, default=SHEET_FRAMES, metavar='N',
+                        help='how many frames of every preset and pattern it shows (%(default)s)')
+    parser.add_argument('--reliability', metavar='FILE',
+                        help='write a picture of hits over confidence (.png)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print the table and write what was asked for."""
+    from steer_depth_ros.evaluation import evaluate
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError('--limit must be at least 1')
+    patterns, left_out = parse_patterns(args), []
+    examples, frames = make_examples(args, patterns, left_out)
+    methods = make_methods(args)
+    shown = tqdm(examples, total=frames and frames * len(patterns), unit='frame',
+                 disable=not sys.stderr.isatty())
+    results = evaluate(methods, shown, args.sheet_frames if args.sheet else 0)
+    figures = [result.figures() for result in results]
+    for line in left_out:
+        print(f'left out: {line}', file=sys.stderr)
+    print('\n'.join(format_table(figures, args.dataset)))
+    options.write_json(args.json, {'dataset': args.dataset, 'data_dir': args.data_dir,
+                                   'split': args.split, 'seed': args.seed, 'results': figures,
+                                   'left_out': left_out})
+    write_pictures(args, results, figures)
+    return 0
+
+
+def parse_patterns(args):
+    """Return the patterns asked for, or the data set's own; ConfigError for one that is none."""
+    from steer_depth_ros.datasets.measured import SENSOR
+    from steer_depth_ros.datasets.sensors import pattern_by_name
+    counts = args.samples.split(',') if args.samples else []
+    if not all(c.strip().isdigit() and int(c) > 0 for c in counts):
+        raise ConfigError(f'--samples {args.samples}: expected whole numbers, as 50,200,500')
+    for name in args.pattern:
+        if name != SENSOR or args.dataset == 'procedural':
+            pattern_by_name(name)  # fails here rather than after the model was loaded
+    patterns = [f'random:{int(c)}' for c in counts] + args.pattern
+    return patterns or [DEFAULT_PATTERN[args.dataset]]
+
+
+def make_examples(args, patterns, left_out):
+    """Open the data set; return its examples and the number of frames, None where unknown."""
+    from steer_depth_ros import evaluation
+    from steer_depth_ros.datasets.frames import find_frames
+    from steer_depth_ros.datasets.procedural import ProceduralFrames
+    if args.dataset == 'procedural':
+        frames = ProceduralFrames(args.limit or PROCEDURAL_FRAMES, args.seed,
+                                  parse_size(args.size))
+        return evaluation.procedural_examples(frames, patterns), len(frames)
+    if args.data_dir is None:
+        raise ConfigError(f'--dataset {args.dataset} needs --data-dir')
+    if args.dataset == 'bag':
+        return evaluation.bag_examples(args.data_dir, patterns, args.limit, args.seed), None
+    if args.dataset == 'frames':
+        count = len(find_frames(args.data_dir)[:args.limit])
+        return evaluation.folder_examples(args.data_dir, patterns, args.limit, args.seed,
+                                          left_out), count
+    frames = _measured_frames(args)
+    return (evaluation.measured_examples(frames, patterns, args.limit),
+            min(args.limit or len(frames), len(frames)))
+
+
+def _measured_frames(args):
+    from steer_depth_ros.datasets.kitti import KittiFrames
+    from steer_depth_ros.datasets.nyu import NyuFrames
+    kind = {'nyu': NyuFrames, 'kitti': KittiFrames}[args.dataset]
+    return kind(args.data_dir, args.split, DEFAULT_PATTERN[args.dataset], args.seed)
+
+
+def make_methods(args):
+    """Make what --preset names; the reference runs alone, as its release did."""
+    presets = [name.strip() for name in args.preset.split(',')]
+    given = (args.kernelnet is not None) + (args.resnet is not None)
+    if given == 1 or (given and ('reference' not in presets or args.weights)):
+        raise ConfigError('--kernelnet and --resnet go together, with --preset reference and '
+                          'without --weights')
+    if args.weights and len(presets) > 1:
+        raise ConfigError('--weights fits one preset; evaluate them one after the other')
+    return {name: _reference(args) if name == 'reference' else _completer(args, name)
+            for name in presets}
+
+
+def _reference(args):
+    from steer_depth_ros.network.reference import ReferenceModel
+    device = _torch_device(args.device)
+    if args.kernelnet:
+        model = ReferenceModel.from_release(args.kernelnet, args.resnet, device,
+                                            parse_depth_range(args.depth_range))
+    else:
+        model = ReferenceModel.load(args.weights, device)
+    return model.complete
+
+
+def _completer(args, preset):
+    from steer_depth_ros.completer import DepthCompleter
+    completer = DepthCompleter(preset=preset, device=args.device, weights=args.weights)
+    print(completer.describe())
+
+    def predict(image, uv, depth):
+        result = completer.complete(image, uv, depth)
+        return result.depth, result.confidence
+
+    return predict
+
+
+def _torch_device(name):
+    import torch
+    if name == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name.startswith('cuda') and not torch.cuda.is_available():
+        raise ConfigError(f'--device {name}: this machine has no usable GPU; use auto or cpu')
+    return name
+
+
+def parse_size(text):
+    """Return (H, W) of "WxH"; ConfigError for anything else."""
+    try:
+        width, height = (int(part) for part in text.lower().split('x'))
+    except ValueError:
+        width = height = 0
+    if min(width, height) < 16:
+        raise ConfigError(f'--size {text}: expected WIDTHxHEIGHT of 16 pixels or more, as 640x480')
+    return height, width
+
+
+def format_table(figures, dataset):
+    """Return the lines of the table; shares in percent."""
+    columns = KITTI_COLUMNS if dataset == 'kitti' else PAPER_COLUMNS
+    heading = ['preset', 'pattern', 'frames', 'samples', *(c[0] for c in columns), 'cover', 'ms']
+    rows = [heading]
+    for f in figures:
+        values = [_number(f[key], factor, digits) for _, key, factor, digits in columns]
+        rows.append([f['method'], f['pattern'], str(f['frames']), f'{f["samples"]:.0f}', *values,
+                     _number(f['coverage'], 100, 1), f'{f["ms"]:.0f}'])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heading))]
+    lines = ['  '.join(cell.ljust(w) if i < 2 else cell.rjust(w)
+                       for i, (cell, w) in enumerate(zip(row, widths))) for row in rows]
+    for f in figures:
+        if f['confidence']:
+            c = f['confidence']
+            lines.append(f'{f["method"]} {f["pattern"]}: REL of the most confident half '
+                         f'{c["rel_confident_half"]:.4f}, of the rest {c["rel_other_half"]:.4f}, '
+                         f'quotient {_number(c["half_ratio"], 1, 2)}')
+    return lines
+
+
+def _number(value, factor, digits):
+    return '-' if value is None else f'{value * factor:.{digits}f}'
+
+
+def write_pictures(args, results, figures):
+    """Write the sheet and the reliability diagrams, where asked for."""
+    import numpy as np
+
+    from steer_depth_ros import preview
+    from steer_depth_ros.confidence_report import draw_reliability
+    if args.sheet:
+        rows = [row for result in results for row in result.rows]
+        title = f'steer_depth eval: {args.dataset}'
+        preview.write_picture(args.sheet, preview.contact_sheet(rows, title))
+    if args.reliability:
+        plots = [draw_reliability(f['confidence'],
+                                  f'{f["method"]}, {args.dataset}, {f["pattern"]}')
+                 for f in figures if f['confidence']]
+        if not plots:
+            raise ConfigError('--reliability: none of these presets states a confidence')
+        preview.write_picture(args.reliability, np.concatenate(plots, axis=1))
