@@ -55,6 +55,7 @@ struct Problem {
   int order, profile, border;
   int bandwidth_extent, ridge_extent;
   int threads;
+  float row_scale;  // neighbours: rows are multiplied by it before anything else (1 / aspect)
   const float *uv, *values, *steering;  // (B,N,2), (B,N), (B,N,3)
   const uint8_t *valid;                 // (B,N) or null
   const float *guide, *guide_at_samples;  // (B,F,H,W), (B,N,F) or null

@@ -138,6 +138,18 @@ struct Samples {
   }
 };
 
+// `x` and its reflections over 0 and `last`, again and again, as far as `reach` beyond the border; the
+// edge itself is not repeated. What lies outside the image is not reflected.
+void mirror_images(float x, float last, float reach, bool mirror, std::vector<float> &images) {
+  images.assign(1, x);
+  if (!mirror || x < 0 || x > last || last == 0) return;
+  const int turns = (int)(reach / (2 * last)) + 1;
+  for (int k = -turns; k <= turns; k++) {
+    if (k) images.push_back(2 * k * last + x);
+    if (x > 0 && x < last) images.push_back(2 * k * last - x);
+  }
+}
+
 Samples prepare(const Problem &p, int batch) {
   Samples s;
   const int n = p.samples;
@@ -149,21 +161,16 @@ Samples prepare(const Problem &p, int batch) {
   struct Placed { float u, v; int origin; };
   std::vector<Placed> placed;
   placed.reserve(n);
+  std::vector<float> us, vs;
   for (int i = 0; i < n; i++) {
     if (p.valid && !p.valid[(size_t)batch * n + i]) continue;
-    float us[3] = {uv[2 * i], 0, 0}, vs[3] = {uv[2 * i + 1], 0, 0};
-    int nu = 1, nv = 1;
-    if (mirror) {  // over the border without repeating the edge row
-      if (us[0] > 0) us[nu++] = -us[0];
-      if (us[0] < last_x) us[nu++] = 2 * last_x - us[0];
-      if (vs[0] > 0) vs[nv++] = -vs[0];
-      if (vs[0] < last_y) vs[nv++] = 2 * last_y - vs[0];
-    }
-    for (int a = 0; a < nv; a++)
-      for (int b = 0; b < nu; b++)
-        if (!window || (us[b] >= -reach_x && us[b] <= last_x + reach_x && vs[a] >= -reach_y &&
-                        vs[a] <= last_y + reach_y))
-          placed.push_back({us[b], vs[a], i});
+    mirror_images(uv[2 * i], last_x, reach_x, mirror, us);
+    mirror_images(uv[2 * i + 1], last_y, reach_y, mirror, vs);
+    for (float v : vs)
+      for (float u : us)
+        if (!window || (u >= -reach_x && u <= last_x + reach_x && v >= -reach_y &&
+                        v <= last_y + reach_y))
+          placed.push_back({u, window ? v : v * p.row_scale, i});
   }
   s.count = (int)placed.size();
   s.stride = Samples::kGuide + p.features;
@@ -171,7 +178,7 @@ Samples prepare(const Problem &p, int batch) {
 
   s.left = window ? -reach_x : 0, s.top = window ? -reach_y : 0;
   const float span_x = window ? last_x + 2 * reach_x + 1 : p.width;
-  const float span_y = window ? last_y + 2 * reach_y + 1 : p.height;
+  const float span_y = window ? last_y + 2 * reach_y + 1 : p.height * p.row_scale;
   // Window: cells small against the window. Neighbours: about two samples a cell.
   s.cell = window ? std::max(2.f, std::min(reach_x, reach_y) / 4)
                   : std::max(2.f, std::sqrt(2.f * span_x * span_y / std::max(s.count, 1)));
@@ -448,13 +455,14 @@ void select_neighbours(const Problem &p, const Samples &s, Scratch &scratch) {
 void place(const Problem &p, int batch, int row, int col, Tile &t) {
   const size_t plane = (size_t)p.height * p.width, offset = (size_t)batch * plane;
   t.x0 = col, t.x1 = std::min(col + kTileCols, p.width) - 1;
-  t.y0 = row, t.y1 = std::min(row + kTileRows, p.height) - 1;
+  const float row_scale = p.neighbours ? p.row_scale : 1;
+  t.y0 = row * row_scale, t.y1 = (std::min(row + kTileRows, p.height) - 1) * row_scale;
   t.guide.resize(p.features);
   for (int l = 0; l < kLanes; l++) {
     const int y = row + l / kTileCols, x = col + l % kTileCols;
     const int cy = std::min(y, p.height - 1), cx = std::min(x, p.width - 1), at = cy * p.width + cx;
     t.pixel[l] = y < p.height && x < p.width ? at : -1;
-    t.x[l] = cx, t.y[l] = cy;
+    t.x[l] = cx, t.y[l] = cy * row_scale;
     if (p.bandwidth_extent == kPerPixel) t.bandwidth[l] = p.bandwidth[offset + at];
     t.ridge[l] = p.ridge_extent == kPerPixel ? p.ridge[offset + at]
                  : p.ridge_extent == kOne    ? p.ridge[0]

@@ -25,6 +25,7 @@ ONE, PER_SAMPLE, PER_PIXEL, ABSENT = range(4)
 _INTS = ('batch', 'samples', 'height', 'width', 'features', 'window_rows', 'window_cols',
          'neighbours', 'sectors', 'order', 'profile', 'border', 'bandwidth_extent',
          'ridge_extent', 'threads')
+_FLOATS = ('row_scale',)
 _POINTERS = ('uv', 'values', 'steering', 'valid', 'guide', 'guide_at_samples', 'bandwidth',
              'ridge', 'dense', 'mass', 'grad_dense', 'grad_mass', 'grad_values', 'grad_steering',
              'grad_guide', 'grad_guide_at_samples', 'grad_bandwidth', 'grad_ridge')
@@ -34,6 +35,7 @@ class Problem(ctypes.Structure):
     """`steer::Problem` of csrc/kernel_regression.h, field by field."""
 
     _fields_ = ([(name, ctypes.c_int) for name in _INTS]
+                + [(name, ctypes.c_float) for name in _FLOATS]
                 + [(name, ctypes.c_void_p) for name in _POINTERS])
 
 

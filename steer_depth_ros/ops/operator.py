@@ -23,7 +23,8 @@ from steer_depth_ros.ops import native, twin
 
 def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_at_samples=None,
                       bandwidth=5.0, window=(26, 34), neighbours=None, sectors=1, order=2,
-                      profile='gaussian', border='none', exact_at_samples=False, ridge=None):
+                      profile='gaussian', border='none', exact_at_samples=False, ridge=None,
+                      aspect=1.0):
     """
     Interpolate scattered samples with anisotropic kernels and a local polynomial.
 
@@ -56,6 +57,9 @@ def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_
     ridge: >= 0, a number or (B, H, W); holds the slopes down: ridge * mass is added to the
         diagonal of the normal matrix but for the constant, in coordinates scaled by the window
         or by the local spacing.
+    aspect: neighbours only; rows are divided by it before distances, directions and kernels are
+        taken. With the ratio of line to point spacing, the nearest samples of a scanning LiDAR
+        no longer lie on one line.
 
     Returns:
     -------
@@ -87,6 +91,10 @@ def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_
                              'with two or more a sector')
         if border != 'none':
             raise ValueError("border='mirror' needs a window, not neighbours")
+    if not 0.01 <= aspect <= 100:
+        raise ValueError(f'aspect must be 0.01 to 100, got {aspect}')
+    if aspect != 1 and neighbours is None:
+        raise ValueError('aspect needs neighbours, not a window')
     if order not in (0, 1, 2):
         raise ValueError(f'order must be 0, 1 or 2, got {order}')
     if profile not in native.PROFILES:
@@ -96,7 +104,7 @@ def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_
 
     dense, mass = torch.ops.steer_depth_ros.kernel_regression(
         *data, height, width, int(window[0]), int(window[1]), neighbours or 0, sectors, order,
-        native.PROFILES.index(profile), native.BORDERS.index(border))
+        native.PROFILES.index(profile), native.BORDERS.index(border), float(aspect))
     if exact_at_samples:
         dense = _overwrite(dense, data[0], data[1], data[3])
     return dense, mass
@@ -235,8 +243,8 @@ _warned = set()
 def _warn_once(device):
     if device not in _warned:
         _warned.add(device)
-        warnings.warn(f'the compiled operator for {device} is missing; plain torch serves, about a '
-                      'hundred times slower. Install g++ (CUDA: nvcc) and reinstall the package.',
+        warnings.warn(f'the compiled operator for {device} is missing; plain torch serves, about '
+                      'a hundred times slower. Install g++ (CUDA: nvcc) and reinstall.',
                       RuntimeWarning, stacklevel=4)
 
 
@@ -246,14 +254,15 @@ def _extent(tensor):
 
 
 def _problem(uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge, height, width,
-             window_rows, window_cols, neighbours, sectors, order, profile, border, **more):
+             window_rows, window_cols, neighbours, sectors, order, profile, border, aspect,
+             **more):
     return native.problem(
         batch=uv.shape[0], samples=uv.shape[1], height=height, width=width,
         features=0 if guide is None else guide.shape[1], window_rows=window_rows,
         window_cols=window_cols, neighbours=neighbours, sectors=sectors, order=order,
         profile=profile, border=border, bandwidth_extent=_extent(bandwidth),
-        ridge_extent=_extent(ridge), threads=torch.get_num_threads(), uv=uv, values=values,
-        steering=steering, valid=valid, guide=guide, guide_at_samples=guide_at_samples,
+        ridge_extent=_extent(ridge), threads=torch.get_num_threads(), row_scale=1 / aspect, uv=uv,
+        values=values, steering=steering, valid=valid, guide=guide, guide_at_samples=guide_at_samples,
         bandwidth=bandwidth, ridge=ridge, **more)
 
 
@@ -272,12 +281,12 @@ def _call(library, name, entry, problem, device):
 
 
 def _run_twin(inputs, height, width, window_rows, window_cols, neighbours, sectors, order, profile,
-              border):
+              border, aspect):
     uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge = inputs
     return twin.kernel_regression(
         uv, values, steering, (height, width), valid, guide, guide_at_samples, bandwidth,
         (window_rows, window_cols), neighbours or None, sectors, order, native.PROFILES[profile],
-        native.BORDERS[border], ridge)
+        native.BORDERS[border], ridge, aspect)
 
 
 @torch.library.custom_op('steer_depth_ros::kernel_regression', mutates_args=())
@@ -285,10 +294,10 @@ def _forward(uv: Tensor, values: Tensor, steering: Tensor, valid: Optional[Tenso
              guide: Optional[Tensor], guide_at_samples: Optional[Tensor], bandwidth: Tensor,
              ridge: Optional[Tensor], height: int, width: int, window_rows: int, window_cols: int,
              neighbours: int, sectors: int, order: int, profile: int,
-             border: int) -> tuple[Tensor, Tensor]:
+             border: int, aspect: float) -> tuple[Tensor, Tensor]:
     inputs = (uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge)
     options = (height, width, window_rows, window_cols, neighbours, sectors, order, profile,
-               border)
+               border, aspect)
     name, library = _library(values)
     if library is None:
         return _run_twin(inputs, *options)
@@ -313,10 +322,10 @@ def _backward(grad_dense: Tensor, grad_mass: Tensor, uv: Tensor, values: Tensor,
               valid: Optional[Tensor], guide: Optional[Tensor], guide_at_samples: Optional[Tensor],
               bandwidth: Tensor, ridge: Optional[Tensor], height: int, width: int,
               window_rows: int, window_cols: int, neighbours: int, sectors: int, order: int,
-              profile: int, border: int) -> list[Tensor]:
+              profile: int, border: int, aspect: float) -> list[Tensor]:
     inputs = (uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge)
     options = (height, width, window_rows, window_cols, neighbours, sectors, order, profile,
-               border)
+               border, aspect)
     name, library = _library(values)
     if library is None:
         return _twin_gradient(grad_dense, grad_mass, inputs, options)

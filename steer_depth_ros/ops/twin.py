@@ -32,7 +32,7 @@ BASIS = {0: ((0, 0),),
 
 def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_at_samples=None,
                       bandwidth=None, window=(26, 34), neighbours=None, sectors=1, order=2,
-                      profile='gaussian', border='none', ridge=None, tile=32):
+                      profile='gaussian', border='none', ridge=None, aspect=1.0, tile=32):
     """
     Evaluate the kernel regression; arguments as `steer_depth_ros.ops.kernel_regression`.
 
@@ -50,7 +50,7 @@ def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_
                            bandwidth if bandwidth.dim() == 0 else
                            bandwidth[b] if bandwidth.dim() == 3 else None,
                            ridge if ridge is None or ridge.dim() == 0 else ridge[b],
-                           window, neighbours, sectors, order, profile, tile))
+                           window, neighbours, sectors, order, profile, aspect, tile))
     dense, mass = zip(*rows)
     return torch.stack(dense), torch.stack(mass)
 
@@ -67,18 +67,28 @@ class _Samples:
             self.uv, self.values, self.steering, self.bandwidth, self.guide)))
 
     def mirrored(self, size, window):
-        """Add the mirror images over the border, without repeating the edge row."""
-        last = torch.tensor([size[1] - 1, size[0] - 1], dtype=self.uv.dtype,
-                            device=self.uv.device)
-        reach = last.new_tensor([window[1], window[0]])
+        """
+        Add the reflections over the border, without repeating the edge row.
+
+        They go on as far as the window reaches; samples outside the image are not reflected.
+        """
+        last = self.uv.new_tensor([size[1] - 1, size[0] - 1])
+        reach = self.uv.new_tensor([window[1], window[0]])
         index, uv = torch.arange(len(self.uv), device=self.uv.device), self.uv
         for axis in (0, 1):
-            low, high = uv[:, axis] > 0, uv[:, axis] < last[axis]
-            flipped_low, flipped_high = uv[low].clone(), uv[high].clone()
-            flipped_low[:, axis] = -flipped_low[:, axis]
-            flipped_high[:, axis] = 2 * last[axis] - flipped_high[:, axis]
-            index = torch.cat([index, index[low], index[high]])
-            uv = torch.cat([uv, flipped_low, flipped_high])
+            end = size[1 - axis] - 1
+            turns = window[1 - axis] // (2 * end) + 1 if end else -1
+            x = uv[:, axis]
+            inside, between = (x >= 0) & (x <= end), (x > 0) & (x < end)
+            images = [(torch.ones_like(inside), x)]
+            for k in range(-turns, turns + 1):
+                if k:
+                    images.append((inside, 2 * k * end + x))
+                images.append((between, 2 * k * end - x))
+            at = torch.cat([taken.nonzero()[:, 0] for taken, _ in images])
+            moved = torch.cat([image[taken] for taken, image in images])
+            index, uv = index[at], uv[at].clone()
+            uv[:, axis] = moved
         near = ((uv >= -reach) & (uv <= last + reach)).all(1)
         result = self[index[near]]
         result.uv = uv[near]
@@ -86,7 +96,7 @@ class _Samples:
 
 
 def _image(samples, size, guide, bandwidth, ridge, window, neighbours, sectors, order, profile,
-           tile):
+           aspect, tile):
     height, width = size
     uv, bands = samples.uv, []
     for top in range(0, height, tile):
@@ -105,13 +115,14 @@ def _image(samples, size, guide, bandwidth, ridge, window, neighbours, sectors, 
                          for t in (bandwidth, ridge)]
             g = None if guide is None else guide[:, here[0], here[1]].reshape(len(guide), -1).T
             d, m = _pixels(pixel, candidates, g, *per_pixel, window, neighbours, sectors, order,
-                           profile)
+                           profile, aspect)
             band.append((d.reshape(len(y), len(x)), m.reshape(len(y), len(x))))
         bands.append([torch.cat(parts, 1) for parts in zip(*band)])
     return [torch.cat(parts, 0) for parts in zip(*bands)]
 
 
-def _pixels(pixel, samples, guide, bandwidth, ridge, window, neighbours, sectors, order, profile):
+def _pixels(pixel, samples, guide, bandwidth, ridge, window, neighbours, sectors, order, profile,
+            aspect):
     """Dense value and mass at P pixels (P, 2: y, x) from N candidate samples."""
     count = len(samples.uv)
     empty = pixel.new_full((len(pixel),), 0. if profile == 'tanh' else math.nan)
@@ -125,6 +136,7 @@ def _pixels(pixel, samples, guide, bandwidth, ridge, window, neighbours, sectors
         y, x = dy / max(window[0], 1), dx / max(window[1], 1)
         kernel_y, kernel_x = dy, dx
     else:
+        dy = dy / aspect
         keep, spacing = _neighbours(dy, dx, neighbours, sectors)
         y, x = dy / spacing, dx / spacing
         kernel_y, kernel_x = y, x
