@@ -261,9 +261,9 @@ def _problem(uv, values, steering, valid, guide, guide_at_samples, bandwidth, ri
         features=0 if guide is None else guide.shape[1], window_rows=window_rows,
         window_cols=window_cols, neighbours=neighbours, sectors=sectors, order=order,
         profile=profile, border=border, bandwidth_extent=_extent(bandwidth),
-        ridge_extent=_extent(ridge), threads=torch.get_num_threads(), row_scale=1 / aspect, uv=uv,
-        values=values, steering=steering, valid=valid, guide=guide, guide_at_samples=guide_at_samples,
-        bandwidth=bandwidth, ridge=ridge, **more)
+        ridge_extent=_extent(ridge), threads=torch.get_num_threads(), row_scale=1 / aspect,
+        uv=uv, values=values, steering=steering, valid=valid, guide=guide,
+        guide_at_samples=guide_at_samples, bandwidth=bandwidth, ridge=ridge, **more)
 
 
 def _call(library, name, entry, problem, device):
