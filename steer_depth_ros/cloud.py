@@ -117,7 +117,7 @@ def _inside_step(inverse, width, at):
     # What is unknown is NaN and compares false.
     here = inverse[at]
     found = np.zeros(len(at), bool)
-    for direction in (1, width, width + 1, width - 1):
+    for direction in (1, width):  # a diagonal edge is a step along both
         for reach in range(1, REACH + 1):
             near, far = reach * direction, 2 * reach * direction
             one, other = inverse[at - near], inverse[at + near]

@@ -177,17 +177,17 @@ def matrix_from(xyz: Sequence[float], quaternion_xyzw: Sequence[float]) -> np.nd
     Raise TransformError for a quaternion without length and for numbers that are not finite.
     """
     q = np.asarray(quaternion_xyzw, dtype=np.float64)
-    xyz = np.asarray(xyz, dtype=np.float64)
+    t = np.asarray(xyz, dtype=np.float64)
     length = np.linalg.norm(q)
-    if q.shape != (4,) or xyz.shape != (3,) or not np.isfinite([*q, *xyz]).all() or length < 1e-6:
-        raise TransformError(f'xyz {xyz.tolist()} and quaternion {q.tolist()} are no pose; three '
+    if q.shape != (4,) or t.shape != (3,) or not np.isfinite([*q, *t]).all() or length < 1e-6:
+        raise TransformError(f'xyz {t.tolist()} and quaternion {q.tolist()} are no pose; three '
                              'and four finite numbers (x y z w, not all zero) are needed')
     x, y, z, w = q / length
     matrix = np.eye(4)
     matrix[:3, :3] = [[1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
                       [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
                       [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]]
-    matrix[:3, 3] = xyz
+    matrix[:3, 3] = t
     return matrix
 
 
