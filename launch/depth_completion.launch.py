@@ -34,17 +34,24 @@ OVERRIDES = {
 }
 
 
-def completion_node(context):
-    """Make the node; what is not given as an argument stays as the parameter file has it."""
+def nodes(context):
+    """Make node and RViz; what is not given as an argument stays as the parameter file has it."""
     given = {name: ParameterValue(LaunchConfiguration(name), value_type=kind)
              for name, (kind, _) in OVERRIDES.items()
              if LaunchConfiguration(name).perform(context)}
-    return [Node(
+    completion = Node(
         package='steer_depth_ros', executable='completion_node', name='depth_completion',
         namespace=LaunchConfiguration('namespace'), output='screen', emulate_tty=True,
         parameters=[ParameterFile(LaunchConfiguration('params_file'), allow_substs=True), given],
         remappings=[(topic, LaunchConfiguration(topic)) for topic in TOPICS],
-        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')])]
+        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')])
+    rviz = Node(
+        package='rviz2', executable='rviz2', namespace=LaunchConfiguration('namespace'),
+        output='log', arguments=['-d', os.path.join(SHARE, 'config', 'depth_completion.rviz')],
+        parameters=[{name: value for name, value in given.items() if name == 'use_sim_time'}],
+        remappings=[('image', LaunchConfiguration('image'))],
+        condition=IfCondition(LaunchConfiguration('rviz')))
+    return [completion, rviz]
 
 
 def generate_launch_description():
@@ -62,11 +69,6 @@ def generate_launch_description():
         DeclareLaunchArgument('log_level', default_value='info', description='debug to fatal'),
         *(DeclareLaunchArgument(topic, default_value=topic, description=f'topic for `{topic}`')
           for topic in TOPICS)]
-    rviz = Node(
-        package='rviz2', executable='rviz2', namespace=LaunchConfiguration('namespace'),
-        output='log', arguments=['-d', os.path.join(SHARE, 'config', 'depth_completion.rviz')],
-        remappings=[('image', LaunchConfiguration('image'))],
-        condition=IfCondition(LaunchConfiguration('rviz')))
     # Images and clouds get lost with the default shared-memory segment; an own profile stays.
     profile = SetEnvironmentVariable(
         'FASTRTPS_DEFAULT_PROFILES_FILE',
@@ -74,4 +76,4 @@ def generate_launch_description():
                             default_value=os.path.join(SHARE, 'config', 'fastdds_shm.xml')))
     lines = SetEnvironmentVariable('RCUTILS_LOGGING_BUFFERED_STREAM', '1')
     return LaunchDescription(
-        [*arguments, profile, lines, OpaqueFunction(function=completion_node), rviz])
+        [*arguments, profile, lines, OpaqueFunction(function=nodes)])

@@ -93,7 +93,7 @@ def test_the_node_gets_files_that_exist_and_every_topic_can_be_remapped():
     of = described(ROOT / 'launch' / 'depth_completion.launch.py')
     assert {'namespace', 'params_file', 'preset', 'device', 'use_sim_time', 'rviz', 'log_level',
             'autostart', 'image', 'camera_info', 'points', 'sparse_depth'} == names(of)
-    rviz, node = of('Node')
+    node, rviz = of('Node')
     assert node.kwargs['executable'] == 'completion_node'
     assert f"{node.kwargs['executable']} = " in (ROOT / 'setup.py').read_text()
     assert len(node.kwargs['remappings']) == 4
@@ -106,7 +106,7 @@ def test_the_node_gets_files_that_exist_and_every_topic_can_be_remapped():
 
 @pytest.mark.parametrize('context, expected', [({}, set()), ({'preset': 'fast'}, {'preset'})])
 def test_only_given_arguments_override_the_parameter_file(context, expected):
-    node = described(ROOT / 'launch' / 'depth_completion.launch.py', context)('Node')[1]
+    node = described(ROOT / 'launch' / 'depth_completion.launch.py', context)('Node')[0]
     assert set(node.kwargs['parameters'][1]) == expected
 
 
