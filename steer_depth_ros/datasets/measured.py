@@ -54,6 +54,7 @@ class MeasuredScene:
 
     outdoor = False
     far = float('inf')
+    behind = None
 
     def __init__(self, frame: MeasuredFrame):
         self.image = torch.from_numpy(frame.image)
