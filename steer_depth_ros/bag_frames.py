@@ -182,12 +182,13 @@ def _pairs(recording, topics, values, counts):
             continue
         for pair in add[record.topic](bag.cdr_stamp_ns(record.raw), record):
             yield pair, info
+    apart = sync.hint()
     for pair in sync.flush():
         yield pair, info
     if counts is not None:
         counts.update(sync.counts)
     if not sync.counts['pairs']:
-        apart = sync.hint() or f'none lie within {values["slop_s"]} s (slop_s) of each other'
+        apart = apart or f'none lie within {values["slop_s"]} s (slop_s) of each other'
         raise BagError(f'no message of {topics.image} fits one of {topics.depth}: {apart}')
 
 
