@@ -21,10 +21,11 @@ from release_checkpoint import KERNELNET, release_state, RESNET
 from test_datasets import write_kitti_selection, write_nyu
 import torch
 
+from steer_depth_ros.bag_tools import frames_to_bag
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.cli import main
 from steer_depth_ros.confidence_report import BINS, ConfidenceReport, draw_reliability
-from steer_depth_ros.datasets.frames import RecordedFrame
+from steer_depth_ros.datasets.frames import read_frames, RecordedFrame
 from steer_depth_ros.datasets.recorded import Example, example_from_frame
 from steer_depth_ros.errors import DatasetError
 from steer_depth_ros.evaluation import evaluate
@@ -125,6 +126,17 @@ def test_folder_of_frames_names_what_it_leaves_out(tmp_path, capsys):
                         '--preset', 'steering', '--device', 'cpu')
     assert result['frames'] == 1 and result['samples'] == 500 and result['rmse'] < 1e-3
     assert 'b/depth.png' in capsys.readouterr().err
+
+
+def test_recording_is_scored_against_its_truth_topic(tmp_path):
+    wall = np.full((60, 80), 2.0)
+    for name in 'abc':
+        write_frame(tmp_path / 'set' / name, depth=wall, gt=wall * 1.25)
+    frames_to_bag(read_frames(tmp_path / 'set'), tmp_path / 'drive.mcap')
+    result, = evaluated(tmp_path, '--dataset', 'bag', '--data-dir', str(tmp_path / 'drive.mcap'),
+                        '--preset', 'steering', '--limit', '2', '--device', 'cpu')
+    assert result['frames'] == 2 and result['samples'] == 60 * 80
+    assert result['rel'] == pytest.approx(0.2, abs=1e-3)
 
 
 @pytest.mark.parametrize('arguments, message', [

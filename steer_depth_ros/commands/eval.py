@@ -14,6 +14,7 @@
 """`steer_depth eval`: accuracy on a data set, by preset, sample count and sampling pattern."""
 import argparse
 import sys
+from typing import List
 
 from tqdm import tqdm
 
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     from steer_depth_ros.evaluation import evaluate
     if args.limit is not None and args.limit < 1:
         raise ConfigError('--limit must be at least 1')
-    patterns, left_out = parse_patterns(args), []
+    patterns = parse_patterns(args)
+    left_out: List[str] = []
     examples, frames = make_examples(args, patterns, left_out)
     methods = make_methods(args)
     shown = tqdm(examples, total=frames and frames * len(patterns), unit='frame',

@@ -13,7 +13,7 @@
 # limitations under the License.
 """Recorded data sets: frames with a measured depth image, from which a pattern draws samples."""
 from dataclasses import dataclass
-from typing import Dict, Optional
+from typing import Callable, Dict, Optional
 
 import numpy as np
 import torch
@@ -97,7 +97,8 @@ def draw_samples(frame: MeasuredFrame, pattern: str, rng) -> SparseDepth:
         raise DatasetError(f'{frame.name} holds no depth at all; take it out of the data set')
     if pattern == SENSOR:
         return sparse_from_depth_image(frame.measured)
-    return pattern_by_name(pattern)(MeasuredScene(frame), rng)
+    draw: Callable = pattern_by_name(pattern)
+    return draw(MeasuredScene(frame), rng)
 
 
 class MeasuredFrames(Dataset):
