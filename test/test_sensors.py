@@ -162,6 +162,13 @@ def test_holes_remove_whole_regions(scene, rng):
     assert 0 < len(left) < len(clean)
 
 
+def test_pixels_keep_the_nearest_of_each(scene, rng):
+    uv = np.array([[3.2, 5.4], [2.9, 4.6], [7.0, 1.0]], np.float32)
+    kept = sensors.to_pixels(sensors.Samples(uv, np.array([2, 1, 4], np.float32)), scene, rng)
+    assert {(*p, d) for p, d in zip(kept.uv.tolist(), kept.depth.tolist(), strict=True)} == {
+        (3.0, 5.0, 1.0), (7.0, 1.0, 4.0)}
+
+
 def test_calibration_error_moves_samples_a_little(scene, rng):
     clean = sensors.random_samples(scene, rng, 2000)
     moved = sensors.calibration_error(clean, scene, rng, 0.3)
@@ -185,14 +192,14 @@ def test_random_patterns_are_usable_and_repeat():
 
 @pytest.mark.parametrize('name', ['random:50', 'rows:12', 'lidar:16+outliers:0.05', 'depth:2',
                                   'semi:0.2', 'rosette', 'features:100', 'mixed',
-                                  'lidar:8+noise:0.01+calibration:0.1+holes:2'])
+                                  'lidar:8+noise:0.01+calibration:0.1+pixels+holes:2'])
 def test_patterns_by_name(scene, name):
     pattern = sensors.pattern_by_name(name)
     a, b = pattern(scene, np.random.default_rng(1)), pattern(scene, np.random.default_rng(1))
     assert len(a) > 0 and np.array_equal(a.uv, b.uv) and np.array_equal(a.depth, b.depth)
 
 
-@pytest.mark.parametrize('name', ['radar', 'random:many', 'lidar:64+rain', ''])
+@pytest.mark.parametrize('name', ['radar', 'random:many', 'lidar:64+rain', '', 'lidar+pixels:2'])
 def test_unknown_patterns_are_named(name):
     with pytest.raises(ConfigError, match='sampling pattern'):
         sensors.pattern_by_name(name)

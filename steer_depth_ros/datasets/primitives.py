@@ -89,7 +89,6 @@ class Solids:
         count = directions.shape[1]
         best = torch.full((count,), torch.inf, device=self.device)
         index = torch.full((count,), -1, dtype=torch.long, device=self.device)
-        origins = origins.expand(3, count)
         near = self._near_rays(origins, directions)
         pairs = near.nonzero()
         rays = pairs[:, 1].split(near.sum(1).tolist())
@@ -100,7 +99,8 @@ class Solids:
                 t = self.intersect(k, origins, directions)
                 self._keep(best, index, t, k)
             else:
-                t = self.intersect(k, origins[:, chosen], directions[:, chosen])
+                start = origins if origins.shape[1] == 1 else origins[:, chosen]
+                t = self.intersect(k, start, directions[:, chosen])
                 part, owner = best[chosen], index[chosen]
                 self._keep(part, owner, t, k)
                 best[chosen], index[chosen] = part, owner
@@ -134,11 +134,13 @@ class Solids:
     def _near_rays(self, origins, directions):
         """Say which rays pass which bounding spheres: bool (K, M)."""
         unit = directions / length(directions)
-        along = self.centre @ unit - (origins * unit).sum(0)
-        apart = ((self.centre ** 2).sum(1)[:, None] + (origins ** 2).sum(0)
-                 - 2 * (self.centre @ origins))
+        along = torch.addmm(-(origins * unit).sum(0), self.centre, unit)
+        # The squared distance from the ray to the centre, less the centre's own square.
+        apart = torch.addmm((origins ** 2).sum(0), self.centre, origins.expand_as(unit), alpha=-2)
+        apart.addcmul_(along, along, value=-1)
         radius = self.radius[:, None] * 1.01 + 0.02  # float32 cancels far from the origin
-        return (apart - along ** 2 <= radius ** 2) & (along > -radius)
+        limit = radius ** 2 - (self.centre ** 2).sum(1, keepdim=True)
+        return (apart <= limit) & (along > -radius)
 
     def intersect(self, k: int, origins: Tensor, directions: Tensor) -> Tensor:
         """Give t (M,) of the first visible surface of solid k, inf without one."""
@@ -309,6 +311,6 @@ def _march(solid, o, d, half):
             sx, sy, sz = torch.sin(frequency * (axes @ p))
             distance += bump * (1 + sx * sy * sz)
         t = t + distance * pace
-    hit = (distance < 0.01 * smallest) & (t <= leave * 1.001)
+    hit = (distance < 0.01 * smallest) & (t > NEAR) & (t <= leave * 1.001)
     out[chosen] = torch.where(hit, t, torch.inf)
     return out

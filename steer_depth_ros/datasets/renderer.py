@@ -28,7 +28,7 @@ from torch.nn import functional
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.datasets import photo, textures
 from steer_depth_ros.datasets.furniture import Material
-from steer_depth_ros.datasets.primitives import length, NEAR, Solid, Solids
+from steer_depth_ros.datasets.primitives import length, NEAR, PLANE, Solid, Solids
 from steer_depth_ros.datasets.scenes import draw_layout, Layout
 
 SUN_STEP, LAMP_STEP = 2, 3  # shadows are cast for every so many pixels, which softens them
@@ -134,6 +134,9 @@ def _solids_in_camera(layout: Layout, device) -> Solids:
     turn = layout.world_from_cam.T
     moved = []
     for s in layout.builder.solids:
+        inside = np.abs(s.rot.T @ (layout.eye - s.centre)) < 1.05 * s.half + 0.03
+        if s.kind != PLANE and inside.all():
+            continue  # it would hide everything
         moved.append(Solid(s.kind, turn @ (s.centre - layout.eye), turn @ s.rot, s.half,
                            s.material, s.taper, s.bump, s.cut, s.cut_scale, s.cut_level))
     return Solids(moved, device)

@@ -123,13 +123,15 @@ def _view_angles(scene: Scene) -> Tuple[float, float, float]:
 
 
 def lidar_lines(scene: Scene, rng, beams: int = 64, fov: Optional[Tuple[float, float]] = None,
-                step: Optional[float] = None, offset: Optional[np.ndarray] = None) -> Samples:
+                step: Optional[float] = None, offset: Optional[np.ndarray] = None,
+                paired: bool = False) -> Samples:
     """
     Scan with a spinning LiDAR that has its own position, so hidden points shine through.
 
     beams: how many lie within `fov`, the elevations (low, high) in radians of the sensor's frame;
     by default a part of what the camera sees, mostly without its top. step: azimuth between
     returns in radians, by default finer than the beams. offset: (3,) metres from the camera.
+    paired: leave every other pair of beams out.
     """
     half, top, bottom = _view_angles(scene)
     if fov is None:
@@ -139,13 +141,15 @@ def lidar_lines(scene: Scene, rng, beams: int = 64, fov: Optional[Tuple[float, f
     tilt = rotation_matrix(*rng.normal(0, 0.03, 3))
     spacing = (fov[1] - fov[0]) / max(1, beams)
     if step is None:
-        step = max(spacing * rng.uniform(0.1, 0.7), 2 * half / (2.0 * scene.camera.width))
+        step = max(spacing * rng.uniform(0.1, 0.7), 2 * half / scene.camera.width)
     elevation = fov[0] + (np.arange(beams) + rng.uniform(0, 1)) * spacing
     if rng.random() < 0.3:  # beams are not equally spaced in every sensor
         elevation = elevation + rng.normal(0, 0.15 * spacing, beams)
+    if paired:
+        elevation = elevation[np.arange(beams) % 4 < 2]
     wide = 1.15 * half + 0.05
     azimuth = np.arange(-wide, wide, step)
-    azimuth = azimuth[None] + rng.uniform(0, step, (beams, 1))
+    azimuth = azimuth[None] + rng.uniform(0, step, (len(elevation), 1))
     e = np.broadcast_to(elevation[:, None], azimuth.shape)
     x, z = np.sin(azimuth) * np.cos(e), np.cos(azimuth) * np.cos(e)
     return _scan(scene, rng, np.stack([x, -np.sin(e), z], -1).reshape(-1, 3), offset, tilt)
@@ -171,7 +175,7 @@ def depth_camera(scene: Scene, rng, stride: Optional[int] = None) -> Samples:
 
     Lost are black, glossy and glazed surfaces, what the second imager cannot see, a border, what
     is too near or too far, and specks; the disparity is quantised. stride: every so many pixels
-    (1, 2 or 4 by default).
+    (1, 2 or 4 by default, at times along the rows only).
     """
     depth, echo = _depth(scene), scene.echo.cpu().numpy()
     if scene.behind is not None and rng.random() < 0.6:  # it measures what lies behind glass
@@ -201,9 +205,11 @@ def depth_camera(scene: Scene, rng, stride: Optional[int] = None) -> Samples:
     if grain:
         measured = np.round((disparity + rng.normal(0, grain, (h, w))) / grain) * grain
         depth = shift / np.maximum(measured, 1e-3)
-    stride = int(rng.choice([1, 2, 2, 4])) if stride is None else stride
-    start = int(rng.integers(stride))
-    v, u = np.mgrid[start:h:stride, start:w:stride].reshape(2, -1)
+    rows = stride
+    if stride is None:
+        rows, stride = [(1, 1), (2, 2), (2, 2), (4, 4), (1, 4)][rng.integers(5)]
+    v, u = np.mgrid[int(rng.integers(rows)):h:rows, int(rng.integers(stride)):w:stride]
+    v, u = v.ravel(), u.ravel()
     keep = valid[v, u]
     return _at_pixels(scene, v[keep], u[keep], depth)
 
@@ -280,6 +286,16 @@ def noise(samples: Samples, scene: Scene, rng, relative: float = 0.01) -> Sample
     return Samples(samples.uv, (samples.depth * factor.clip(0.5, 1.5)).astype(np.float32))
 
 
+def to_pixels(samples: Samples, scene: Scene, rng) -> Samples:
+    """Round to whole pixels and keep the nearest of each, as a stored depth image has them."""
+    w = scene.camera.width
+    pixel = np.rint(samples.uv).astype(np.int64)
+    order = np.argsort(samples.depth, kind='stable')
+    _, first = np.unique((pixel[:, 1] * w + pixel[:, 0])[order], return_index=True)
+    keep = order[first]
+    return Samples(pixel[keep].astype(np.float32), samples.depth[keep])
+
+
 def calibration_error(samples: Samples, scene: Scene, rng, degrees: float = 0.2) -> Samples:
     """
     Move the samples as a small error of the extrinsics, or of time while turning, would.
@@ -316,7 +332,8 @@ def _draw_sensor(scene, rng):
         return image_rows(scene, rng, rows), f'rows:{rows}'
     if kind == 'lidar':
         beams = int(rng.choice([4, 8, 16, 24, 32, 40, 64, 64, 128]))
-        return lidar_lines(scene, rng, beams), f'lidar:{beams}'
+        paired = beams >= 16 and rng.random() < 0.2
+        return lidar_lines(scene, rng, beams, paired=paired), f'lidar:{beams}'
     if kind == 'features':
         n = int(_log_uniform(rng, 80, 1000))
         return image_features(scene, rng, n), f'features:{n}'
@@ -340,6 +357,8 @@ def random_pattern(scene: Scene, rng) -> Tuple[np.ndarray, np.ndarray, str]:
     if scans and rng.random() < 0.4:
         samples = calibration_error(samples, scene, rng, rng.uniform(0, 0.25))
         name += '+calibration'
+    if scans and rng.random() < 0.5:
+        samples, name = to_pixels(samples, scene, rng), name + '+pixels'
     if rng.random() < (0.2 if dense else 0.4):
         samples, name = noise(samples, scene, rng, _log_uniform(rng, 0.001, 0.03)), name + '+noise'
     if rng.random() < 0.3:
@@ -356,7 +375,8 @@ SENSORS = {'random': (random_samples, 'n', int), 'features': (image_features, 'n
            'semi': (semi_dense, 'density', float)}
 MODIFIERS = {'holes': (drop_regions, 'count', int), 'outliers': (outliers, 'fraction', float),
              'noise': (noise, 'relative', float),
-             'calibration': (calibration_error, 'degrees', float)}
+             'calibration': (calibration_error, 'degrees', float),
+             'pixels': (to_pixels, None, None)}
 
 
 def pattern_by_name(name: str) -> Callable[[Scene, np.random.Generator], Samples]:
@@ -391,6 +411,8 @@ def _named(part, table, name):
     function, argument, kind = table[key]
     if not value:
         return function
+    if argument is None:
+        raise ConfigError(f"sampling pattern '{name}': '{key}' takes no number")
     try:
         return partial(function, **{argument: kind(value)})
     except ValueError:
