@@ -157,8 +157,8 @@ def write_picture(path, picture):
 def _colour(position, name):
     """Apply an OpenCV colour map to positions in [0, 1]; RGB."""
     scaled = np.clip(position * 255, 0, 255).astype(np.uint8)
-    coloured = cv2.applyColorMap(scaled, getattr(cv2, f'COLORMAP_{name}'))
-    return cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB)
+    ramp = np.arange(256, dtype=np.uint8)[:, None]
+    return cv2.applyColorMap(ramp, getattr(cv2, f'COLORMAP_{name}'))[:, 0, ::-1][scaled]
 
 
 def _hatch_unknown(picture, known):

@@ -24,6 +24,7 @@ from steer_depth_ros.datasets.frames import FIRST_STAMP_NS, PERIOD_NS, RecordedF
 from steer_depth_ros.frame import Frame
 from steer_depth_ros.projection import sparse_from_depth_image
 from steer_depth_ros.ros import messages
+from steer_depth_ros.transforms import quaternion_from
 
 SIZE = 48, 64
 CAMERA = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
@@ -96,7 +97,7 @@ def write_bag(path, **changes):
         if changes.get('tf', True):
             writer.add_topic('/tf_static', bag.TF_MESSAGE)
             writer.write('/tf_static', 1, bag.transform_message(
-                'camera', 'lidar', 1, (0, -0.2, 0), (-0.5, 0.5, -0.5, 0.5)))
+                'camera', 'lidar', 1, (0, -0.2, 0), quaternion_from(CAMERA_FROM_LIDAR)))
         for name, (topic, kind, fields) in parts.items():
             change = changes.get(name, {})
             if change is None:

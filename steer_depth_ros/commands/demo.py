@@ -57,7 +57,7 @@ def run(args):
                           '"steer_depth_ros[ros]", or source a ROS 2 installation')
     if not args.rate > 0:
         raise ConfigError(f'--rate must be positive, not {args.rate}')
-    from steer_depth_ros.ros.replay import replay
+    from steer_depth_ros.ros.replay import log_end, replay, ReplayError
     out = Path(args.out)
     source = _recording(args, out)
     with bag.BagReader(source) as recording:
@@ -68,6 +68,9 @@ def run(args):
         values |= _recorded_extrinsics(recording, topics, values)
     print(f'playing {source} through the node ({topics.image}, {topics.depth}) ...')
     log = replay(source, topics, values, out, args.rate)
+    if not _completed_anything(out / 'completed.mcap'):
+        raise ReplayError(f'the node published nothing on {OUTPUTS["depth"][0]}; '
+                          + log_end(out / 'node.log'))
     figures = summarise(source, topics, values, out / 'completed.mcap', log, out / 'sheet.png')
     _print(figures, out)
     options.write_json(args.json, figures)
@@ -116,8 +119,6 @@ class _Images:
     """Depth or confidence images of a recording by their stamps, read in the order of these."""
 
     def __init__(self, recording, topic):
-        if topic not in recording.topics:
-            raise BagError(f'the node published nothing on {topic}; see node.log')
         self._recording = recording
         self._records = recording.messages(topic)
         self._record = next(self._records)
@@ -138,6 +139,14 @@ class _Images:
         message = self._recording.decode(self._record)
         return np.array(np.frombuffer(message.data, np.float32).reshape(
             message.height, message.width))
+
+
+def _completed_anything(path):
+    try:
+        with bag.BagReader(path) as completed:
+            return OUTPUTS['depth'][0] in completed.topics
+    except BagError:
+        return False
 
 
 def _recording(args, out):

@@ -66,6 +66,12 @@ def replay(recording, topics, values, folder, rate=1.0, timeout_s=600.0) -> dict
     return json.loads(log.read_text())
 
 
+def log_end(path) -> str:
+    """Quote the last lines of a log file."""
+    lines = path.read_text(errors='replace').splitlines()[-LOG_LINES:]
+    return f'the end of {path}:\n  ' + '\n  '.join(lines)
+
+
 def _ros_arguments(topics, values):
     depth = 'points' if topics.points else 'sparse_depth'
     # The node adds the transport's name to the topic of a compressed image itself.
@@ -166,5 +172,4 @@ class _Processes:
         return self._folder / f'{name}.log'
 
     def _tail(self, name):
-        lines = self._log(name).read_text(errors='replace').splitlines()[-LOG_LINES:]
-        return f'; the end of {self._log(name)}:\n  ' + '\n  '.join(lines)
+        return '; ' + log_end(self._log(name))
