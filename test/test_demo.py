@@ -67,7 +67,7 @@ def test_a_node_that_fails_shows_the_end_of_its_log(tmp_path):
     path = write_bag(tmp_path / 'one.mcap')
     done = demo('--bag', path, '--out', tmp_path / 'out', '--weights', tmp_path / 'missing.pt')
     assert done.returncode == 2
-    assert 'the node ended with status' in done.stderr and 'missing.pt' in done.stderr
+    assert 'the node cannot configure itself' in done.stderr and 'missing.pt' in done.stderr
 
 
 def test_no_output_shows_the_log_of_the_node(tmp_path):

@@ -31,6 +31,7 @@ PROCESSES = 3
 SHARED_MEMORY = Path('/dev/shm')
 STOP_S = 20.0
 LOG_LINES = 12
+GAVE_UP = 'cannot configure'  # the node logs this and then waits for somebody to help it
 PACKAGE = 'steer_depth_ros'
 
 
@@ -138,9 +139,11 @@ class _Processes:
                     return
                 if status is not None:
                     raise ReplayError(f'the {other} ended with status {status}{self._tail(other)}')
+            if GAVE_UP in self._log('node').read_text(errors='replace'):
+                raise ReplayError(f'the node {GAVE_UP} itself{self._tail("node")}')
             if time.monotonic() > deadline:
                 raise ReplayError(f'the {name} did not finish in time{self._tail(name)}')
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     def stop(self, name):
         """Interrupt one once and wait; raise ReplayError if it does not end well."""
