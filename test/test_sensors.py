@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from steer_depth_ros.datasets import sensors
-from steer_depth_ros.datasets.furniture import BLACK
+from steer_depth_ros.datasets import modifiers, sensors
+from steer_depth_ros.datasets.builder import BLACK
 from steer_depth_ros.datasets.procedural import render_scene
 from steer_depth_ros.errors import ConfigError
 
@@ -143,35 +143,35 @@ def test_features_and_rosette(scene, rng):
 def test_outliers_share_and_range(scene, rng):
     clean = sensors.random_samples(scene, rng, 5000)
     low, high = np.percentile(clean.depth, (10, 90))
-    dirty = sensors.outliers(clean, scene, rng, 0.05)
+    dirty = modifiers.outliers(clean, scene, rng, 0.05)
     changed = dirty.depth != clean.depth
     assert 0.03 < changed.mean() < 0.07
     assert (dirty.depth[changed] >= low).all() and (dirty.depth[changed] <= high).all()
-    assert (sensors.outliers(clean, scene, rng, 0.0).depth == clean.depth).all()
+    assert (modifiers.outliers(clean, scene, rng, 0.0).depth == clean.depth).all()
 
 
 def test_noise_is_relative(scene, rng):
     clean = sensors.random_samples(scene, rng, 5000)
-    noisy = sensors.noise(clean, scene, rng, 0.02)
+    noisy = modifiers.noise(clean, scene, rng, 0.02)
     assert np.std(noisy.depth / clean.depth - 1) == pytest.approx(0.02, rel=0.1)
 
 
 def test_holes_remove_whole_regions(scene, rng):
     clean = sensors.random_samples(scene, rng, 10 ** 5)
-    left = sensors.drop_regions(clean, scene, rng, 4)
+    left = modifiers.drop_regions(clean, scene, rng, 4)
     assert 0 < len(left) < len(clean)
 
 
 def test_pixels_keep_the_nearest_of_each(scene, rng):
     uv = np.array([[3.2, 5.4], [2.9, 4.6], [7.0, 1.0]], np.float32)
-    kept = sensors.to_pixels(sensors.Samples(uv, np.array([2, 1, 4], np.float32)), scene, rng)
+    kept = modifiers.to_pixels(sensors.Samples(uv, np.array([2, 1, 4], np.float32)), scene, rng)
     assert {(*p, d) for p, d in zip(kept.uv.tolist(), kept.depth.tolist(), strict=True)} == {
         (3.0, 5.0, 1.0), (7.0, 1.0, 4.0)}
 
 
 def test_calibration_error_moves_samples_a_little(scene, rng):
     clean = sensors.random_samples(scene, rng, 2000)
-    moved = sensors.calibration_error(clean, scene, rng, 0.3)
+    moved = modifiers.calibration_error(clean, scene, rng, 0.3)
     assert len(moved) > 1800 and not np.array_equal(moved.uv[:100], clean.uv[:100])
 
 

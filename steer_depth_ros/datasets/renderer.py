@@ -27,9 +27,10 @@ from torch.nn import functional
 
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.datasets import photo, textures
-from steer_depth_ros.datasets.furniture import Material
+from steer_depth_ros.datasets.builder import Material
+from steer_depth_ros.datasets.layout import Layout
 from steer_depth_ros.datasets.primitives import length, NEAR, PLANE, Solid, Solids
-from steer_depth_ros.datasets.scenes import draw_layout, Layout
+from steer_depth_ros.datasets.scenes import draw_layout
 
 SUN_STEP, LAMP_STEP = 2, 3  # shadows are cast for every so many pixels, which softens them
 OCCLUSION_STEP = 4
@@ -42,7 +43,7 @@ class Scene:
 
     image: uint8 (H, W, 3) RGB. depth: float32 (H, W) metres along the optical axis, inf for sky.
     solid: int64 (H, W), index of the solid seen, -1 for sky. echo: int64 (H, W), what a depth
-    sensor gets back (furniture.NORMAL, BLACK or GLASS). All tensors on one device.
+    sensor gets back (builder.NORMAL, BLACK or GLASS). All tensors on one device.
     camera: pinhole intrinsics. solids: the geometry in the camera's optical frame (x right,
     y down, z forward). up: (3,) the upward direction in that frame. far: metres, where the sky
     begins. outdoor: a scene in which sensors sit further apart. behind: depth as if clear things

@@ -12,32 +12,21 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Layouts: rooms, corridors, stairs, table tops, streets and floating clutter."""
-from dataclasses import dataclass
-from typing import List, Tuple
+from typing import Tuple
 
 import numpy as np
 
-from steer_depth_ros.datasets.furniture import (
-    bicycle,
+from steer_depth_ros.datasets.builder import (
     BLACK,
     Builder,
-    car,
-    chair,
-    fence,
-    foliage,
     GLASS,
-    hedge,
     NORMAL,
-    person,
-    pole,
     random_rotation,
     rotation,
-    shelf,
-    sofa,
-    table,
-    thing,
-    tree,
 )
+from steer_depth_ros.datasets.furniture import chair, shelf, sofa, table, thing
+from steer_depth_ros.datasets.layout import ambient, field_of_view, lamps, Layout, look
+from steer_depth_ros.datasets.outdoors import fence, foliage, person
 from steer_depth_ros.datasets.primitives import (
     BARS,
     BOX,
@@ -48,61 +37,7 @@ from steer_depth_ros.datasets.primitives import (
     PLANE,
     ROUNDED,
 )
-
-
-@dataclass
-class Light:
-    """A lamp at `at`, or the sun in the direction `at` when `distant`; colour is RGB strength."""
-
-    at: np.ndarray
-    colour: np.ndarray
-    distant: bool
-
-
-@dataclass
-class Layout:
-    """
-    A scene in world coordinates (z up, metres) with where the camera stands.
-
-    world_from_cam: (3, 3) rotation; hfov: horizontal field of view in radians; far: depth beyond
-    which there is only sky; outdoor: sensors reach far and sit apart from the camera.
-    """
-
-    builder: Builder
-    eye: np.ndarray
-    world_from_cam: np.ndarray
-    hfov: float
-    lights: List[Light]
-    ambient: np.ndarray
-    far: float
-    outdoor: bool
-
-
-def look(eye, target, roll=0.0):
-    """Turn the camera at `eye` to `target`; return world_from_cam (3, 3)."""
-    forward = np.asarray(target, float) - eye
-    forward /= np.linalg.norm(forward)
-    right = np.cross(forward, (0.0, 0.0, 1.0) if abs(forward[2]) < 0.99 else (0.0, 1.0, 0.0))
-    right /= np.linalg.norm(right)
-    down = np.cross(forward, right)
-    frame = np.stack([right, down, forward], 1)
-    return frame @ rotation(yaw=roll)
-
-
-def _field_of_view(rng, low=45, high=100):
-    return np.deg2rad(rng.uniform(low, high))
-
-
-def _lamps(rng, low, high, n=(1, 3)):
-    lights = []
-    for _ in range(int(rng.integers(n[0], n[1] + 1))):
-        warm = 1 + rng.normal(0, 0.12) * np.array([1, 0, -1])
-        lights.append(Light(rng.uniform(low, high), rng.uniform(0.4, 1.0) * warm, False))
-    return lights
-
-
-def _ambient(rng, low=0.15, high=0.6):
-    return rng.uniform(low, high) * (1 + rng.normal(0, 0.06, 3))
+from steer_depth_ros.datasets.street import street
 
 
 def _shell(b, x, y, z, floor, wall):
@@ -144,7 +79,7 @@ def _wall_things(b, x, y, z):
         b.add(BOX, (along, across, height), size, picture)
 
 
-def room(rng, view_low=45, view_high=85):
+def room(rng):
     """Furnish a room."""
     b = Builder(rng)
     x, y, z = rng.uniform(3.0, 8.0), rng.uniform(1.4, 3.5), rng.uniform(2.3, 3.2)
@@ -195,8 +130,8 @@ def room(rng, view_low=45, view_high=85):
     eye = np.array([rng.uniform(0.15, 0.35 * x), rng.uniform(-y, y) * 0.8, rng.uniform(0.5, 1.9)])
     target = np.array([rng.uniform(0.6, 1.0) * x, rng.uniform(-y, y) * 0.7, rng.uniform(0.2, 1.6)])
     return Layout(b, eye, look(eye, target, rng.normal(0, 0.06)),
-                  _field_of_view(rng, view_low, view_high),
-                  _lamps(rng, (0.2, -y * 0.9, z - 0.8), (x, y * 0.9, z - 0.05)), _ambient(rng),
+                  field_of_view(rng, 45, 85),
+                  lamps(rng, (0.2, -y * 0.9, z - 0.8), (x, y * 0.9, z - 0.05)), ambient(rng),
                   30.0, False)
 
 
@@ -229,9 +164,9 @@ def corridor(rng):
         person(b, rng.uniform(2, x), rng.uniform(-y, y) * 0.6, 0)
     eye = np.array([0.2, rng.uniform(-y, y) * 0.7, rng.uniform(0.3, 1.8)])
     target = np.array([x * 0.6, rng.uniform(-y, y) * 0.8, rng.uniform(0.5, 1.8)])
-    return Layout(b, eye, look(eye, target, rng.normal(0, 0.04)), _field_of_view(rng),
-                  _lamps(rng, (0.5, -y * 0.8, z - 0.5), (x, y * 0.8, z - 0.1), (2, 3)),
-                  _ambient(rng), 60.0, False)
+    return Layout(b, eye, look(eye, target, rng.normal(0, 0.04)), field_of_view(rng),
+                  lamps(rng, (0.5, -y * 0.8, z - 0.5), (x, y * 0.8, z - 0.1), (2, 3)),
+                  ambient(rng), 60.0, False)
 
 
 def _stairs(b, start, y, z):
@@ -280,102 +215,8 @@ def tabletop(rng):
     eye = target + distance * np.array([-np.cos(pitch) * np.cos(yaw),
                                         -np.cos(pitch) * np.sin(yaw), np.sin(pitch)])
     eye[2] = max(eye[2], 0.15)
-    return Layout(b, eye, look(eye, target, rng.normal(0, 0.1)), _field_of_view(rng, 40, 80),
-                  _lamps(rng, (-1.5, -1.5, 0.8), (1.0, 1.5, 2.5)), _ambient(rng), 20.0, False)
-
-
-def street(rng, narrow=(40, 90)):
-    """Build a street: road, kerbs, facades, cars, trees, poles, people, and the sky."""
-    b = Builder(rng)
-    road_half, walk = rng.uniform(3, 9), rng.uniform(0.5, 5)
-    grey = rng.uniform(0.12, 0.5) * (1 + rng.normal(0, 0.06, 3))
-    asphalt = b.material('grain', base=grey if rng.random() < 0.8 else b.colour(),
-                         contrast=rng.uniform(0.2, 0.8), tile=rng.uniform(2, 8))
-    ground = b.material('grain', 'foliage', 'fractal', 'bricks', tile=rng.uniform(1, 6),
-                        base=b.colour(0.1, 0.5))
-    b.add(PLANE, (100, 0, 0), (150, road_half, 1), asphalt)
-    kerb = rng.choice([0.0, 0.12, 0.18])
-    for side in (-1, 1):
-        b.add(PLANE, (100, side * (road_half + 60), kerb), (150, 60, 1), ground)
-        if kerb:
-            stone = ground if rng.random() < 0.5 else b.plain(base=b.colour(0.4, 0.8))
-            b.add(BOX, (100, side * (road_half + 0.1), kerb / 2), (150, 0.15, kerb / 2), stone)
-    paint = b.plain(base=(0.85, 0.85, 0.8))
-    for line in rng.uniform(-0.9, 0.9, int(rng.integers(0, 3))) * road_half:
-        if rng.random() < 0.5:
-            b.add(PLANE, (60, line, 0.004), (80, 0.07, 1), paint)
-        else:
-            b.add(PLANE, (60, line, 0.004), (80, 0.07, 1), paint, cut=BARS,
-                  cut_scale=rng.uniform(3, 9), cut_level=rng.uniform(0.3, 0.6))
-    leaves = [foliage(b) for _ in range(2)]
-    for side in (-1, 1):
-        _roadside(b, side, road_half, walk, kerb, leaves)
-    for _ in range(int(rng.integers(0, 5))):  # traffic
-        car(b, rng.uniform(7, 60), rng.uniform(-0.8, 0.8) * road_half, 0,
-            rng.choice([0, np.pi]) + rng.normal(0, 0.05))
-    for _ in range(int(rng.integers(0, 4))):
-        person(b, rng.uniform(4, 30), rng.uniform(-1, 1) * (road_half + walk), 0)
-    if rng.random() < 0.2:  # a bridge or a gantry
-        at, height = rng.uniform(15, 50), rng.uniform(4.5, 7)
-        b.add(BOX, (at, 0, height), (rng.uniform(0.2, 4), road_half + 8, rng.uniform(0.2, 0.8)),
-              b.any_material())
-        b.add(BOX, (at, road_half + 0.5, height / 2), (0.3, 0.3, height / 2), b.plain())
-    if rng.random() < 0.6:  # what closes the view
-        b.add(ELLIPSOID, (rng.uniform(70, 130), rng.uniform(-40, 40), -5),
-              (15, rng.uniform(30, 90), rng.uniform(12, 25)), leaves[0])
-    sun = rotation(rng.uniform(0, 2 * np.pi), -np.deg2rad(rng.uniform(15, 75))) @ (1, 0, 0)
-    lights = [Light(sun, rng.uniform(0.2, 2.2) * np.array([1, 0.97, 0.9]), True)]
-    eye = np.array([0.0, rng.uniform(-0.7, 0.7) * road_half, rng.uniform(1.2, 2.0)])
-    target = eye + rotation(rng.normal(0, 0.25), rng.normal(0.02, 0.06)) @ (20, 0, 0)
-    if rng.random() < 0.15:  # looks to the side, as the other cameras of a car do
-        target = eye + rotation(rng.uniform(0, 6.3), 0.05) @ (20, 0, 0)
-    return Layout(b, eye, look(eye, target, rng.normal(0, 0.015)), _field_of_view(rng, *narrow),
-                  lights, rng.uniform(0.12, 0.6) * np.array([0.9, 1.0, 1.12]), 120.0, True)
-
-
-def _roadside(b, side, road_half, walk, kerb, leaves):
-    """Line one side of the road with buildings, walls, hedges, trees, parked cars and poles."""
-    rng = b.rng
-    edge = road_half + walk
-    at, built = rng.uniform(-25, 0), rng.random()
-    while at < 110:
-        length = rng.uniform(4, 20)
-        middle = at + length / 2
-        if rng.random() < built:
-            wall = b.material('windows', 'bricks', 'grain', 'planks', tile=rng.uniform(3, 9),
-                              base=b.colour(0.15, 0.8), contrast=rng.uniform(0.5, 1.3))
-            deep, tall = rng.uniform(4, 8), rng.uniform(2, 9)
-            front = side * (edge + deep + rng.choice([0, rng.uniform(0, 4)]))
-            b.add(BOX, (middle, front, tall), (length / 2, deep, tall), wall)
-            if rng.random() < 0.5:
-                b.add(BOX, (middle, front, 2 * tall), (length / 2 + 0.3, deep + 0.3, 0.4),
-                      b.plain())
-            for _ in range(int(rng.integers(0, 4))):  # balconies and bays
-                b.add(BOX, (rng.uniform(at, at + length), front - side * deep,
-                            rng.uniform(1, 2 * tall)),
-                      (rng.uniform(0.4, 1.5), rng.uniform(0.1, 0.8), rng.uniform(0.2, 1.0)),
-                      wall if rng.random() < 0.5 else b.any_material())
-        elif rng.random() < 0.4:
-            half = np.array([length / 2, rng.uniform(0.4, 1.5), rng.uniform(0.4, 1.8)])
-            hedge(b, middle, side * (edge + half[1]), kerb, half, leaves[0])
-        elif rng.random() < 0.5:
-            fence(b, middle, side * edge, kerb, 0, length / 2, rng.uniform(0.7, 2.0))
-        elif rng.random() < 0.4:  # a bank
-            b.add(ELLIPSOID, (middle, side * (edge + 6), 0), (length, 6, rng.uniform(1, 4)),
-                  leaves[1])
-        at += length + rng.choice([0, rng.uniform(0, 8)])
-    for x in np.sort(rng.uniform(2, 70, int(rng.integers(0, 7)))):
-        y = side * (road_half + walk * rng.uniform(0.3, 2.5))
-        tree(b, x, y, kerb, leaves[rng.integers(2)])
-    for x in rng.uniform(4, 20, int(rng.choice([0, 0, 1, 5]))):
-        bicycle(b, x, side * edge * 0.97, kerb, rng.choice([0, np.pi / 2]) + rng.normal(0, 0.2))
-    for x in rng.uniform(3, 50, int(rng.integers(0, 6))):
-        pole(b, x, side * (road_half + walk * rng.uniform(0.1, 0.9)), kerb)
-    if rng.random() < 0.6:
-        at = rng.uniform(1, 15)
-        for _ in range(int(rng.integers(1, 7))):
-            car(b, at, side * (road_half - 1.1), 0, rng.choice([0, np.pi]))
-            at += rng.uniform(5, 12)
+    return Layout(b, eye, look(eye, target, rng.normal(0, 0.1)), field_of_view(rng, 40, 80),
+                  lamps(rng, (-1.5, -1.5, 0.8), (1.0, 1.5, 2.5)), ambient(rng), 20.0, False)
 
 
 def floating(rng):
@@ -408,9 +249,9 @@ def floating(rng):
             shape.update(cut=OPEN_TOP)
         b.add(kind, centre, half, b.any_material(), rot=random_rotation(rng), **shape)
     eye = np.zeros(3)
-    return Layout(b, eye, look(eye, (1.0, 0, 0), rng.normal(0, 0.3)), _field_of_view(rng, 40, 110),
-                  _lamps(rng, np.array([-2, -3, -1]) * scale, np.array([4, 3, 4]) * scale),
-                  _ambient(rng), 30 * scale, scale > 1.5)
+    return Layout(b, eye, look(eye, (1.0, 0, 0), rng.normal(0, 0.3)), field_of_view(rng, 40, 110),
+                  lamps(rng, np.array([-2, -3, -1]) * scale, np.array([4, 3, 4]) * scale),
+                  ambient(rng), 30 * scale, scale > 1.5)
 
 
 LAYOUTS = {'room': (room, 0.28), 'corridor': (corridor, 0.08), 'tabletop': (tabletop, 0.24),

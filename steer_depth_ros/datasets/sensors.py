@@ -24,8 +24,14 @@ import cv2
 import numpy as np
 import torch
 
-from steer_depth_ros.datasets.furniture import BLACK, GLASS, NORMAL
-from steer_depth_ros.datasets.furniture import rotation as rotation_matrix
+from steer_depth_ros.datasets.builder import BLACK, GLASS, NORMAL, rotation
+from steer_depth_ros.datasets.modifiers import (
+    calibration_error,
+    drop_regions,
+    noise,
+    outliers,
+    to_pixels,
+)
 from steer_depth_ros.datasets.renderer import Scene
 from steer_depth_ros.errors import ConfigError
 from steer_depth_ros.projection import SparseDepth as Samples
@@ -40,10 +46,6 @@ def _depth(scene: Scene) -> np.ndarray:
 def _at_pixels(scene: Scene, v, u, depth=None) -> Samples:
     depth = _depth(scene) if depth is None else depth
     return Samples(np.stack([u, v], 1).astype(np.float32), depth[v, u].astype(np.float32))
-
-
-def _choose(samples: Samples, keep) -> Samples:
-    return Samples(samples.uv[keep], samples.depth[keep])
 
 
 def random_samples(scene: Scene, rng, n: int = 500) -> Samples:
@@ -138,7 +140,7 @@ def lidar_lines(scene: Scene, rng, beams: int = 64, fov: Optional[Tuple[float, f
         share = rng.choice([rng.uniform(0.55, 0.75), rng.uniform(0.8, 1.1)])
         fov = (bottom - rng.uniform(0, 0.1), bottom + (top - bottom) * share)
     offset = baseline(scene, rng) if offset is None else np.asarray(offset, float)
-    tilt = rotation_matrix(*rng.normal(0, 0.03, 3))
+    tilt = rotation(*rng.normal(0, 0.03, 3))
     spacing = (fov[1] - fov[0]) / max(1, beams)
     if step is None:
         step = max(spacing * rng.uniform(0.1, 0.7), 2 * half / scene.camera.width)
@@ -166,7 +168,7 @@ def rosette(scene: Scene, rng, n: int = 6000) -> Samples:
     directions = np.stack([x, y, np.ones(n)], 1)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return _scan(scene, rng, directions, baseline(scene, rng),
-                 rotation_matrix(*rng.normal(0, 0.03, 3)))
+                 rotation(*rng.normal(0, 0.03, 3)))
 
 
 def depth_camera(scene: Scene, rng, stride: Optional[int] = None) -> Samples:
@@ -257,63 +259,6 @@ def semi_dense(scene: Scene, rng, density: Optional[float] = None) -> Samples:
     keep &= rng.random((h, w)) < density
     v, u = np.nonzero(keep)
     return _at_pixels(scene, v, u)
-
-
-def drop_regions(samples: Samples, scene: Scene, rng, count: int = 3) -> Samples:
-    """Leave out what lies in a few random ellipses, as where a surface gives no echo."""
-    h, w = scene.depth.shape
-    keep = np.ones(len(samples), bool)
-    for _ in range(count):
-        centre = rng.uniform(0, 1, 2) * (w, h)
-        half = rng.uniform(0.03, 0.2, 2) * (w, h)
-        keep &= (((samples.uv - centre) / half) ** 2).sum(1) > 1
-    return _choose(samples, keep)
-
-
-def outliers(samples: Samples, scene: Scene, rng, fraction: float = 0.01) -> Samples:
-    """Give a fraction of the samples a depth between the 10th and 90th percentile."""
-    depth = samples.depth.copy()
-    wrong = rng.random(len(depth)) < fraction
-    if len(depth):
-        low, high = np.percentile(depth, (10, 90))
-        depth[wrong] = rng.uniform(low, high, int(wrong.sum()))
-    return Samples(samples.uv, depth)
-
-
-def noise(samples: Samples, scene: Scene, rng, relative: float = 0.01) -> Samples:
-    """Add Gaussian noise of `relative` times the depth."""
-    factor = 1 + relative * rng.standard_normal(len(samples))
-    return Samples(samples.uv, (samples.depth * factor.clip(0.5, 1.5)).astype(np.float32))
-
-
-def to_pixels(samples: Samples, scene: Scene, rng) -> Samples:
-    """Round to whole pixels and keep the nearest of each, as a stored depth image has them."""
-    w = scene.camera.width
-    pixel = np.rint(samples.uv).astype(np.int64)
-    order = np.argsort(samples.depth, kind='stable')
-    _, first = np.unique((pixel[:, 1] * w + pixel[:, 0])[order], return_index=True)
-    keep = order[first]
-    return Samples(pixel[keep].astype(np.float32), samples.depth[keep])
-
-
-def calibration_error(samples: Samples, scene: Scene, rng, degrees: float = 0.2) -> Samples:
-    """
-    Move the samples as a small error of the extrinsics, or of time while turning, would.
-
-    degrees: standard deviation of the angles; positions move by up to 0.5 % of the median depth.
-    """
-    camera, z = scene.camera, samples.depth.astype(np.float64)
-    if not len(z):
-        return samples
-    points = np.stack([(samples.uv[:, 0] - camera.cx) / camera.fx * z,
-                       (samples.uv[:, 1] - camera.cy) / camera.fy * z, z], 1)
-    moved = points @ rotation_matrix(*np.deg2rad(rng.normal(0, degrees, 3))).T
-    moved += rng.uniform(-0.005, 0.005, 3) * np.median(z)
-    depth = np.maximum(moved[:, 2], 1e-3)
-    uv = np.stack([moved[:, 0] / depth * camera.fx + camera.cx,
-                   moved[:, 1] / depth * camera.fy + camera.cy], 1)
-    keep = ((uv > -0.5) & (uv < (camera.width - 0.5, camera.height - 0.5))).all(1)
-    return Samples(uv[keep].astype(np.float32), depth[keep].astype(np.float32))
 
 
 def _log_uniform(rng, low, high):
