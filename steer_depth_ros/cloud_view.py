@@ -69,7 +69,7 @@ def _look_at(eye, target):
 def _fit(seen, size):
     """Image positions (N, 2) and the focal length with which most points fill the picture."""
     slope = seen[:, :2] / seen[:, 2:]
-    low, high = np.percentile(slope, [1, 99], axis=0)
+    low, high = np.percentile(slope, [2, 98], axis=0)
     height, width = size
     span = np.maximum(high - low, 1e-6)
     focal = 1.02 * max(width / span[0], height / span[1]) ** 0.5 \

@@ -17,8 +17,8 @@ from typing import Iterator
 import numpy as np
 import torch
 
+from steer_depth_ros.datasets.builder import NORMAL
 from steer_depth_ros.datasets.frames import FIRST_STAMP_NS, PERIOD_NS, RecordedFrame
-from steer_depth_ros.datasets.furniture import NORMAL
 from steer_depth_ros.datasets.procedural import render_scene
 from steer_depth_ros.frame import Frame
 
