@@ -45,9 +45,8 @@ class Scene:
     solid: int64 (H, W), index of the solid seen, -1 for sky. echo: int64 (H, W), what a depth
     sensor gets back (builder.NORMAL, BLACK or GLASS). All tensors on one device.
     camera: pinhole intrinsics. solids: the geometry in the camera's optical frame (x right,
-    y down, z forward). up: (3,) the upward direction in that frame. far: metres, where the sky
-    begins. outdoor: a scene in which sensors sit further apart. behind: depth as if clear things
-    were not there, where there are any.
+    y down, z forward). far: metres, where the sky begins. outdoor: a scene in which sensors sit
+    further apart. behind: depth as if clear things were not there, None where there are none.
     """
 
     image: Tensor
@@ -56,7 +55,6 @@ class Scene:
     camera: Camera
     solids: Solids
     echo_of_solid: Tensor
-    up: np.ndarray
     far: float
     outdoor: bool
     behind: Optional[Tensor] = None
@@ -110,8 +108,7 @@ def render_scene(seed, size: Tuple[int, int] = (240, 320), device: str = 'cpu',
     image = photo.develop(light.permute(1, 2, 0).cpu().numpy(), rng)
     echo = torch.tensor([m.echo for m in layout.builder.materials], device=device)
     return Scene(torch.from_numpy(image).to(device), depth, index, camera, solids,
-                 echo[solids.material], layout.world_from_cam[2].copy(), layout.far,
-                 layout.outdoor, behind)
+                 echo[solids.material], layout.far, layout.outdoor, behind)
 
 
 def camera_rays(camera: Camera, device: str) -> Tensor:
