@@ -34,7 +34,7 @@ CAMERA_FROM_LIDAR = np.array([[0.0, -1.0, 0.0, 0.1], [0.0, 0.0, -1.0, -0.45],
                               [1.0, 0.0, 0.0, -0.3], [0.0, 0.0, 0.0, 1.0]])
 
 
-def drive_frames(count, seed=7, size=SIZE) -> Iterator[RecordedFrame]:
+def drive_frames(count, seed=6, size=SIZE) -> Iterator[RecordedFrame]:
     """
     Render `count` frames, 10 Hz apart, of one street.
 
