@@ -120,7 +120,7 @@ setup(
         'numpy>=1.21',
         'opencv-python-headless>=4.5',
         'pyyaml',
-        'rosbags>=0.10',
+        'rosbags>=0.11',
         'safetensors>=0.4',
         'torch>=2.4',
         'tqdm',
