@@ -117,7 +117,7 @@ def _roadside(b, side, road_half, walk, kerb, leaves):
     for x in rng.uniform(3, 50, int(rng.integers(0, 6))):
         pole(b, x, side * (road_half + walk * rng.uniform(0.1, 0.9)), kerb)
     if rng.random() < 0.6:
-        at = rng.uniform(1, 15)
+        at = rng.uniform(5, 15)  # not where the camera's own car is
         for _ in range(int(rng.integers(1, 7))):
             car(b, at, side * (road_half - 1.1), 0, rng.choice([0, np.pi]))
             at += rng.uniform(5, 12)
