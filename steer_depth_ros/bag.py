@@ -15,6 +15,7 @@
 from contextlib import contextmanager
 from pathlib import Path
 import shutil
+import struct
 from typing import Any, Dict, Iterator, NamedTuple
 
 import numpy as np
@@ -215,9 +216,8 @@ def transform_message(parent, child, stamp_ns, xyz, quaternion) -> Any:
 
 def cdr_stamp_ns(raw) -> int:
     """Read the stamp of a message that starts with a header, without decoding the rest."""
-    little = 'little' if raw[1] & 1 else 'big'
-    return (int.from_bytes(raw[4:8], little, signed=True) * 10 ** 9
-            + int.from_bytes(raw[8:12], little))
+    seconds, nanoseconds = struct.unpack_from('<iI' if raw[1] & 1 else '>iI', raw, 4)
+    return seconds * 10 ** 9 + nanoseconds
 
 
 def _as_rosbags(name, value):

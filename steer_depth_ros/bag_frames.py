@@ -42,7 +42,7 @@ class Topics:
 
     @property
     def depth(self) -> str:
-        return self.points or self.sparse_depth
+        return self.points or self.sparse_depth or ''
 
 
 def choose_topics(recording, image=None, camera_info=None, points=None,

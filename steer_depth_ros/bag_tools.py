@@ -77,7 +77,7 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
     Return a dict of frames, images and what was dropped. Raise BagError, MessageError,
     CalibrationError or ConfigError; the target appears only when all went well.
     """
-    counts = Counter()
+    counts: Counter = Counter()
     with bag.BagReader(source) as recording:
         chosen = choose_topics(recording, **(topics or {}))
         values = node_values(recording, chosen, **(values or {}))

@@ -107,7 +107,7 @@ def summarise(source, topics, values, completed, log, sheet) -> dict:
                 rows.append(_row(given, depth, confidence, truth, caption))
     preview.write_picture(sheet, preview.contact_sheet(rows, subtitle=_subtitle(log, values)))
     p50, p99 = np.percentile(latencies, [50, 99])
-    figures = {'frames_in': len(expected), 'frames_out': len(latencies),
+    figures: dict = {'frames_in': len(expected), 'frames_out': len(latencies),
                'drops': len(expected) - len(latencies), 'latency_p50_ms': float(p50),
                'latency_p99_ms': float(p99)}
     if len(errors):
