@@ -24,17 +24,20 @@ os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from geometry_msgs.msg import TransformStamped  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from node_rig import CAMERA, header, MS, OUTPUTS, picture, plane, Rig  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
 import rclpy  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from steer_depth_ros.datasets.frames import read_frame  # noqa: E402
 from steer_depth_ros.ros import messages  # noqa: E402
 from steer_depth_ros.ros.parameters import PARAMETERS  # noqa: E402
+from steer_depth_ros.ros.tf_types import tf_message  # noqa: E402
 
 BASE = 'preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters'
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
@@ -245,6 +248,37 @@ def test_depth_image_and_compressed_image(stamps):
     cloud = rig.outputs('points')[0]
     assert (cloud.height, cloud.width, cloud.is_dense) == (48, 80, False)
     assert rig.close()[0] == 0
+
+
+def transform(parent, child, stamp_ns):
+    msg = TransformStamped(header=header(stamp_ns, parent), child_frame_id=child)
+    msg.transform.translation.x = 0.001
+    return msg
+
+
+def test_transforms_that_are_missing_and_late(stamps):
+    try:
+        kind = tf_message()
+    except ImportError as error:
+        pytest.skip(str(error))
+    rig = Rig('preset:=steering', 'device:=cpu', 'extrinsics.source:=tf', 'tf_timeout_s:=2.0')
+    moving = rig.node.create_publisher(kind, '/tf', 10)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    static = rig.node.create_publisher(kind, '/tf_static', latched)
+    static.publish(kind(transforms=[transform('base', 'camera', 0)]))
+    rig.listen('depth/image')
+    assert not rig.exchange(stamps[0], timeout=2.5)
+    moving.publish(kind(transforms=[transform('base', 'lidar', stamps[1])]))
+    assert rig.exchange(stamps[1])
+    rig.send(stamps[2])
+    rig.spin(0.4)
+    assert stamps[2] not in rig.stamps()
+    rig.call(GetState, 'get_state', timeout=1.0)  # the node answers while a frame waits
+    moving.publish(kind(transforms=[transform('base', 'lidar', stamps[2])]))
+    assert rig.spin_until(lambda: stamps[2] in rig.stamps(), 3.0)
+    status, log = rig.close()
+    assert status == 0
+    assert 'frame "lidar" does not exist' in log and 'existing frames: base, camera' in log
 
 
 def test_configure_fails_with_a_reason_and_can_be_repaired():

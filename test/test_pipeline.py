@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """From messages to frames and completions, without a node: transforms, sizes, accumulation."""
+import importlib.util
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +24,7 @@ from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.extrinsics import compensate, Extrinsics, move, TfListener
 from steer_depth_ros.ros.parameters import PARAMETERS
 from steer_depth_ros.ros.pipeline import Cloud, Job, Pipeline
+from steer_depth_ros.ros.tf_types import tf_message
 from steer_depth_ros.synchronizer import Pair
 from steer_depth_ros.transforms import matrix_from_rpy, TransformBuffer, TransformError
 
@@ -199,6 +201,17 @@ def test_without_tf_auto_uses_parameters_and_tf_is_refused():
     assert Extrinsics(DEFAULTS, TransformBuffer()).source == 'tf'
     with pytest.raises(TransformError, match='tf2_msgs'):
         Extrinsics({**DEFAULTS, 'extrinsics.source': 'tf'}, None)
+
+
+def test_without_a_compiler_the_reason_is_told(tmp_path, monkeypatch):
+    pytest.importorskip('rclpy', reason='rclpy is not installed')
+    if importlib.util.find_spec('tf2_msgs'):
+        pytest.skip('tf2_msgs is installed')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr('shutil.which', lambda name: None)
+    with pytest.raises(ImportError, match='tf2_msgs'):
+        tf_message()
+    assert not list(tmp_path.rglob('*.so'))
 
 
 def test_move():

@@ -27,8 +27,8 @@ from steer_depth_ros.transforms import (
 
 POLL_S = 0.005
 TIME_BINS = 16  # poses along one sweep; the motion between two of them is nearly straight
-NO_TF = ('TF is unavailable: the Python package tf2_msgs is not installed. Using the parameters '
-         'extrinsics.xyz and extrinsics.rpy (or extrinsics.quaternion)')
+NO_TF = ('no TF ({}): using the parameters extrinsics.xyz and extrinsics.rpy (or '
+         'extrinsics.quaternion)')
 
 
 class TfListener:
@@ -36,12 +36,14 @@ class TfListener:
     Fill a TransformBuffer from /tf and /tf_static.
 
     The buffer of this package serves with and without tf2_ros: only the message type is needed.
-    Raise ImportError where tf2_msgs is not installed.
+    Raise ImportError where that can neither be imported nor built.
     """
 
     def __init__(self, node, buffer: TransformBuffer):
         from rclpy.qos import DurabilityPolicy, QoSProfile
-        from tf2_msgs.msg import TFMessage
+
+        from steer_depth_ros.ros.tf_types import tf_message
+        TFMessage = tf_message()  # noqa: N806
         self._node, self._buffer, self._logger = node, buffer, node.get_logger()
         self.last_arrival: Optional[float] = None  # time.monotonic() of the last moving transform
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -85,8 +87,9 @@ class Extrinsics:
 
     def __init__(self, values: Dict[str, Any], buffer: Optional[TransformBuffer],
                  stopping: Callable[[], bool] = lambda: False):
-        self.values, self._buffer, self._stopping = values, buffer, stopping
         self.source = _source(values, buffer)
+        self.values, self._stopping = values, stopping
+        self._buffer = buffer or TransformBuffer()
         self._fixed_matrix = _matrix(values) if self.source == 'parameters' else np.eye(4)
 
     def camera_from(self, camera_frame: str, image_ns: int, depth_frame: str,
@@ -146,8 +149,8 @@ def _source(values, buffer):
             return 'identity'
         return 'parameters' if buffer is None else 'tf'
     if source == 'tf' and buffer is None:
-        raise TransformError('extrinsics.source is "tf", but the Python package tf2_msgs is not '
-                             'installed; install it or set extrinsics.source to "parameters"')
+        raise TransformError('extrinsics.source is "tf", but the message type tf2_msgs is not '
+                             'available; install it or set extrinsics.source to "parameters"')
     return source
 
 

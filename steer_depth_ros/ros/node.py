@@ -136,9 +136,11 @@ class CompletionNode(LifecycleNode):
         if self._listener is None and self._needs_tf(values):
             try:
                 self._listener = TfListener(self, self._buffer)
-            except ImportError:
-                if values['extrinsics.source'] == 'auto':
-                    self.get_logger().warning(NO_TF)
+            except ImportError as error:
+                if values['extrinsics.source'] == 'tf':
+                    raise ConfigError(f'extrinsics.source is "tf", but {error}; make it available '
+                                      'or set extrinsics.source to "parameters"') from None
+                self.get_logger().warning(NO_TF.format(error))
         self._extrinsics = Extrinsics(
             values, self._buffer if self._listener else None,
             lambda: self._worker is not None and self._worker.stopping())
