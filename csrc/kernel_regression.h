@@ -111,12 +111,13 @@ STEER_FN V log_profile(V q, V half_inverse_square, int profile, V *slope) {
   return 2.f * hyperbolic;
 }
 
-// 1 at the pixel, 0 (twice differentiable) from the K-th neighbour on.
+// 1 at the pixel, 0 (twice differentiable) from the K-th neighbour on; an inverse of 0: no taper.
 template <class V>
-STEER_FN V taper(V distance2, V inverse_radius2) {
+STEER_FN V taper(V distance2, V radius2, V inverse_radius2) {
   V t = distance2 * inverse_radius2;
   V keep = 1.f - t * t;
-  return keep > 0.f ? keep * keep : keep * 0.f;
+  // The K-th itself must weigh exactly nothing, whatever the rounding of the inverse.
+  return distance2 < radius2 ? keep * keep : keep * 0.f;
 }
 
 // Basis [dy, dx, dy^2, dy dx, dx^2, 1]: the constant stands last, so elimination alone gives it, and

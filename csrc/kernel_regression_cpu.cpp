@@ -62,20 +62,60 @@ inline __attribute__((always_inline)) V exponential(V x) {
   return p * (V)exponent;
 }
 
+// log(x) to 2 ulp or so for positive normal x.
+inline __attribute__((always_inline)) V logarithm(V x) {
+  VI bits = (VI)x;
+  VI exponent = ((bits - 0x3f3504f3) >> 23);  // so that the mantissa lies in [sqrt(1/2), sqrt(2))
+  V f = (V)(bits - (exponent << 23)) - 1.f;
+  V n = __builtin_convertvector(exponent, V);
+  V p = 7.0376836292e-2f * f - 1.1514610310e-1f;
+  p = p * f + 1.1676998740e-1f;
+  p = p * f - 1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f - 1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f - 2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  V ff = f * f;
+  return n * 0.693359375f + (f + (p * f * ff - 0.5f * ff + n * -2.12194440e-4f));
+}
+
 inline __attribute__((always_inline)) V larger(V a, V b) { return a > b ? a : b; }
 inline __attribute__((always_inline)) V smaller(V a, V b) { return a < b ? a : b; }
 inline __attribute__((always_inline)) V magnitude(V a) { return (V)((VI)a & 0x7fffffff); }
 
-inline __attribute__((always_inline)) bool any(VI mask) {
+inline __attribute__((always_inline)) unsigned lanes_of(VI mask) {
 #if defined(STEER_ISA_AVX512)
-  return _mm512_movepi32_mask((__m512i)mask) != 0;
+  return _mm512_movepi32_mask((__m512i)mask);
 #elif defined(STEER_ISA_AVX2)
-  return _mm256_movemask_ps((__m256)mask) != 0;
+  return _mm256_movemask_ps((__m256)mask);
+#else
+  unsigned bits = 0;
+  for (int l = 0; l < kLanes; l++) bits |= (unsigned)(mask[l] & 1) << l;
+  return bits;
+#endif
+}
+
+inline __attribute__((always_inline)) bool any(VI mask) {
+#if defined(STEER_ISA_AVX512) || defined(STEER_ISA_AVX2)
+  return lanes_of(mask) != 0;
 #else
   int32_t all = 0;
   for (int l = 0; l < kLanes; l++) all |= mask[l];
   return all != 0;
 #endif
+}
+
+inline __attribute__((always_inline)) float largest(V x) {
+  float most = x[0];
+  for (int l = 1; l < kLanes; l++) most = std::max(most, x[l]);
+  return most;
+}
+
+inline __attribute__((always_inline)) V load(const float *p) {
+  V x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
 }
 
 }  // namespace STEER_ISA
@@ -120,17 +160,13 @@ struct Samples {
   float left = 0, top = 0, cell = 1;
   int cols = 1, rows = 1;
   std::vector<int> start;  // first record of a cell, row by row, one past the end last
-  std::vector<int> below;  // summed-area table of counts, (rows + 1) x (cols + 1)
+  std::vector<float> u, v;  // of the records, padded to whole vectors
+  float first_u = kInfinity, last_u = -kInfinity, first_v = kInfinity, last_v = -kInfinity;
   float reference = 0;     // subtracted from the values, added to the estimates
 
   const float *record(int i) const { return &records[(size_t)i * stride]; }
   int column(float u) const { return clamp_cell((u - left) / cell, cols); }
   int row(float v) const { return clamp_cell((v - top) / cell, rows); }
-  int within(int r0, int r1, int c0, int c1) const {  // samples in the cells [r0..r1] x [c0..c1]
-    const int w = cols + 1;
-    return below[(r1 + 1) * w + c1 + 1] - below[r0 * w + c1 + 1] - below[(r1 + 1) * w + c0] +
-           below[r0 * w + c0];
-  }
 
  private:
   static int clamp_cell(float x, int n) {
@@ -191,16 +227,11 @@ Samples prepare(const Problem &p, int batch) {
     cells[i] = s.row(placed[i].v) * s.cols + s.column(placed[i].u);
     s.start[cells[i] + 1]++;
   }
-  s.below.assign((size_t)(s.rows + 1) * (s.cols + 1), 0);
-  for (int r = 0; r < s.rows; r++)
-    for (int c = 0, along = 0; c < s.cols; c++) {
-      along += s.start[r * s.cols + c + 1];
-      s.below[(r + 1) * (s.cols + 1) + c + 1] = s.below[r * (s.cols + 1) + c + 1] + along;
-    }
   for (size_t i = 1; i < s.start.size(); i++) s.start[i] += s.start[i - 1];
 
   s.records.resize((size_t)s.count * s.stride);
   s.origin.resize(s.count);
+  s.u.resize(s.count + kLanes), s.v.resize(s.count + kLanes);
   std::vector<int> fill(s.start.begin(), s.start.end() - 1);
   // In window mode q is taken of coordinates scaled by the window, as the fit is.
   const float scale_y = window ? std::max(reach_y, 1.f) : 1, scale_x = window ? std::max(reach_x, 1.f) : 1;
@@ -211,7 +242,9 @@ Samples prepare(const Problem &p, int batch) {
     float *r = &s.records[(size_t)at * s.stride];
     const float *steering = p.steering + global * 3;
     const Steering k = steering_of(steering[0], steering[1], steering[2], p.profile);
-    r[Samples::kU] = placed[i].u, r[Samples::kV] = placed[i].v;
+    r[Samples::kU] = s.u[at] = placed[i].u, r[Samples::kV] = s.v[at] = placed[i].v;
+    s.first_u = std::min(s.first_u, s.u[at]), s.last_u = std::max(s.last_u, s.u[at]);
+    s.first_v = std::min(s.first_v, s.v[at]), s.last_v = std::max(s.last_v, s.v[at]);
     r[Samples::kValue] = values[from] - s.reference;
     r[Samples::kC11] = k.c11 * scale_y * scale_y;
     r[Samples::kC12Twice] = 2 * k.c12 * scale_y * scale_x;
@@ -234,19 +267,42 @@ struct Tile {
   int pixel[kLanes];        // offset in the image, or -1 for a lane beyond its edge
   V half_inverse_square, ridge, bandwidth;
   V inverse_spacing;         // neighbours: 1 / local spacing
-  V inverse_radius2[8];      // neighbours: by sector, of the K-th neighbour; 0: no taper
+  float reach[4];            // neighbours: how far each quadrant (2 below + right) is searched
   std::vector<V> guide;
   std::vector<int> candidates;
+  std::vector<V> keep;       // neighbours: a candidate's taper
 };
 
-struct Scratch {
-  Tile tile;
-  std::vector<int> seen;          // tile in which a sample was last taken
-  std::vector<std::pair<int, float>> found;
-  int tile_id = 0;
-};
+inline __attribute__((always_inline)) V distance2(V dy, V dx) { return dx * dx + dy * dy; }
 
-// SIMD side of the search: distances of the K nearest per sector, per lane.
+inline __attribute__((always_inline)) VI in_sector(int sectors, int sector, V dy, V dx) {
+  if (sectors == 1) return V{} == 0.f;
+  VI down = dy >= 0.f, right = dx >= 0.f;
+  VI match = ((sector & 2) ? down : ~down) & ((sector & 1) ? right : ~right);
+  if (sectors == 8) {
+    VI steep = magnitude(dy) > magnitude(dx);
+    match &= (sector & 4) ? steep : ~steep;
+  }
+  return match;
+}
+
+// Calls visit(sector) for every sector that a sample can lie in for some pixel of the tile.
+template <class Visit>
+inline __attribute__((always_inline)) void for_sectors(int sectors, const Tile &t, float u, float v,
+                                                       Visit visit) {
+  if (sectors == 1) {
+    visit(0);
+    return;
+  }
+  const int down = v >= t.y0, right = u >= t.x0;
+  for (int sy = v >= t.y1; sy <= down; sy++)
+    for (int sx = u >= t.x1; sx <= right; sx++) {
+      visit(sy * 2 + sx);
+      if (sectors == 8) visit(4 + sy * 2 + sx);
+    }
+}
+
+// Squared distances of the nearest by sector and lane, in order.
 struct Ranking {
   int sectors, each;
   V nearest[64];
@@ -264,35 +320,9 @@ struct Ranking {
       list[i] = low;
     }
   }
+
+  V last(int sector) const { return nearest[sector * each + each - 1]; }
 };
-
-// Which sectors a sample can lie in, seen from the pixels of a tile.
-struct SectorRange {
-  int low_y, high_y, low_x, high_x;  // possible values of (dy >= 0) and (dx >= 0)
-
-  SectorRange(const Tile &t, float u, float v)
-      : low_y(v >= t.y1), high_y(v >= t.y0), low_x(u >= t.x1), high_x(u >= t.x0) {}
-};
-
-inline __attribute__((always_inline)) VI in_sector(int sectors, int sector, V dy, V dx) {
-  VI down = dy >= 0.f, right = dx >= 0.f;
-  VI match = ((sector & 2) ? down : ~down) & ((sector & 1) ? right : ~right);
-  if (sectors == 8) {
-    VI steep = magnitude(dy) > magnitude(dx);
-    match &= (sector & 4) ? steep : ~steep;
-  }
-  return match;
-}
-
-// Calls visit(sector) for every sector that a sample can lie in for some pixel of the tile.
-template <class Visit>
-inline __attribute__((always_inline)) void for_sectors(int sectors, const SectorRange &r, Visit visit) {
-  for (int sy = r.low_y; sy <= r.high_y; sy++)
-    for (int sx = r.low_x; sx <= r.high_x; sx++) {
-      visit(sy * 2 + sx);
-      if (sectors == 8) visit(4 + sy * 2 + sx);
-    }
-}
 
 void select_window(const Problem &p, const Samples &s, Tile &t) {
   t.candidates.clear();
@@ -310,146 +340,124 @@ void select_window(const Problem &p, const Samples &s, Tile &t) {
   }
 }
 
-// Collects every sample that is among the `each` nearest of some pixel of the tile, in one quadrant
-// (down, right given) or all around (everywhere). `each`-th smallest distance from the tile's centre
-// plus the tile's diameter bounds the search, so the result is exact.
-void gather(const Samples &s, Scratch &scratch, int each, int sectors, bool everywhere, bool down,
-            bool right) {
-  Tile &t = scratch.tile;
-  auto &found = scratch.found;
-  found.clear();
-  const float cx = (t.x0 + t.x1) / 2, cy = (t.y0 + t.y1) / 2;
-  const float diameter = std::hypot(t.x1 - t.x0, t.y1 - t.y0);
-  const bool grow_up = everywhere || !down, grow_down = everywhere || down;
-  const bool grow_left = everywhere || !right, grow_right = everywhere || right;
-  const int parts = everywhere || sectors == 4 ? 1 : 2;
-  float nearest[2][64];
-  int have[2] = {0, 0};
-
-  auto take = [&](int r, int c0, int c1) {
-    const int end = s.start[r * s.cols + c1 + 1];
-    for (int i = s.start[r * s.cols + c0]; i < end; i++) {
-      const float *q = s.record(i);
-      const float u = q[Samples::kU], v = q[Samples::kV];
-      bool strict = true;
-      int part = 0;
-      if (!everywhere) {
-        if ((down ? v < t.y0 : v >= t.y1) || (right ? u < t.x0 : u >= t.x1)) continue;
-        strict = (down ? v >= t.y1 : v < t.y0) && (right ? u >= t.x1 : u < t.x0);
-        if (parts == 2) {
-          const float near_y = down ? v - t.y1 : t.y0 - v, far_y = down ? v - t.y0 : t.y1 - v;
-          const float near_x = right ? u - t.x1 : t.x0 - u, far_x = right ? u - t.x0 : t.x1 - u;
-          part = near_y > far_x;
-          strict = strict && (part || far_y <= near_x);
-        }
-      }
-      const float d = std::hypot(u - cx, v - cy);
-      found.emplace_back(i, d);
-      if (!strict) continue;
-      float *list = nearest[part];
-      int &count = have[part];
-      if (count == each && d >= list[each - 1]) continue;
-      int at = count < each ? count++ : each - 1;
-      for (; at > 0 && list[at - 1] > d; at--) list[at] = list[at - 1];
-      list[at] = d;
+// Collects the samples within t.reach of the tile, each quadrant with its own.
+void gather(const Samples &s, Tile &t) {
+  t.candidates.clear();
+  float reach[4];
+  for (int q = 0; q < 4; q++) reach[q] = t.reach[q] * 1.0001f + 0.01f;  // beyond rounding
+  const float up = std::max(reach[0], reach[1]), down = std::max(reach[2], reach[3]);
+  for (int r = s.row(t.y0 - up), end_row = s.row(t.y1 + down); r <= end_row; r++) {
+    const float low = r == 0 ? -kInfinity : s.top + r * s.cell;
+    const float high = r == s.rows - 1 ? kInfinity : s.top + (r + 1) * s.cell;
+    const float gap = std::max(0.f, std::max(t.y0 - high, low - t.y1));
+    float left = 0, right = 0;
+    if (low < t.y1) left = reach[0], right = reach[1];
+    if (high >= t.y0) left = std::max(left, reach[2]), right = std::max(right, reach[3]);
+    left = std::sqrt(std::max(0.f, left * left - gap * gap));
+    right = std::sqrt(std::max(0.f, right * right - gap * gap));
+    const int begin = s.start[r * s.cols + s.column(t.x0 - left)];
+    const int end = s.start[r * s.cols + s.column(t.x1 + right) + 1];
+    for (int i = begin; i < end; i += kLanes) {
+      const V u = load(&s.u[i]), v = load(&s.v[i]), none = V{};
+      const V dx = larger(larger(t.x0 - u, u - t.x1), none);
+      const V dy = larger(larger(t.y0 - v, v - t.y1), none);
+      const VI above = v < t.y1, below = v >= t.y0, before = u < t.x1, after = u >= t.x0;
+      V limit = (above & before) ? broadcast(reach[0]) : none;
+      limit = larger(limit, (above & after) ? broadcast(reach[1]) : none);
+      limit = larger(limit, (below & before) ? broadcast(reach[2]) : none);
+      limit = larger(limit, (below & after) ? broadcast(reach[3]) : none);
+      unsigned hits = lanes_of(distance2(dy, dx) <= limit * limit);
+      if (end - i < kLanes) hits &= (1u << (end - i)) - 1;
+      for (; hits; hits &= hits - 1) t.candidates.push_back(i + __builtin_ctz(hits));
     }
-  };
-
-  int r0 = s.row(t.y0), r1 = s.row(t.y1), c0 = s.column(t.x0), c1 = s.column(t.x1);
-  const int top = grow_up ? 0 : r0, bottom = grow_down ? s.rows - 1 : r1;
-  const int first = grow_left ? 0 : c0, last = grow_right ? s.cols - 1 : c1;
-  const int total = s.within(top, bottom, first, last);
-  for (int r = r0; r <= r1; r++) take(r, c0, c1);
-  int seen = s.within(r0, r1, c0, c1);
-  float bound = kInfinity;
-  while (seen < total) {
-    if (have[0] == each && (parts == 1 || have[1] == each)) {
-      bound = nearest[0][each - 1];
-      if (parts == 2) bound = std::max(bound, nearest[1][each - 1]);
-      bound += diameter;
-      float covered = kInfinity;  // nothing unseen is nearer than this
-      if (grow_up && r0 > 0) covered = std::min(covered, cy - (s.top + r0 * s.cell));
-      if (grow_down && r1 < s.rows - 1) covered = std::min(covered, s.top + (r1 + 1) * s.cell - cy);
-      if (grow_left && c0 > 0) covered = std::min(covered, cx - (s.left + c0 * s.cell));
-      if (grow_right && c1 < s.cols - 1)
-        covered = std::min(covered, s.left + (c1 + 1) * s.cell - cx);
-      if (covered >= bound) break;
-    }
-    const int q0 = std::max(r0 - 1, top), q1 = std::min(r1 + 1, bottom);
-    const int d0 = std::max(c0 - 1, first), d1 = std::min(c1 + 1, last);
-    const int now = s.within(q0, q1, d0, d1);
-    if (now > seen) {
-      for (int r = q0; r <= q1; r++) {
-        if (r < r0 || r > r1) {
-          take(r, d0, d1);
-        } else {
-          if (d0 < c0) take(r, d0, d0);
-          if (d1 > c1) take(r, d1, d1);
-        }
-      }
-      seen = now;
-    }
-    r0 = q0, r1 = q1, c0 = d0, c1 = d1;
   }
-  if (have[0] == each && (parts == 1 || have[1] == each)) {
-    bound = nearest[0][each - 1];
-    if (parts == 2) bound = std::max(bound, nearest[1][each - 1]);
-    bound += diameter;
-  } else {
-    bound = kInfinity;
-  }
-  for (const auto &f : found)
-    if (f.second <= bound && scratch.seen[f.first] != scratch.tile_id) {
-      scratch.seen[f.first] = scratch.tile_id;
-      t.candidates.push_back(f.first);
-    }
 }
 
-void select_neighbours(const Problem &p, const Samples &s, Scratch &scratch) {
-  Tile &t = scratch.tile;
-  t.candidates.clear();
-  scratch.tile_id++;
-  const int each = p.neighbours / p.sectors;
-  if (p.sectors == 1) {
-    gather(s, scratch, each, 1, true, false, false);
-  } else {
-    for (int quadrant = 0; quadrant < 4; quadrant++)
-      gather(s, scratch, each, p.sectors, false, quadrant & 2, quadrant & 1);
+// The squared distance beyond which a sector holds no sample at all, by lane.
+inline __attribute__((always_inline)) V limit2(const Samples &s, const Tile &t, int sectors, int sector) {
+  if (sectors == 1) {
+    const V y = larger(t.y - s.first_v, s.last_v - t.y), x = larger(t.x - s.first_u, s.last_u - t.x);
+    return distance2(y, x);
   }
+  const V y = (sector & 2) ? s.last_v - t.y : t.y - s.first_v;
+  const V x = (sector & 1) ? s.last_u - t.x : t.x - s.first_u;
+  const V both = smaller(y, x);
+  const V far2 = sectors == 4 ? distance2(y, x) : distance2((sector & 4) ? y : x, both);
+  return both < 0.f ? V{} : far2;
+}
+
+// Sets t.reach to what the K-th neighbours (or the ends of the sectors) need; true if that is more
+// than was searched.
+bool widen(const Samples &s, Tile &t, const Ranking &ranking) {
+  bool wider = false;
+  for (int q = 0; q < 4; q++) {
+    const V unknown = broadcast(4 * t.reach[q] * t.reach[q] + 1);
+    V needed = V{};
+    for (int sector = q % ranking.sectors; sector < ranking.sectors; sector += 4) {
+      const V last = ranking.last(sector);
+      needed = larger(needed, smaller(last < kInfinity ? last : unknown,
+                                      limit2(s, t, ranking.sectors, sector)));
+    }
+    const float reach = std::sqrt(largest(needed));
+    wider |= reach > t.reach[q];
+    t.reach[q] = reach;
+  }
+  return wider;
+}
+
+// The K nearest samples of every lane. The search starts as wide as the tile before needed and is
+// widened until it holds them for certain, so it is exact however the samples lie.
+void select_neighbours(const Problem &p, const Samples &s, Tile &t) {
+  const int each = p.neighbours / p.sectors;
   Ranking ranking;
   ranking.sectors = p.sectors, ranking.each = each;
-  ranking.clear();
   const V infinity = broadcast(kInfinity);
-  for (int i : t.candidates) {
-    const float *q = s.record(i);
-    V dx = q[Samples::kU] - t.x, dy = q[Samples::kV] - t.y, d2 = dx * dx + dy * dy;
-    if (p.sectors == 1) {
-      ranking.insert(0, d2);
-    } else {
-      for_sectors(p.sectors, SectorRange(t, q[Samples::kU], q[Samples::kV]), [&](int sector) {
+  // Slack over the tile before: radii of sectors vary more from pixel to pixel.
+  for (float &r : t.reach) r = p.sectors == 1 ? r * 1.05f + 1 : r * 1.2f + 2;
+  do {
+    gather(s, t);
+    ranking.clear();
+    for (int i : t.candidates) {
+      const float u = s.u[i], v = s.v[i];
+      const V dx = u - t.x, dy = v - t.y, d2 = distance2(dy, dx);
+      for_sectors(p.sectors, t, u, v, [&](int sector) {
         ranking.insert(sector, in_sector(p.sectors, sector, dy, dx) ? d2 : infinity);
       });
     }
-  }
+  } while (widen(s, t, ranking));
+
   // Local spacing: geometric mean of the sectors' radii, as if K samples filled a disc of it.
-  V log_sum = V{}, filled = V{};
+  V radius2[8], inverse_radius2[8], logs = V{}, filled = V{};
   for (int sector = 0; sector < p.sectors; sector++) {
-    const V *list = ranking.nearest + sector * each;
-    V radius2 = list[each - 1];
-    VI full = radius2 < infinity;
-    t.inverse_radius2[sector] = full ? 1.f / larger(radius2, broadcast(1e-12f)) : broadcast(0.f);
-    for (int i = each - 2; i >= 0; i--)
-      radius2 = radius2 < infinity ? radius2 : list[i];  // too few samples: the farthest one
-    V logs;
-    for (int l = 0; l < kLanes; l++) logs[l] = radius2[l] < kInfinity ? std::log(radius2[l]) : 0;
-    log_sum += logs;
-    filled += radius2 < infinity ? broadcast(1.f) : broadcast(0.f);
+    V last = ranking.last(sector);
+    const VI full = last < infinity;
+    radius2[sector] = full ? larger(last, broadcast(1e-12f)) : infinity;
+    inverse_radius2[sector] = full ? 1.f / radius2[sector] : V{};
+    for (int i = each - 2; i >= 0 && any(last == infinity); i--)
+      last = last < infinity ? last : ranking.nearest[sector * each + i];  // the farthest there is
+    const VI some = last < infinity;
+    logs += (some & (last > 0.f)) ? logarithm(last) : some ? broadcast(-1e30f) : V{};
+    filled += some ? broadcast(1.f) : V{};
   }
-  for (int l = 0; l < kLanes; l++) {
-    const float spacing =
-        filled[l] > 0 ? std::exp(0.5f * log_sum[l] / filled[l]) * std::sqrt(kPi / p.neighbours) : 1;
-    t.inverse_spacing[l] = 1 / std::max(spacing, kSmallestSpacing);
+  const V spacing = exponential(0.5f * logs / larger(filled, broadcast(1.f))) *
+                    std::sqrt(kPi / p.neighbours);
+  t.inverse_spacing = 1.f / larger(spacing, broadcast(kSmallestSpacing));
+
+  size_t kept = 0;
+  t.keep.resize(t.candidates.size());
+  for (int i : t.candidates) {
+    const float u = s.u[i], v = s.v[i];
+    const V dx = u - t.x, dy = v - t.y;
+    V r2 = radius2[0], inverse = inverse_radius2[0];
+    if (p.sectors > 1)
+      for_sectors(p.sectors, t, u, v, [&](int sector) {
+        const VI here = in_sector(p.sectors, sector, dy, dx);
+        r2 = here ? radius2[sector] : r2, inverse = here ? inverse_radius2[sector] : inverse;
+      });
+    const V keep = taper(distance2(dy, dx), r2, inverse);
+    if (any(keep > 0.f)) t.candidates[kept] = i, t.keep[kept++] = keep;
   }
+  t.candidates.resize(kept);
 }
 
 void place(const Problem &p, int batch, int row, int col, Tile &t) {
@@ -479,8 +487,9 @@ struct Pair {
 };
 
 template <bool WINDOW>
-inline __attribute__((always_inline)) Pair relate(const Problem &p, const Tile &t, const float *r,
-                                                  bool with_slope) {
+inline __attribute__((always_inline)) Pair relate(const Problem &p, const Samples &s, const Tile &t,
+                                                  size_t candidate, bool with_slope) {
+  const float *r = s.record(t.candidates[candidate]);
   Pair a;
   V dx = r[Samples::kU] - t.x, dy = r[Samples::kV] - t.y;
   if (WINDOW) {
@@ -488,13 +497,7 @@ inline __attribute__((always_inline)) Pair relate(const Problem &p, const Tile &
     a.keep = inside ? broadcast(1.f) : broadcast(0.f);
     a.y = dy * (1.f / std::max(p.window_rows, 1)), a.x = dx * (1.f / std::max(p.window_cols, 1));
   } else {
-    V inverse_radius2 = t.inverse_radius2[0];
-    if (p.sectors > 1)
-      for_sectors(p.sectors, SectorRange(t, r[Samples::kU], r[Samples::kV]), [&](int sector) {
-        inverse_radius2 = in_sector(p.sectors, sector, dy, dx) ? t.inverse_radius2[sector]
-                                                               : inverse_radius2;
-      });
-    a.keep = taper(dx * dx + dy * dy, inverse_radius2);
+    a.keep = t.keep[candidate];
     a.y = dy * t.inverse_spacing, a.x = dx * t.inverse_spacing;
   }
   a.half_inverse_square = p.bandwidth_extent == kPerPixel
@@ -525,48 +528,55 @@ inline __attribute__((always_inline)) Sums<V, ORDER> accumulate(const Problem &p
   Sums<V, ORDER> sums;
   sums.clear(V{});
   *shift = V{};
-  for (int i : t.candidates) {
-    const float *r = s.record(i);
-    const Pair a = relate<WINDOW>(p, t, r, false);
+  const size_t count = t.candidates.size();
+  for (size_t c = 0; c < count; c++) {
+    const float *r = s.record(t.candidates[c]);
+    const Pair a = relate<WINDOW>(p, s, t, c, false);
     sums.add(weight_of(a, V{}) * r[Samples::kScale], a.y, a.x, r[Samples::kValue]);
   }
   VI poor = (sums.m[0] < kMassLow) | ~(sums.m[0] < kMassHigh);
-  if (!t.candidates.empty() && any(poor)) {
+  if (count && any(poor)) {
     V best = broadcast(-kInfinity);
-    for (int i : t.candidates) {
-      const float *r = s.record(i);
-      const Pair a = relate<WINDOW>(p, t, r, false);
+    for (size_t c = 0; c < count; c++) {
+      const float *r = s.record(t.candidates[c]);
+      const Pair a = relate<WINDOW>(p, s, t, c, false);
       best = (a.keep * r[Samples::kScale] > 0.f) ? larger(best, a.exponent) : best;
     }
     *shift = poor & (best > -kInfinity) ? best : *shift;
     sums.clear(V{});
-    for (int i : t.candidates) {
-      const float *r = s.record(i);
-      const Pair a = relate<WINDOW>(p, t, r, false);
+    for (size_t c = 0; c < count; c++) {
+      const float *r = s.record(t.candidates[c]);
+      const Pair a = relate<WINDOW>(p, s, t, c, false);
       sums.add(weight_of(a, *shift) * r[Samples::kScale], a.y, a.x, r[Samples::kValue]);
     }
   }
   return sums;
 }
 
-void select(const Problem &p, const Samples &s, Scratch &scratch, bool window) {
-  if (window)
-    select_window(p, s, scratch.tile);
+template <bool WINDOW>
+void select(const Problem &p, const Samples &s, Tile &t) {
+  if (WINDOW)
+    select_window(p, s, t);
   else
-    select_neighbours(p, s, scratch);
+    select_neighbours(p, s, t);
+}
+
+// Where the search of a row of tiles starts: K samples, were they spread evenly.
+void first_reach(const Problem &p, const Samples &s, Tile &t) {
+  const float area = s.rows * s.cols * s.cell * s.cell;
+  for (float &r : t.reach) r = std::sqrt(p.neighbours * area / (kPi * std::max(s.count, 1)));
 }
 
 template <int ORDER, bool WINDOW>
 void forward_rows(const Problem &p, const Samples &s, int batch, int row0, int row1) {
-  Scratch scratch;
-  scratch.seen.assign(s.count, 0);
-  Tile &t = scratch.tile;
+  Tile t;
   const size_t offset = (size_t)batch * p.height * p.width;
   const float nothing = p.profile == kTanh ? 0 : std::numeric_limits<float>::quiet_NaN();
-  for (int row = row0; row < row1; row += kTileRows)
+  for (int row = row0; row < row1; row += kTileRows) {
+    first_reach(p, s, t);
     for (int col = 0; col < p.width; col += kTileCols) {
       place(p, batch, row, col, t);
-      select(p, s, scratch, WINDOW);
+      select<WINDOW>(p, s, t);
       V shift;
       const auto sums = accumulate<ORDER, WINDOW>(p, s, t, &shift);
       const auto fit = solve<V, ORDER, false>(sums, t.ridge);
@@ -577,9 +587,11 @@ void forward_rows(const Problem &p, const Samples &s, int batch, int row0, int r
         p.mass[offset + t.pixel[l]] = sums.m[0][l] > 0 ? mass[l] : 0;
       }
     }
+  }
 }
 
-// Turns kLanes vectors into one whose lane l is the sum over the lanes of vector l.
+// Turns COUNT vectors into one whose lane l < COUNT is the sum over the lanes of vector l.
+template <int COUNT>
 inline __attribute__((always_inline)) V sum_lanes(V *v) {
 #pragma GCC unroll 8
   for (int bit = 1; bit < kLanes; bit *= 2) {
@@ -589,12 +601,29 @@ inline __attribute__((always_inline)) V sum_lanes(V *v) {
       straight[l] = (l & bit ? kLanes : 0) + l;
       crossed[l] = (l & bit ? kLanes : 0) + (l ^ bit);
     }
+    if (bit >= COUNT) {
+      v[0] += __builtin_shuffle(v[0], v[0], crossed & (kLanes - 1));
+      continue;
+    }
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; i += 2 * bit)
+    for (int i = 0; i < COUNT; i += 2 * bit)
       v[i] = __builtin_shuffle(v[i], v[i + bit], straight) +
              __builtin_shuffle(v[i], v[i + bit], crossed);
   }
   return v[0];
+}
+
+// Adds the sums over lanes of `stride` (a multiple of 8) vectors to as many floats.
+inline __attribute__((always_inline)) void add_sums(V *lanes, int stride, float *out) {
+  int k = 0;
+  for (; k + kLanes <= stride; k += kLanes) {
+    V sum = load(out + k) + sum_lanes<kLanes>(lanes + k);
+    std::memcpy(out + k, &sum, sizeof sum);
+  }
+  if (k < stride) {
+    const V sum = sum_lanes<8>(lanes + k);
+    for (int l = 0; l < 8; l++) out[k + l] += sum[l];
+  }
 }
 
 // Per record: dL/dvalue, dL/dq y^2, 2 y x, x^2, dL/d|gamma|, then the guide's.
@@ -603,12 +632,11 @@ enum { kGradValue, kGrad11, kGrad12, kGrad22, kGradScale, kGradGuide };
 template <int ORDER, bool WINDOW>
 void backward_rows(const Problem &p, const Samples &s, int batch, int row0, int row1, int stride,
                    float *gradients) {
-  Scratch scratch;
-  scratch.seen.assign(s.count, 0);
-  Tile &t = scratch.tile;
+  Tile t;
   const size_t plane = (size_t)p.height * p.width, offset = (size_t)batch * plane;
   std::vector<V> guide_gradient(p.features), lanes(stride);
-  for (int row = row0; row < row1; row += kTileRows)
+  for (int row = row0; row < row1; row += kTileRows) {
+    first_reach(p, s, t);
     for (int col = 0; col < p.width; col += kTileCols) {
       place(p, batch, row, col, t);
       V g, g_mass;
@@ -619,7 +647,7 @@ void backward_rows(const Problem &p, const Samples &s, int batch, int row0, int 
       V g_bandwidth = V{}, g_ridge = V{};
       for (auto &v : guide_gradient) v = V{};
       if (any((g != 0.f) | (g_mass != 0.f))) {
-        select(p, s, scratch, WINDOW);
+        select<WINDOW>(p, s, t);
         V shift;
         const auto sums = accumulate<ORDER, WINDOW>(p, s, t, &shift);
         const auto fit = solve<V, ORDER, true>(sums, t.ridge);
@@ -631,9 +659,10 @@ void backward_rows(const Problem &p, const Samples &s, int batch, int row0, int 
         curvature = empty ? V{} : curvature;
         g_ridge = -g * sums.m[0] * curvature;
         const V common = g_mass - g * t.ridge * curvature;
-        for (int i : t.candidates) {
+        for (size_t c = 0; c < t.candidates.size(); c++) {
+          const int i = t.candidates[c];
           const float *r = s.record(i);
-          const Pair a = relate<WINDOW>(p, t, r, true);
+          const Pair a = relate<WINDOW>(p, s, t, c, true);
           const V unscaled = weight_of(a, shift), w = unscaled * r[Samples::kScale];
           V influence = evaluate<V, ORDER>(fit.influence, a.y, a.x);
           influence = empty ? V{} : influence;
@@ -653,13 +682,7 @@ void backward_rows(const Problem &p, const Samples &s, int batch, int row0, int 
           }
           for (int k = kGradGuide + p.features; k < stride; k++) lanes[k] = V{};
           g_bandwidth += g_q * a.q;
-          float *out = gradients + (size_t)i * stride;
-          for (int k = 0; k < stride; k += kLanes) {
-            V old;
-            std::memcpy(&old, out + k, sizeof old);
-            old += sum_lanes(&lanes[k]);
-            std::memcpy(out + k, &old, sizeof old);
-          }
+          add_sums(lanes.data(), stride, gradients + (size_t)i * stride);
         }
         if (p.bandwidth_extent == kPerPixel) g_bandwidth *= -2.f / t.bandwidth;
       }
@@ -673,6 +696,7 @@ void backward_rows(const Problem &p, const Samples &s, int batch, int row0, int 
             p.grad_guide[((size_t)batch * p.features + f) * plane + t.pixel[l]] = guide_gradient[f][l];
       }
     }
+  }
 }
 
 template <class Run>
@@ -705,7 +729,7 @@ struct Backward {
     // does not depend on the number of threads.
     const int bands = std::min(16, (p.height + 7) / 8);
     const int rows = ((p.height + bands - 1) / bands + kTileRows - 1) / kTileRows * kTileRows;
-    const int stride = (kGradGuide + p.features + kLanes - 1) / kLanes * kLanes;
+    const int stride = (kGradGuide + p.features + 7) / 8 * 8;
     for (int b = 0; b < p.batch; b++) {
       const Samples s = prepare(p, b);
       const size_t size = (size_t)s.count * stride;
