@@ -75,7 +75,8 @@ def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_
     ValueError or TypeError that names the argument.
 
     """
-    data = _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwidth, ridge)
+    data = _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwidth, ridge,
+                    profile)
     height, width = size
     if neighbours is None:
         rows, cols = window
@@ -117,7 +118,8 @@ def describe_backend(device='cpu'):
         name, f'native CPU ({name})')
 
 
-def _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwidth, ridge):
+def _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwidth, ridge,
+             profile):
     """Return the operator's tensors: of one device and float type, contiguous and finite."""
     tensors = {'uv': uv, 'values': values, 'steering': steering, 'guide': guide,
                'guide_at_samples': guide_at_samples}
@@ -173,8 +175,8 @@ def _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwid
                 mask = valid.reshape(valid.shape + (1,) * (tensor.dim() - 2))
                 filler = 1. if name in ('bandwidth', 'steering') else 0.
                 tensor = torch.where(mask, tensor, filler)
-            _require_finite(name, tensor)
         result[name] = tensor
+    _require_sound(result, smallest_sigma=0. if profile == 'tanh' else 1e-30)
     # Numbers that want a gradient become one per sample or pixel; autograd sums them up again.
     if result['bandwidth'].dim() == 0 and result['bandwidth'].requires_grad:
         result['bandwidth'] = result['bandwidth'].expand(batch, count).contiguous()
@@ -185,17 +187,35 @@ def _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwid
             result['guide_at_samples'], result['bandwidth'], result['ridge'])
 
 
-def _require_finite(name, tensor):
-    """Refuse NaN and infinity, where looking does not break a graph."""
-    if torch.compiler.is_compiling():
+def _require_sound(tensors, smallest_sigma):
+    """Refuse NaN, infinity and numbers out of range, where looking does not break a graph."""
+    present = {k: t.detach() for k, t in tensors.items() if t is not None and t.numel()}
+    if not present or torch.compiler.is_compiling():
         return
-    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+    values = tensors['values']
+    if values.is_cuda and torch.cuda.is_current_stream_capturing():
         return
-    # A sum is finite unless a member is not (or it overflows): one pass, no temporary.
-    total = tensor.detach().sum()
-    if not torch.isfinite(total) and not torch.isfinite(tensor).all():
+    # One pass a tensor and, on a GPU, one wait for all: sums are finite unless a member is not.
+    sound = [t.sum().isfinite() for t in present.values()]
+    if 'bandwidth' in present:
+        sound.append(present['bandwidth'].min() > 0)
+    if 'steering' in present:
+        sound.append(present['steering'].select(-1, 0).min() >= smallest_sigma)
+    if 'ridge' in present:
+        sound.append(present['ridge'].min() >= 0)
+    if torch.stack(sound).all():
+        return
+    for name, tensor in present.items():
         bad = tensor.numel() - int(torch.isfinite(tensor).sum())
-        raise ValueError(f'{name} holds {bad} values that are not finite')
+        if bad:
+            raise ValueError(f'{name} holds {bad} values that are not finite')
+    if (present['bandwidth'] <= 0).any():
+        raise ValueError(f'bandwidth must be > 0, got {present["bandwidth"].min():g}')
+    if 'steering' in present and (present['steering'][..., 0] < smallest_sigma).any():
+        raise ValueError('steering must have elongations sigma > 0, got '
+                         f'{present["steering"][..., 0].min():g}')
+    if 'ridge' in present and (present['ridge'] < 0).any():
+        raise ValueError(f'ridge must be >= 0, got {present["ridge"].min():g}')
 
 
 def _overwrite(dense, uv, values, valid):
@@ -342,20 +362,16 @@ def _backward(grad_dense: Tensor, grad_mass: Tensor, uv: Tensor, values: Tensor,
 
 
 def _twin_gradient(grad_dense, grad_mass, inputs, options):
-    inputs = [t if t is None or not t.is_floating_point() else
-              t.detach().requires_grad_(i > 0) for i, t in enumerate(inputs)]
-    wanted = [inputs[i] for i in (1, 2, 4, 5, 6, 7)]
-    with torch.enable_grad():
-        outputs = _run_twin(inputs, *options)
-    present = [t for t in wanted if t is not None]
-    found = iter(torch.autograd.grad(outputs, present, (grad_dense, grad_mass),
-                                     allow_unused=True))
-    result = []
-    for tensor in wanted:
-        grad = None if tensor is None else next(found)
-        result.append(inputs[1].new_empty(0) if tensor is None else
-                      torch.zeros_like(tensor) if grad is None else grad)
-    return result
+    places = [i for i in (1, 2, 4, 5, 6, 7) if inputs[i] is not None]
+
+    def run(*tensors):
+        found = dict(zip(places, tensors))
+        return _run_twin([found.get(i, t) for i, t in enumerate(inputs)], *options)
+
+    # Inside an operator autograd proper is switched off; torch.func brings its own.
+    _, pull_back = torch.func.vjp(run, *(inputs[i] for i in places))
+    found = dict(zip(places, pull_back((grad_dense, grad_mass))))
+    return [found.get(i, inputs[1].new_empty(0)) for i in (1, 2, 4, 5, 6, 7)]
 
 
 @_backward.register_fake
