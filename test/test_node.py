@@ -14,6 +14,8 @@
 """The real node in its own process, over DDS."""
 import os
 import random
+import signal
+import time
 
 import cv2
 import numpy as np
@@ -287,6 +289,15 @@ def test_configure_fails_with_a_reason_and_can_be_repaired():
     assert not change(rig, CONFIGURE)
     assert state(rig) == UNCONFIGURED
     assert 'cannot configure: extrinsics.xyz must be a list of 3 numbers' in rig.close()[1]
+
+
+def test_two_interrupts_end_it_cleanly():
+    rig = Rig(*BASE)
+    rig.listen('depth/image')
+    rig.process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    status, log = rig.close()
+    assert status == 0 and 'Traceback' not in log, log
 
 
 def test_a_parameter_out_of_range_ends_the_start_with_a_sentence():

@@ -103,6 +103,14 @@ def test_percentiles_and_repeated_problems():
     assert monitor.drops['MessageError'] == 3 and monitor.problems() == ['bad']
 
 
+def test_a_model_slower_than_the_sensors_is_told():
+    monitor = diagnostics.Monitor()
+    assert monitor.judge_speed(10, 1) == []
+    (level, text), = monitor.judge_speed(20, 6)
+    assert level == diagnostics.WARN and '5 of the last 10 pairs' in text
+    assert monitor.judge_speed(21, 7) == []
+
+
 class SimpleFilter:
     def registerCallback(self, callback, *args):  # noqa: N802
         self.callback = lambda msg: callback(msg, *args)

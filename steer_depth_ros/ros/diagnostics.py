@@ -22,6 +22,7 @@ import numpy as np
 OK, WARN, ERROR = 0, 1, 2
 WINDOW_S = 5.0
 SILENT_S = 3.0
+ENOUGH_PAIRS = 3
 REMEDY = 'set FASTRTPS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml on both sides'
 PAUSE = 5  # periods; a longer gap is no loss but a sensor that paused
 LOSS = 0.2  # share of missing stamps that is worth a warning
@@ -88,6 +89,7 @@ class Monitor:
         self.out = RateMeter()
         self._problems: Dict[str, Tuple[float, str]] = {}
         self._stages: Dict[str, Deque[float]] = {}
+        self._told = 0, 0
 
     def dropped(self, cause: str, text: str) -> bool:
         """Count a drop; tell whether it is worth logging now (once in 5 s a cause)."""
@@ -108,6 +110,15 @@ class Monitor:
         """Give the recent problems."""
         limit = time.monotonic() - 2 * WINDOW_S
         return [text for at, text in list(self._problems.values()) if at > limit]
+
+    def judge_speed(self, pairs: int, busy: int) -> List[Tuple[int, str]]:
+        """Give a warning if many pairs since the last call were dropped for a newer one."""
+        came, dropped = pairs - self._told[0], busy - self._told[1]
+        self._told = pairs, busy
+        if came < ENOUGH_PAIRS or dropped <= LOSS * came:
+            return []
+        return [(WARN, f'the model is slower than the sensors: {dropped} of the last {came} pairs '
+                       'were dropped; use a faster preset, a GPU, or a smaller image_scale')]
 
     def percentiles(self) -> Dict[str, Tuple[float, float]]:
         """Give (p50, p99) in milliseconds by stage."""

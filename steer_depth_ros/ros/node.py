@@ -13,6 +13,7 @@
 # limitations under the License.
 """The lifecycle node: image and sparse depth in, dense depth, confidence and cloud out."""
 import gc
+import signal
 import sys
 import time
 from typing import Any, Optional
@@ -44,6 +45,7 @@ DEMAND_PERIOD_S = 0.2  # how soon a new subscriber is noticed
 STATUS_PERIOD_S = 1.0
 HINT_PERIOD_S = 5.0
 WARM_UP_SIZE = 96, 128
+OTHER_CLOCK_MS = 60e3  # a recording played without its clock
 NOTHING_INSIDE = ('no measured point lies in the image; check extrinsics, frames and the depth '
                   'range (~/debug/overlay shows where points fall)')
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -223,6 +225,9 @@ class CompletionNode(LifecycleNode):
         self._outputs.publish(result, wanted)
         result.stages['publish'] = 1e3 * (time.perf_counter() - started)
         self._last_frame = result.frame
+        age_ms = (self.get_clock().now().nanoseconds - job.pair.image_ns) * 1e-6
+        if 0 <= age_ms < OTHER_CLOCK_MS:
+            result.stages['image stamp to published'] = age_ms
         self._monitor.completed(job.pair.image_ns, result.stages)
 
     def _on_error(self, error):
@@ -287,8 +292,11 @@ class CompletionNode(LifecycleNode):
                if listener is not None and listener.last_arrival else None)
         values = diagnostics.status_values(inputs, self._monitor, self._described, age)
         if active:
-            values['drops: busy'] = str(self._monitor.drops['busy'] + self._worker.replaced)
+            values['drops: busy'] = str(self._busy())
         self._diagnostics.publish(level, summary, values)
+
+    def _busy(self):
+        return self._monitor.drops['busy'] + self._worker.replaced
 
     def _judge(self, inputs):
         hint = inputs.sync.hint()
@@ -298,6 +306,7 @@ class CompletionNode(LifecycleNode):
             self.get_logger().warning(hint, throttle_duration_sec=HINT_PERIOD_S)
         recent = self._hint if now - self._hinted < HINT_PERIOD_S else None
         found = diagnostics.judge_inputs(inputs, recent)
+        found += self._monitor.judge_speed(inputs.sync.counts['pairs'], self._busy())
         found += [(diagnostics.WARN, text) for text in self._monitor.problems()]
         for level, text in found:
             if level == diagnostics.ERROR:
@@ -322,6 +331,8 @@ def main(args=None) -> int:
         print(f'completion_node: error: {error}', file=sys.stderr)
         return 2
     finally:
+        # launch and the terminal both interrupt; a second time would break the tidying up.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.close()
             node.destroy_node()
