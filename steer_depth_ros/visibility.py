@@ -17,6 +17,8 @@ from typing import Tuple
 import cv2
 import numpy as np
 
+from steer_depth_ros.spacing import sample_spacing
+
 STEP = 1.08  # ratio of depths from which on a sample counts as nearer than another
 REACH = 1.0  # radius of the neighbourhood in units of the samples' spacing
 WIDEST = (24.0, 40.0)  # pixels; parallax of a sensor rig seldom moves anything further
@@ -49,7 +51,7 @@ def visible(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
     height, width = size
     if count < 8 or count >= DENSE * height * width:
         return keep
-    spacing = np.array(_spacing(uv, size))
+    spacing = np.array(sample_spacing(uv, size))
     cell = max(1, int(spacing.min() / 3.0))
     reach = np.maximum(np.minimum(REACH * spacing, WIDEST) / cell, 1.0)
     nearness = np.where(depth > 0, np.float32(1.0) / np.maximum(depth, 1e-6), np.float32(0.0))
@@ -59,20 +61,6 @@ def visible(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
     keep[candidates] = ~_surrounded(grid.ravel(), at[candidates], nearness[candidates],
                                     threshold[candidates], stride, reach)
     return keep
-
-
-def _spacing(uv, size):
-    """Typical distance in pixels between samples along a row, and between rows."""
-    height, width = size
-    band = np.floor(uv[:, 1] / 3.0)
-    along = np.sort(band * (2.0 * width) + uv[:, 0])
-    gaps = np.diff(along)
-    gaps = gaps[gaps < width]
-    blocks = np.unique(np.floor(uv[:, 1] / 32) * width + np.floor(uv[:, 0] / 32))
-    area = min(len(blocks) * 32.0 * 32.0, float(height * width)) / len(uv)
-    across = min(float(np.median(gaps)) if len(gaps) else np.inf, np.sqrt(area))
-    across = max(across, 1.0)
-    return across, max(area / across, 1.0)
 
 
 def _grid(uv, nearness, size, cell, margin):

@@ -36,6 +36,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
+from steer_depth_ros.completer import DepthCompleter  # noqa: E402
 from steer_depth_ros.datasets.frames import read_frame  # noqa: E402
 from steer_depth_ros.ros import messages  # noqa: E402
 from steer_depth_ros.ros.parameters import PARAMETERS  # noqa: E402
@@ -178,7 +179,7 @@ def test_every_parameter_is_described(rig):
     assert len(found) == len(PARAMETERS) and all(d.description for d in found)
 
 
-def test_save_frame_writes_what_the_reader_reads(rig, stamps):
+def test_save_frame_writes_all_that_reproduces_the_depth(rig, stamps):
     rig.listen('depth/image')
     assert rig.exchange(stamps[0])
     saved = rig.call(Trigger, 'save_frame')
@@ -187,6 +188,10 @@ def test_save_frame_writes_what_the_reader_reads(rig, stamps):
     assert frame.stamp_ns == stamps[0] and frame.camera == CAMERA
     assert np.array_equal(frame.image, picture())
     assert np.array_equal(frame.points, plane()[:, :3])
+    sparse = frame.sparse_depth()
+    again = DepthCompleter('steering', 'cpu').complete(frame.image, sparse.uv, sparse.depth)
+    published = messages.depth_to_metres(rig.outputs('depth/image')[0])
+    assert published == pytest.approx(again.depth, rel=1e-5, nan_ok=True)
     assert rig.call(Trigger, 'reset').success
 
 

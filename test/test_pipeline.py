@@ -19,11 +19,15 @@ import numpy as np
 import pytest
 
 from steer_depth_ros.camera import Camera
-from steer_depth_ros.errors import MessageError
+from steer_depth_ros.datasets.frames import read_frame
+from steer_depth_ros.errors import FrameError, MessageError
+from steer_depth_ros.frame import Frame
+from steer_depth_ros.projection import SparseDepth
 from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.extrinsics import compensate, Extrinsics, move, TfListener
 from steer_depth_ros.ros.parameters import PARAMETERS
 from steer_depth_ros.ros.pipeline import Cloud, Job, Pipeline
+from steer_depth_ros.ros.save_frame import save_frame
 from steer_depth_ros.ros.tf_types import tf_message
 from steer_depth_ros.synchronizer import Pair
 from steer_depth_ros.transforms import matrix_from_rpy, TransformBuffer, TransformError
@@ -212,6 +216,25 @@ def test_without_a_compiler_the_reason_is_told(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match='tf2_msgs'):
         tf_message()
     assert not list(tmp_path.rglob('*.so'))
+
+
+@pytest.mark.parametrize('depth, tolerance', [(2.345, 1e-6), (120.0, 2e-3)])
+def test_a_saved_depth_image_comes_back(tmp_path, depth, tolerance):
+    sparse = SparseDepth(np.array([[3.0, 4.0]], np.float32), np.array([depth], np.float32))
+    frame = Frame(np.zeros((60, 80, 3), np.uint8), CAMERA, 5, sparse=sparse)
+    again = read_frame(save_frame(frame, tmp_path)).frame
+    assert again.sparse.uv.tolist() == [[3.0, 4.0]] and again.stamp_ns == 5
+    assert again.sparse.depth[0] == pytest.approx(depth, abs=tolerance)
+
+
+def test_a_frame_is_saved_without_the_points_out_of_range(tmp_path):
+    points = np.array([[0, 0, 1], [0, 0, 5], [0, 0, 9]], np.float32)
+    frame = Frame(np.zeros((60, 80, 3), np.uint8), CAMERA, points=points,
+                  camera_from_points=np.eye(4))
+    again = read_frame(save_frame(frame, tmp_path, 2.0, 8.0)).frame
+    assert again.points.tolist() == [[0, 0, 5]]
+    with pytest.raises(FrameError, match='save_dir'):
+        save_frame(frame, '/proc/nowhere')
 
 
 def test_move():

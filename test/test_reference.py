@@ -180,11 +180,11 @@ def test_forward_equals_the_slow_evaluation(model, states, frame):
 def test_complete_is_the_forward_pass_of_the_used_samples(model, frame):
     image, uv, depth = frame
     wrapper = reference.ReferenceModel(model)
-    dense, confidence = wrapper.complete(image, uv, depth)
+    dense, confidence = wrapper.estimate(image, uv, depth)
     assert dense.dtype == np.float32 and dense.shape == (HEIGHT, WIDTH) and confidence is None
     unusable = np.array([[-3, 5], [5, 5], [6, 6], [WIDTH, 2]], np.float32)
     values = np.array([2, np.nan, 0, 3], np.float32)
-    again, _ = wrapper.complete(image, np.concatenate([unusable, uv]),
+    again, _ = wrapper.estimate(image, np.concatenate([unusable, uv]),
                                 np.concatenate([values, depth]))
     np.testing.assert_array_equal(again, dense)
 
@@ -192,20 +192,20 @@ def test_complete_is_the_forward_pass_of_the_used_samples(model, frame):
 def test_nearest_sample_of_a_pixel_counts(model, frame):
     image, uv, depth = frame
     wrapper = reference.ReferenceModel(model)
-    plain, _ = wrapper.complete(image, uv, depth)
-    behind, _ = wrapper.complete(image, np.concatenate([uv + 0.3, uv]),
+    plain, _ = wrapper.estimate(image, uv, depth)
+    behind, _ = wrapper.estimate(image, np.concatenate([uv + 0.3, uv]),
                                  np.concatenate([depth + 2, depth]))
     np.testing.assert_array_equal(behind, plain)
 
 
 def test_pixels_out_of_reach_are_unknown_and_the_rest_is_not(model):
     image = np.full((40, 120, 3), 128, np.uint8)
-    dense, _ = reference.ReferenceModel(model).complete(
+    dense, _ = reference.ReferenceModel(model).estimate(
         image, np.array([[5, 20]], np.float32), np.array([2.0], np.float32))
     known = np.isfinite(dense)
     assert known[20, 5] and dense[20, 5] == 2.0
     assert known[:, :39].all() and not known[:, 41:].any()
-    nothing, _ = reference.ReferenceModel(model).complete(
+    nothing, _ = reference.ReferenceModel(model).estimate(
         image, np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
     assert np.isnan(nothing).all()
 
@@ -262,4 +262,4 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     (np.zeros((40, 8, 3), np.uint8), np.zeros((1, 2)), np.ones(1), 'too small')])
 def test_arrays_that_do_not_fit_are_refused(model, image, uv, depth, message):
     with pytest.raises(FrameError, match=message):
-        reference.ReferenceModel(model).complete(image, uv, depth)
+        reference.ReferenceModel(model).estimate(image, uv, depth)

@@ -157,7 +157,7 @@ def _reference(args):
                                             parse_depth_range(args.depth_range))
     else:
         model = ReferenceModel.load(args.weights, device)
-    return model.complete
+    return model.estimate
 
 
 def _completer(args, preset):

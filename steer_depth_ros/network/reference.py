@@ -324,7 +324,7 @@ class ReferenceModel:
         model.load_state_dict(read_release(kernelnet, resnet))
         return cls(model, device)
 
-    def complete(self, image, uv, depth):
+    def estimate(self, image, uv, depth):
         """
         Complete one frame.
 

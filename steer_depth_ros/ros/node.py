@@ -272,7 +272,9 @@ class CompletionNode(LifecycleNode):
             if frame is None:
                 raise SteerDepthError('no frame has been completed yet; subscribe to an output '
                                       'and check that image and depth arrive')
-            path = save_frame(frame, self._settings.values['save_dir'])
+            values = self._settings.values
+            path = save_frame(frame, values['save_dir'], values['min_depth_m'],
+                              values['max_depth_m'])
             response.success, response.message = True, str(path.resolve())
         except SteerDepthError as error:
             response.success, response.message = False, str(error)

@@ -21,14 +21,15 @@ import numpy as np
 from steer_depth_ros.errors import FrameError
 from steer_depth_ros.frame import Frame
 
-DEPTH_SCALE = 256.0  # values a metre in a 16 bit PNG
-FARTHEST = 65535 / DEPTH_SCALE
+PNG_LIMIT = 65535
+SCALES = 1000.0, 256.0  # values a metre: millimetres, or coarser where they do not fit 16 bit
 
 
-def save_frame(frame: Frame, folder) -> Path:
+def save_frame(frame: Frame, folder, min_depth: float = 0.0, max_depth: float = np.inf) -> Path:
     """
     Write rgb.png, lidar.npy or depth.png, and meta.json to `folder`/<stamp>; return that path.
 
+    min_depth, max_depth: metres; points outside were not used and are not written.
     Raise FrameError when it cannot be written.
     """
     path = Path(folder).expanduser() / str(frame.stamp_ns)
@@ -41,11 +42,15 @@ def save_frame(frame: Frame, folder) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         (path / 'rgb.png').write_bytes(_png(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)))
         if frame.points is not None:
-            np.save(path / 'lidar.npy', frame.points)
-            meta['T_cam_lidar'] = np.asarray(frame.camera_from_points).ravel().tolist()
+            matrix = np.asarray(frame.camera_from_points)
+            z = frame.points @ matrix[2, :3] + matrix[2, 3]
+            np.save(path / 'lidar.npy', frame.points[(z >= min_depth) & (z <= max_depth)])
+            meta['T_cam_lidar'] = matrix.ravel().tolist()
         else:
-            (path / 'depth.png').write_bytes(_png(_depth_image(frame)))
-            meta['depth_scale'] = DEPTH_SCALE
+            farthest = frame.sparse_depth().depth.max(initial=0.0)
+            meta['depth_scale'] = scale = next(
+                (scale for scale in SCALES if farthest * scale <= PNG_LIMIT), SCALES[-1])
+            (path / 'depth.png').write_bytes(_png(_depth_image(frame, scale)))
         (path / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n')
     except OSError as error:
         raise FrameError(f'cannot write the frame to {path}: {error.strerror}; set save_dir to a '
@@ -53,14 +58,14 @@ def save_frame(frame: Frame, folder) -> Path:
     return path
 
 
-def _depth_image(frame):
+def _depth_image(frame, scale):
     """Put the samples into the pixels they lie in, as 16 bit; too far ones stay unknown."""
     samples = frame.sparse_depth()
     image = np.zeros((frame.camera.height, frame.camera.width), np.uint16)
-    near = samples.depth <= FARTHEST
+    near = samples.depth * scale <= PNG_LIMIT
     u, v = np.rint(samples.uv[near]).astype(int).T
     image[v.clip(0, image.shape[0] - 1), u.clip(0, image.shape[1] - 1)] = np.rint(
-        samples.depth[near] * DEPTH_SCALE)
+        samples.depth[near] * scale)
     return image
 
 

@@ -1,0 +1,143 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""DepthCompleter: the one call behind the node, the bag tool, the commands and the evaluation."""
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from steer_depth_ros.errors import ConfigError, FrameError, WeightsError
+from steer_depth_ros.ops import describe_backend
+from steer_depth_ros.presets import find_preset
+from steer_depth_ros.support import supported
+from steer_depth_ros.visibility import visible
+
+CLOSE = 0.05  # confidence is the probability of a relative error under this
+
+
+@dataclass
+class Completion:
+    """
+    Dense depth of one image.
+
+    depth: float32 (H, W) metres along the optical axis, NaN where nothing supports an estimate.
+    confidence: float32 (H, W) in [0, 1], the estimated probability that the relative error is
+    under 5 %; 0 where depth is NaN.
+    """
+
+    depth: np.ndarray
+    confidence: np.ndarray
+
+
+class DepthCompleter:
+    """
+    Completes sparse depth with the help of the image.
+
+    preset: a name of `steer_depth presets`. device: 'auto' (CUDA where there is one), 'cpu',
+    'cuda' or 'cuda:1'. weights: a safetensors file instead of the preset's own. drop_hidden:
+    leave out samples of the background that shine through nearer objects. reach: how far in
+    pixels depth goes on beyond the outermost samples; None: a tenth of the image height, or three
+    scan lines where that is more.
+
+    ConfigError for an unknown preset or device, WeightsError for weights that cannot be used.
+    """
+
+    def __init__(self, preset='default', device='auto', weights=None, drop_hidden=True,
+                 reach=None):
+        self.preset = find_preset(preset)
+        self.device = _device(device)
+        self.drop_hidden, self.reach = drop_hidden, reach
+        self.weights = weights
+        self._model = self._load()
+
+    def _load(self):
+        if self.preset.model == 'steering':
+            if self.weights is not None:
+                raise WeightsError(f'preset {self.preset.name!r} takes no weights, but '
+                                   f'{self.weights} was given; leave it out')
+            from steer_depth_ros.steering import SteeringModel
+            return SteeringModel()
+        if self.preset.model == 'reference':
+            from steer_depth_ros.network.reference import ReferenceModel
+            return ReferenceModel.load(self.weights, self.device)
+        from steer_depth_ros.network.learned import LearnedModel
+        path = self.weights or Path(__file__).parent / 'weights' / self.preset.weights
+        return LearnedModel.load(path, self.device)
+
+    def describe(self):
+        """One line for start-up: preset, device, operator backend and weights."""
+        weights = self.weights or self.preset.weights or 'no weights'
+        device = self.device.type
+        if device == 'cuda':
+            device = f'{self.device} ({torch.cuda.get_device_name(self.device)})'
+        return (f'preset {self.preset.name} on {device}, operator '
+                f'{describe_backend(self.device)}, {weights}')
+
+    def complete(self, image, uv, depth):
+        """
+        Complete one frame.
+
+        image: uint8 (H, W, 3) RGB. uv: (N, 2) pixels, u = column, v = row, sub-pixel; samples
+        outside the image, and depths that are not finite and positive, are left out. depth: (N,)
+        metres. FrameError where shapes do not fit.
+        """
+        image, uv, depth = _checked(image, uv, depth)
+        size = image.shape[:2]
+        if self.drop_hidden and self.preset.model != 'reference':
+            keep = visible(uv, depth, size)
+            uv, depth = uv[keep], depth[keep]
+        if len(depth) == 0:
+            return Completion(np.full(size, np.nan, np.float32), np.zeros(size, np.float32))
+        with torch.inference_mode():
+            dense, error = self._model.estimate(image, uv, depth)
+            if error is None:  # the paper's network states none
+                from steer_depth_ros.steering import expected_error, guides, prepare
+                inputs = prepare(image, uv, depth)
+                error = expected_error(inputs, guides(inputs)[2])
+        known = np.isfinite(dense) & (dense > 0) & supported(uv, size, self.reach)
+        confidence = 1 - np.exp(-CLOSE / np.maximum(error, 1e-6))
+        return Completion(np.where(known, dense, np.float32(np.nan)).astype(np.float32),
+                          np.where(known, confidence, 0).astype(np.float32))
+
+
+def _device(name):
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {name!r}; use 'auto', 'cpu' or 'cuda'") from None
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} was asked for, but torch sees no CUDA device; use "
+                          "'auto' or 'cpu', or install a CUDA build of torch")
+    return device
+
+
+def _checked(image, uv, depth):
+    image = np.ascontiguousarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise FrameError(f'image must be uint8 (H, W, 3) RGB, got {image.dtype} '
+                         f'{tuple(image.shape)}')
+    uv, depth = np.asarray(uv, np.float32), np.asarray(depth, np.float32)
+    if uv.ndim != 2 or uv.shape[1] != 2:
+        raise FrameError(f'uv must have shape (N, 2), got {tuple(uv.shape)}')
+    if depth.shape != uv.shape[:1]:
+        raise FrameError(f'depth must have shape ({len(uv)},) as uv has {len(uv)} samples, got '
+                         f'{tuple(depth.shape)}')
+    height, width = image.shape[:2]
+    # A comparison with NaN is false, so this also drops samples that are not finite.
+    good = ((uv[:, 0] >= -0.5) & (uv[:, 0] <= width - 0.5) & (uv[:, 1] >= -0.5)
+            & (uv[:, 1] <= height - 0.5) & (depth > 0) & (depth < np.inf))
+    return (image, uv, depth) if good.all() else (image, uv[good], depth[good])

@@ -1,0 +1,48 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Our own model as the completer runs it: weights from a file, one frame at a time."""
+import torch
+
+from steer_depth_ros.errors import WeightsError
+from steer_depth_ros.network.checkpoints import check_state, load_safetensors
+from steer_depth_ros.network.steering_net import net_inputs, SteeringNet
+
+ARCHITECTURE = 'steering_net'
+
+
+class LearnedModel:
+    """SteeringNet with trained weights; `estimate` gives depth and the expected relative error."""
+
+    def __init__(self, net, device):
+        self.net, self.device = net.eval().to(device), torch.device(device)
+
+    @classmethod
+    def load(cls, path, device='cpu'):
+        """Read a safetensors file; WeightsError where it is missing, damaged or foreign."""
+        state, info = load_safetensors(path)
+        if info.architecture != ARCHITECTURE:
+            raise WeightsError(f'{path} holds weights of {info.architecture!r}, not of '
+                               f"{ARCHITECTURE!r}; choose preset 'reference' for those of the "
+                               '2021 release')
+        net = SteeringNet(**{k: info.config[k] for k in ('channels', 'features', 'neighbours')})
+        check_state(net, state, path)
+        net.load_state_dict(state)
+        return cls(net, device)
+
+    def estimate(self, image, uv, depth):
+        """Return depth (metres) and expected relative error, float32 (H, W)."""
+        inputs = net_inputs(image, uv, depth).to(self.device)
+        inverse, error, _ = self.net(inputs)
+        dense = inputs.median / inverse[0].exp()
+        return dense.cpu().numpy(), error[0].clamp(-9, 2).exp().cpu().numpy()
