@@ -29,6 +29,13 @@
 #else
 #define STEER_FN inline __attribute__((always_inline))
 #endif
+#if defined(__CUDA_ARCH__)
+#define STEER_UNROLL _Pragma("unroll")
+#elif defined(__CUDACC__)
+#define STEER_UNROLL
+#else
+#define STEER_UNROLL _Pragma("GCC unroll 8")
+#endif
 
 namespace steer {
 
@@ -64,6 +71,7 @@ struct Problem {
   const float *grad_dense, *grad_mass;    // backward only
   float *grad_values, *grad_steering, *grad_guide, *grad_guide_at_samples;
   float *grad_bandwidth, *grad_ridge;  // of the extent that the input has; null where not wanted
+  void *workspace;                     // CUDA only: steer_workspace() bytes on the device
 };
 
 // C = gamma U diag(sigma, 1/sigma) U^T in (row, column) coordinates, and its derivatives.
@@ -188,9 +196,9 @@ STEER_FN Fit<V, ORDER> solve(const Sums<V, ORDER> &s, V ridge) {
   if constexpr (ORDER >= 1) {
     V a[n][n], b[n], diagonal[n], inverse[n];
     auto good = mass > zero;
-#pragma GCC unroll 8
+STEER_UNROLL
     for (int i = 0; i < n; i++) {
-#pragma GCC unroll 8
+STEER_UNROLL
       for (int j = i; j < n; j++)
         a[i][j] = s.m[moment(power_y(ORDER, i) + power_y(ORDER, j),
                              power_x(ORDER, i) + power_x(ORDER, j))];
@@ -198,15 +206,15 @@ STEER_FN Fit<V, ORDER> solve(const Sums<V, ORDER> &s, V ridge) {
       diagonal[i] = a[i][i];
       b[i] = s.r[i];
     }
-#pragma GCC unroll 8
+STEER_UNROLL
     for (int k = 0; k < last; k++) {
       auto sound = a[k][k] > kPivotTolerance * diagonal[k];
       good = good & sound;
       inverse[k] = 1.f / (sound ? a[k][k] : zero + 1.f);
-#pragma GCC unroll 8
+STEER_UNROLL
       for (int i = k + 1; i < n; i++) {
         V factor = a[k][i] * inverse[k];
-#pragma GCC unroll 8
+STEER_UNROLL
         for (int j = i; j < n; j++) a[i][j] -= factor * a[k][j];
         b[i] -= factor * b[k];
       }
@@ -218,19 +226,19 @@ STEER_FN Fit<V, ORDER> solve(const Sums<V, ORDER> &s, V ridge) {
         if constexpr (GRADIENT) {
           V z[n], beta[n];
           z[last] = constant, beta[last] = b[last] * constant;
-#pragma GCC unroll 8
+STEER_UNROLL
           for (int i = last - 1; i >= 0; i--) {
             z[i] = zero, beta[i] = zero;
             if (i > k) continue;
             z[i] = -a[i][last] * inverse[i] * z[last];
             beta[i] = (b[i] - a[i][last] * beta[last]) * inverse[i];
-#pragma GCC unroll 8
+STEER_UNROLL
             for (int j = i + 1; j <= k; j++) {
               z[i] -= a[i][j] * inverse[i] * z[j];
               beta[i] -= a[i][j] * inverse[i] * beta[j];
             }
           }
-#pragma GCC unroll 8
+STEER_UNROLL
           for (int i = 0; i < n; i++) {
             fit.coefficients[i] = accept ? beta[i] : fit.coefficients[i];
             fit.influence[i] = accept ? z[i] : fit.influence[i];

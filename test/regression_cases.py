@@ -13,13 +13,21 @@
 # limitations under the License.
 """Random problems for the tests of the operator, and the backends to run them on."""
 from contextlib import contextmanager
+import ctypes
+from functools import lru_cache
+from pathlib import Path
+import shutil
+import subprocess
+import tempfile
 from unittest import mock
 
+import pytest
 import torch
 
 from steer_depth_ros.ops import kernel_regression, native, operator, twin
 
 CPU_VARIANTS = ('generic', 'avx2', 'avx512')
+CALL = operator._call
 
 
 def scene(batch=2, samples=150, size=(41, 57), features=0, seed=0, padding=0., margin=0.):
@@ -73,7 +81,36 @@ def available(name):
 
 @contextmanager
 def backend(name):
-    """Send float32 calls through one CPU library."""
-    chosen = name, native.load(name)
-    with mock.patch.object(operator, '_library', lambda values: chosen):
+    """Send float32 calls through one CPU library, or through the CUDA code built for the host."""
+    on_host = name == 'cuda on host'
+    library = cuda_on_host() if on_host else native.load(name)
+
+    def choose(values):
+        return (name, library) if values.dtype == torch.float32 else (None, None)
+
+    with mock.patch.object(operator, '_library', choose), \
+            mock.patch.object(operator, '_call', _call_on_host if on_host else CALL):
         yield
+
+
+@lru_cache
+def cuda_on_host():
+    """Build csrc/kernel_regression_cuda.cu with g++: its threads become loops."""
+    source = Path(__file__).parents[1] / 'csrc' / 'kernel_regression_cuda.cu'
+    if shutil.which('g++') is None or not source.exists():
+        pytest.skip('needs g++ and the sources')
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / 'cuda_on_host.so'
+        subprocess.run(['g++', '-x', 'c++', '-O2', '-std=c++17', '-Wall', '-Wextra', '-Werror',
+                        '-shared', '-fPIC', source, '-o', target], check=True)
+        library = ctypes.CDLL(str(target))
+    library.steer_workspace.restype = ctypes.c_size_t
+    return library
+
+
+def _call_on_host(library, name, entry, problem, device):
+    size = library.steer_workspace(ctypes.byref(problem), int(entry == 'steer_backward'))
+    # Filled with NaN and far-off indices: nothing may be read before it is written.
+    workspace = torch.full((size,), 255, dtype=torch.uint8)
+    problem.workspace = workspace.data_ptr()
+    assert getattr(library, entry)(ctypes.byref(problem), None) == 0

@@ -31,6 +31,16 @@ MODES = {
 EXTENTS = {'number': (), 'per sample': (2, 90), 'per pixel': (2, *SIZE)}
 
 
+@pytest.fixture(params=['native', 'cuda on host'], autouse=True)
+def each_backend(request):
+    """Run every test on the CPU library and on the CUDA code built for the host."""
+    if request.param == 'native':
+        yield
+    else:
+        with backend(request.param):
+            yield
+
+
 def problem(mode, bandwidth='number', ridge='number'):
     """Return the tensors of a call whose fits are all sound, so that gradients are smooth."""
     data = scene(2, 90, SIZE, features=2, padding=0.1, seed=1, margin=2.)
@@ -93,7 +103,7 @@ def test_fits_that_fall_back_have_gradients(mode):
 
 
 @pytest.mark.parametrize('name', [n for n in CPU_VARIANTS if n != 'avx512'])
-def test_other_instruction_sets(name):
+def test_other_instruction_sets(name, each_backend):
     if not available(name):
         pytest.skip(f'no {name} library, or a machine without it')
     with backend(name):

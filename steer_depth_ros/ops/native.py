@@ -28,7 +28,7 @@ _INTS = ('batch', 'samples', 'height', 'width', 'features', 'window_rows', 'wind
 _FLOATS = ('row_scale',)
 _POINTERS = ('uv', 'values', 'steering', 'valid', 'guide', 'guide_at_samples', 'bandwidth',
              'ridge', 'dense', 'mass', 'grad_dense', 'grad_mass', 'grad_values', 'grad_steering',
-             'grad_guide', 'grad_guide_at_samples', 'grad_bandwidth', 'grad_ridge')
+             'grad_guide', 'grad_guide_at_samples', 'grad_bandwidth', 'grad_ridge', 'workspace')
 
 
 class Problem(ctypes.Structure):
