@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The operator on a GPU: against the twin, on streams, in graphs; and that nvcc takes the source."""
+"""The operator on a GPU: against the twin, on streams, in graphs; and that nvcc compiles it."""
 from pathlib import Path
 import shutil
 import subprocess
