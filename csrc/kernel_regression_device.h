@@ -39,10 +39,11 @@ namespace steer {
 namespace device {
 
 #if defined(__CUDACC__)
-constexpr int kWarp = 32, kBoxRows = 4, kBoxCols = 8;
+constexpr int kWarp = 32;
 #else
-constexpr int kWarp = 1, kBoxRows = 1, kBoxCols = 1;
+constexpr int kWarp = 1;
 #endif
+constexpr int kBoxRows = 4, kBoxCols = 8;  // pixels of a warp
 constexpr int kTile = 16, kTilePixels = kTile * kTile;  // pixels of a block
 constexpr int kHeldFeatures = 8;                        // guide features kept in registers
 constexpr float kHuge = 3e38f;
@@ -68,9 +69,10 @@ STEER_ANYWHERE float unordered(int x) {
   return bits.f;
 }
 
+// The look before spares nearly all atomics; a stale value only costs a needless one.
 STEER_ANYWHERE void lower(int *where, float x) {
 #if defined(__CUDA_ARCH__)
-  atomicMin(where, ordered(x));
+  if (ordered(x) < *where) atomicMin(where, ordered(x));
 #else
   if (ordered(x) < *where) *where = ordered(x);
 #endif
@@ -78,7 +80,7 @@ STEER_ANYWHERE void lower(int *where, float x) {
 
 STEER_ANYWHERE void raise(int *where, float x) {
 #if defined(__CUDA_ARCH__)
-  atomicMax(where, ordered(x));
+  if (ordered(x) > *where) atomicMax(where, ordered(x));
 #else
   if (ordered(x) > *where) *where = ordered(x);
 #endif
@@ -520,7 +522,7 @@ struct Pair {
   float y, x, q, exponent, slope, keep;
 };
 
-// `inverse_y`, `inverse_x`: coordinates of the fit per pixel; `radius2`: of the pair's sector.
+// `radius2` is that of the pair's sector; per-pixel arguments that a mode does not use are ignored.
 template <bool WINDOW>
 STEER_ANYWHERE Pair relate(const Problem &p, const Record &r, float dy, float dx, float inverse_spacing,
                            float radius2, float half_inverse_square) {
