@@ -487,9 +487,8 @@ struct Pair {
 };
 
 template <bool WINDOW>
-inline __attribute__((always_inline)) Pair relate(const Problem &p, const Samples &s, const Tile &t,
-                                                  size_t candidate, bool with_slope) {
-  const float *r = s.record(t.candidates[candidate]);
+inline __attribute__((always_inline)) Pair relate(const Problem &p, const Tile &t, const float *r, V keep,
+                                                  bool with_slope) {
   Pair a;
   V dx = r[Samples::kU] - t.x, dy = r[Samples::kV] - t.y;
   if (WINDOW) {
@@ -497,7 +496,7 @@ inline __attribute__((always_inline)) Pair relate(const Problem &p, const Sample
     a.keep = inside ? broadcast(1.f) : broadcast(0.f);
     a.y = dy * (1.f / std::max(p.window_rows, 1)), a.x = dx * (1.f / std::max(p.window_cols, 1));
   } else {
-    a.keep = t.keep[candidate];
+    a.keep = keep;
     a.y = dy * t.inverse_spacing, a.x = dx * t.inverse_spacing;
   }
   a.half_inverse_square = p.bandwidth_extent == kPerPixel
@@ -531,7 +530,7 @@ inline __attribute__((always_inline)) Sums<V, ORDER> accumulate(const Problem &p
   const size_t count = t.candidates.size();
   for (size_t c = 0; c < count; c++) {
     const float *r = s.record(t.candidates[c]);
-    const Pair a = relate<WINDOW>(p, s, t, c, false);
+    const Pair a = relate<WINDOW>(p, t, r, WINDOW ? V{} : t.keep[c], false);
     sums.add(weight_of(a, V{}) * r[Samples::kScale], a.y, a.x, r[Samples::kValue]);
   }
   VI poor = (sums.m[0] < kMassLow) | ~(sums.m[0] < kMassHigh);
@@ -539,14 +538,14 @@ inline __attribute__((always_inline)) Sums<V, ORDER> accumulate(const Problem &p
     V best = broadcast(-kInfinity);
     for (size_t c = 0; c < count; c++) {
       const float *r = s.record(t.candidates[c]);
-      const Pair a = relate<WINDOW>(p, s, t, c, false);
+      const Pair a = relate<WINDOW>(p, t, r, WINDOW ? V{} : t.keep[c], false);
       best = (a.keep * r[Samples::kScale] > 0.f) ? larger(best, a.exponent) : best;
     }
     *shift = poor & (best > -kInfinity) ? best : *shift;
     sums.clear(V{});
     for (size_t c = 0; c < count; c++) {
       const float *r = s.record(t.candidates[c]);
-      const Pair a = relate<WINDOW>(p, s, t, c, false);
+      const Pair a = relate<WINDOW>(p, t, r, WINDOW ? V{} : t.keep[c], false);
       sums.add(weight_of(a, *shift) * r[Samples::kScale], a.y, a.x, r[Samples::kValue]);
     }
   }
@@ -629,72 +628,114 @@ inline __attribute__((always_inline)) void add_sums(V *lanes, int stride, float 
 // Per record: dL/dvalue, dL/dq y^2, 2 y x, x^2, dL/d|gamma|, then the guide's.
 enum { kGradValue, kGrad11, kGrad12, kGrad22, kGradScale, kGradGuide };
 
+// A tile's fit in the form that gradients need, and the gradients of its pixels' own inputs.
+template <int ORDER>
+struct Adjoint {
+  Tile t;
+  V influence[terms(ORDER)];     // dL/d estimate included
+  V coefficients[terms(ORDER)];
+  V common, shift;               // dL/dw apart from the estimate; as in weight_of
+  V ridge, bandwidth;            // dL/d...
+  std::vector<V> guide;
+};
+
+template <int ORDER, bool WINDOW>
+void differentiate(const Problem &p, const Samples &s, int batch, int row, int col,
+                   Adjoint<ORDER> &own) {
+  Tile &t = own.t;
+  const size_t offset = (size_t)batch * p.height * p.width;
+  place(p, batch, row, col, t);
+  V g, g_mass;
+  for (int l = 0; l < kLanes; l++) {
+    g[l] = t.pixel[l] < 0 ? 0 : p.grad_dense[offset + t.pixel[l]];
+    g_mass[l] = t.pixel[l] < 0 ? 0 : p.grad_mass[offset + t.pixel[l]];
+  }
+  own.ridge = own.bandwidth = V{};
+  own.guide.assign(p.features, V{});
+  t.candidates.clear();
+  if (any((g != 0.f) | (g_mass != 0.f))) select<WINDOW>(p, s, t);
+  const auto sums = accumulate<ORDER, WINDOW>(p, s, t, &own.shift);
+  const auto fit = solve<V, ORDER, true>(sums, t.ridge);
+  const VI some = sums.m[0] > 0.f;
+  V curvature = V{};  // sum of z_k beta_k over the terms that the ridge holds down
+  for (int k = 0; k < terms(ORDER); k++) {
+    own.influence[k] = some ? g * fit.influence[k] : V{};
+    own.coefficients[k] = some ? fit.coefficients[k] : V{};
+    if (k + 1 < terms(ORDER)) curvature += own.influence[k] * own.coefficients[k];
+  }
+  own.ridge = -sums.m[0] * curvature;
+  own.common = (some ? g_mass : V{}) * exponential(own.shift) - t.ridge * curvature;
+}
+
+// Adds dL/d... of a sample to `lanes`, and to the pixels' own gradients.
+template <int ORDER, bool WINDOW>
+inline __attribute__((always_inline)) void add_pair(const Problem &p, const float *r, V keep,
+                                                    Adjoint<ORDER> &own, V *lanes) {
+  const Pair a = relate<WINDOW>(p, own.t, r, keep, true);
+  const V unscaled = weight_of(a, own.shift), w = unscaled * r[Samples::kScale];
+  const V influence = evaluate<V, ORDER>(own.influence, a.y, a.x);
+  const V residual = r[Samples::kValue] - evaluate<V, ORDER>(own.coefficients, a.y, a.x);
+  const V g_weight = influence * residual + own.common;
+  const V g_exponent = g_weight * w, g_q = g_exponent * a.slope;
+  lanes[kGradValue] += w * influence;
+  lanes[kGrad11] += g_q * a.y * a.y;
+  lanes[kGrad12] += 2.f * g_q * a.y * a.x;
+  lanes[kGrad22] += g_q * a.x * a.x;
+  lanes[kGradScale] += g_weight * unscaled;
+  own.bandwidth += g_q * a.q;
+  for (int f = 0; f < p.features; f++) {
+    const V d = g_exponent * (own.t.guide[f] - r[Samples::kGuide + f]);
+    lanes[kGradGuide + f] += d;
+    own.guide[f] -= d;
+  }
+}
+
+template <int ORDER>
+void write_own(const Problem &p, int batch, const Adjoint<ORDER> &own) {
+  const Tile &t = own.t;
+  const size_t plane = (size_t)p.height * p.width, offset = (size_t)batch * plane;
+  for (int l = 0; l < kLanes; l++) {
+    if (t.pixel[l] < 0) continue;
+    const size_t at = offset + t.pixel[l];
+    if (p.grad_ridge) p.grad_ridge[at] = own.ridge[l];
+    if (p.grad_bandwidth && p.bandwidth_extent == kPerPixel)
+      p.grad_bandwidth[at] = own.bandwidth[l] * -2.f / t.bandwidth[l];
+    for (int f = 0; f < p.features && p.grad_guide; f++)
+      p.grad_guide[((size_t)batch * p.features + f) * plane + t.pixel[l]] = own.guide[f][l];
+  }
+}
+
+// Sums over the lanes cost more than a pair: with a window, where neighbouring tiles share nearly
+// all samples, several tiles are added up before.
 template <int ORDER, bool WINDOW>
 void backward_rows(const Problem &p, const Samples &s, int batch, int row0, int row1, int stride,
                    float *gradients) {
-  Tile t;
-  const size_t plane = (size_t)p.height * p.width, offset = (size_t)batch * plane;
-  std::vector<V> guide_gradient(p.features), lanes(stride);
+  constexpr int kGroup = WINDOW ? 8 : 1;
+  Adjoint<ORDER> own[kGroup];
+  Tile all;
+  std::vector<V> lanes(stride);
   for (int row = row0; row < row1; row += kTileRows) {
-    first_reach(p, s, t);
-    for (int col = 0; col < p.width; col += kTileCols) {
-      place(p, batch, row, col, t);
-      V g, g_mass;
-      for (int l = 0; l < kLanes; l++) {
-        g[l] = t.pixel[l] < 0 ? 0 : p.grad_dense[offset + t.pixel[l]];
-        g_mass[l] = t.pixel[l] < 0 ? 0 : p.grad_mass[offset + t.pixel[l]];
+    first_reach(p, s, own[0].t);
+    for (int col = 0; col < p.width; col += kGroup * kTileCols) {
+      const int members = std::min(kGroup, (p.width - col + kTileCols - 1) / kTileCols);
+      for (int j = 0; j < members; j++)
+        differentiate<ORDER, WINDOW>(p, s, batch, row, col + j * kTileCols, own[j]);
+      const Tile &first = own[0].t;
+      bool wanted = false;
+      for (int j = 0; j < members; j++) wanted |= !own[j].t.candidates.empty();
+      if (WINDOW && wanted) {
+        all.x0 = first.x0, all.x1 = own[members - 1].t.x1, all.y0 = first.y0, all.y1 = first.y1;
+        select_window(p, s, all);
       }
-      V g_bandwidth = V{}, g_ridge = V{};
-      for (auto &v : guide_gradient) v = V{};
-      if (any((g != 0.f) | (g_mass != 0.f))) {
-        select<WINDOW>(p, s, t);
-        V shift;
-        const auto sums = accumulate<ORDER, WINDOW>(p, s, t, &shift);
-        const auto fit = solve<V, ORDER, true>(sums, t.ridge);
-        VI empty = ~(sums.m[0] > 0.f);
-        g = empty ? V{} : g;
-        g_mass = (empty ? V{} : g_mass) * exponential(shift);
-        V curvature = V{};  // sum of z_k beta_k over the terms that the ridge holds down
-        for (int k = 0; k + 1 < terms(ORDER); k++) curvature += fit.influence[k] * fit.coefficients[k];
-        curvature = empty ? V{} : curvature;
-        g_ridge = -g * sums.m[0] * curvature;
-        const V common = g_mass - g * t.ridge * curvature;
-        for (size_t c = 0; c < t.candidates.size(); c++) {
-          const int i = t.candidates[c];
-          const float *r = s.record(i);
-          const Pair a = relate<WINDOW>(p, s, t, c, true);
-          const V unscaled = weight_of(a, shift), w = unscaled * r[Samples::kScale];
-          V influence = evaluate<V, ORDER>(fit.influence, a.y, a.x);
-          influence = empty ? V{} : influence;
-          V residual = r[Samples::kValue] - evaluate<V, ORDER>(fit.coefficients, a.y, a.x);
-          residual = empty ? V{} : residual;
-          const V g_weight = g * influence * residual + common;
-          const V g_exponent = g_weight * w, g_q = g_exponent * a.slope;
-          lanes[kGradValue] = g * w * influence;
-          lanes[kGrad11] = g_q * a.y * a.y;
-          lanes[kGrad12] = 2.f * g_q * a.y * a.x;
-          lanes[kGrad22] = g_q * a.x * a.x;
-          lanes[kGradScale] = g_weight * unscaled;
-          for (int f = 0; f < p.features; f++) {
-            V d = g_exponent * (t.guide[f] - r[Samples::kGuide + f]);
-            lanes[kGradGuide + f] = d;
-            guide_gradient[f] -= d;
-          }
-          for (int k = kGradGuide + p.features; k < stride; k++) lanes[k] = V{};
-          g_bandwidth += g_q * a.q;
-          add_sums(lanes.data(), stride, gradients + (size_t)i * stride);
-        }
-        if (p.bandwidth_extent == kPerPixel) g_bandwidth *= -2.f / t.bandwidth;
+      const std::vector<int> &candidates = WINDOW ? all.candidates : first.candidates;
+      for (size_t c = 0; wanted && c < candidates.size(); c++) {
+        for (auto &v : lanes) v = V{};
+        for (int j = 0; j < members; j++)
+          add_pair<ORDER, WINDOW>(p, s.record(candidates[c]), WINDOW ? V{} : first.keep[c], own[j],
+                                  lanes.data());
+        add_sums(lanes.data(), stride, gradients + (size_t)candidates[c] * stride);
       }
-      for (int l = 0; l < kLanes; l++) {
-        if (t.pixel[l] < 0) continue;
-        const size_t at = offset + t.pixel[l];
-        if (p.grad_bandwidth && p.bandwidth_extent == kPerPixel) p.grad_bandwidth[at] = g_bandwidth[l];
-        if (p.grad_ridge) p.grad_ridge[at] = g_ridge[l];
-        if (p.grad_guide)
-          for (int f = 0; f < p.features; f++)
-            p.grad_guide[((size_t)batch * p.features + f) * plane + t.pixel[l]] = guide_gradient[f][l];
-      }
+      for (int j = 0; j < members; j++) write_own(p, batch, own[j]);
     }
   }
 }

@@ -111,6 +111,21 @@ def test_other_instruction_sets(name, each_backend):
         compare(problem('octants'), order=1, **MODES['octants'])
 
 
+@pytest.mark.parametrize('mode', MODES)
+def test_a_loss_at_one_pixel(mode):
+    data = problem(mode)
+
+    def at_one_pixel(function):
+        def run(data, size, **options):
+            return [t[1:, 11:12, 20:21] for t in function(data, size, **options)]
+        return run
+
+    expected = gradients(at_one_pixel(run_twin), data, order=1, **MODES[mode])
+    found = gradients(at_one_pixel(run_native), cast(data, torch.float32), order=1, **MODES[mode])
+    for name in GRADIENTS:
+        assert (found[name] - expected[name]).norm() / expected[name].norm() < 1e-3, name
+
+
 def test_weights_that_underflow():
     data = scene(1, 40, SIZE, seed=5)
     data['bandwidth'] = torch.tensor(.35).double()  # exponents down to -200 and beyond
