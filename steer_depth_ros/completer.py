@@ -57,19 +57,22 @@ class DepthCompleter:
     def __init__(self, preset='default', device='auto', weights=None, drop_hidden=True,
                  reach=None):
         self.preset = find_preset(preset)
-        self.device = _device(device)
+        self.device = find_device(device)
         self.drop_hidden, self.reach = drop_hidden, reach
         self.weights = weights
         self._model = self._load()
 
     def _load(self):
-        if self.preset.model == 'steering':
+        model = self.preset.model
+        if self.preset.name == 'default' and self.weights is not None:
+            model = 'learned'  # weights of one's own training
+        if model == 'steering':
             if self.weights is not None:
                 raise WeightsError(f'preset {self.preset.name!r} takes no weights, but '
                                    f'{self.weights} was given; leave it out')
             from steer_depth_ros.steering import SteeringModel
             return SteeringModel()
-        if self.preset.model == 'reference':
+        if model == 'reference':
             from steer_depth_ros.network.reference import ReferenceModel
             return ReferenceModel.load(self.weights, self.device)
         from steer_depth_ros.network.learned import LearnedModel
@@ -103,16 +106,18 @@ class DepthCompleter:
         with torch.inference_mode():
             dense, error = self._model.estimate(image, uv, depth)
             if error is None:  # the paper's network states none
-                from steer_depth_ros.steering import expected_error, guides, prepare
-                inputs = prepare(image, uv, depth)
-                error = expected_error(inputs, guides(inputs)[2])
+                from steer_depth_ros import steering
+                inputs = steering.prepare(image, uv, depth)
+                error = steering.expected_error(inputs, steering.guides(inputs)[2],
+                                                steering.sample_distance(inputs))
         known = np.isfinite(dense) & (dense > 0) & supported(uv, size, self.reach)
         confidence = 1 - np.exp(-CLOSE / np.maximum(error, 1e-6))
         return Completion(np.where(known, dense, np.float32(np.nan)).astype(np.float32),
                           np.where(known, confidence, 0).astype(np.float32))
 
 
-def _device(name):
+def find_device(name):
+    """Return the torch device of a name, 'auto' among them; ConfigError if it is not there."""
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:

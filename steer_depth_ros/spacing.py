@@ -34,7 +34,6 @@ def sample_spacing(uv, size):
     return across, max(area / across, 1.0)
 
 
-def kernel_aspect(uv, size):
-    """Return the operator's `aspect` for samples uv (N, 2): above 1 for scan lines."""
-    across, rows = sample_spacing(uv, size)
+def kernel_aspect(across, rows):
+    """Return the operator's `aspect` for these spacings: above 1 for scan lines."""
     return float(np.clip((rows / across) ** SHARE, 1.0, STRONGEST))

@@ -21,15 +21,16 @@ A first rough estimate joins the colour as a guide, so that a pixel takes its de
 of its own surface.
 """
 from dataclasses import dataclass
+import math
 
 import cv2
 import numpy as np
 import torch
 
 from steer_depth_ros.ops import kernel_regression
-from steer_depth_ros.spacing import kernel_aspect
+from steer_depth_ros.spacing import kernel_aspect, sample_spacing
 
-COLOUR = 6.0  # CIELab difference that lowers a sample's weight to exp(-1/2)
+COLOUR = 8.0  # CIELab difference that lowers a sample's weight to exp(-1/2)
 COLOUR_BLUR = 2.0  # pixels; texture finer than that says nothing about depth
 STEP = 0.15  # the same for the logarithm of depth
 STRUCTURE_BLUR = 1.5  # pixels; the window of the structure tensor
@@ -37,8 +38,10 @@ REGULARISATION = 0.01  # lambda': elongation where the image is flat goes to 1
 LARGEST_ELONGATION = 4.0
 SCALING_EXPONENT = 0.2  # alpha
 NEIGHBOURS, ROUGH_NEIGHBOURS = 24, 16
-BANDWIDTH = 0.5  # local spacings
+BANDWIDTH = 0.7  # local spacings
 RIDGE = 0.01
+# Share of the bandwidth on a sample and far from any, and where it is 1, in sample spacings.
+NARROWEST, WIDEST, HALFWAY = 0.25, 1.2, 0.45
 # Expected relative error, fitted on rendered scenes.
 ERROR_FLOOR, ERROR_PER_SPREAD, ERROR_PER_PIXEL = 0.004, 0.6, 0.0004
 
@@ -49,7 +52,7 @@ class Inputs:
     A frame as the interpolation sees it, free of metric scale.
 
     lab: float32 (H, W, 3) CIELab, smoothed. uv: (1, N, 2). inverse: (1, N) median depth / depth.
-    median: metres. aspect: of the operator.
+    median: metres. aspect: of the operator. spacing: mean distance of samples in pixels.
     """
 
     lab: np.ndarray
@@ -57,6 +60,7 @@ class Inputs:
     inverse: torch.Tensor
     median: float
     aspect: float
+    spacing: float
 
     @property
     def size(self):
@@ -68,8 +72,9 @@ def prepare(image, uv, depth):
     lab = cv2.cvtColor(image.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab)
     lab = cv2.GaussianBlur(lab, (0, 0), COLOUR_BLUR)
     median = float(np.median(depth))
-    return Inputs(lab, batch(uv), batch(median / depth), median,
-                  kernel_aspect(uv, image.shape[:2]))
+    across, rows = sample_spacing(uv, image.shape[:2])
+    return Inputs(lab, batch(uv), batch(median / depth), median, kernel_aspect(across, rows),
+                  math.sqrt(across * rows))
 
 
 def at_samples(maps, uv):
@@ -130,29 +135,36 @@ def guides(inputs):
     return guide, at, off
 
 
-def support(inputs, off):
-    """Return how badly a plane fits around (log depth), and the distance to a sample (pixels)."""
+def sample_distance(inputs):
+    """Return the distance of every pixel to the nearest sample, (H, W) pixels."""
     near = np.clip(np.rint(inputs.uv[0].numpy()).astype(int), 0,
                    (inputs.size[1] - 1, inputs.size[0] - 1))
     empty = np.ones(inputs.size, np.uint8)
     empty[near[:, 1], near[:, 0]] = 0
-    return rough(inputs, batch(off), 0), cv2.distanceTransform(empty, cv2.DIST_L2, 3)
+    return cv2.distanceTransform(empty, cv2.DIST_L2, 3)
+
+
+def bandwidths(inputs, distance):
+    """Return the operator's bandwidth (H, W): narrow near a sample, which then counts most."""
+    share = distance * (1 / (HALFWAY * inputs.spacing))
+    return BANDWIDTH * np.clip(NARROWEST + (1 - NARROWEST) * share, NARROWEST, WIDEST)
 
 
 def interpolate(inputs):
     """Return inverse depth (median / depth) and the expected relative error, both (H, W)."""
     guide, at, off = guides(inputs)
+    distance = sample_distance(inputs)
     dense, _ = kernel_regression(
         inputs.uv, inputs.inverse, image_steering(inputs.lab, inputs.uv), inputs.size,
-        guide=batch(guide.transpose(2, 0, 1)), guide_at_samples=batch(at),
-        neighbours=NEIGHBOURS, order=1, bandwidth=BANDWIDTH, ridge=RIDGE, aspect=inputs.aspect)
+        guide=batch(guide.transpose(2, 0, 1)), guide_at_samples=batch(at), neighbours=NEIGHBOURS,
+        order=1, bandwidth=batch(bandwidths(inputs, distance)), ridge=RIDGE, aspect=inputs.aspect)
     low, high = inputs.inverse.min().item(), inputs.inverse.max().item()
-    return np.clip(dense[0].numpy(), low, high), expected_error(inputs, off)
+    return np.clip(dense[0].numpy(), low, high), expected_error(inputs, off, distance)
 
 
-def expected_error(inputs, off):
+def expected_error(inputs, off, distance):
     """Return the relative error to expect, (H, W): bad fits around and far samples raise it."""
-    spread, distance = support(inputs, np.abs(off))
+    spread = rough(inputs, batch(np.abs(off)), 0)
     return ERROR_FLOOR + ERROR_PER_SPREAD * spread + ERROR_PER_PIXEL * distance
 
 

@@ -29,9 +29,10 @@ class RenderedFrames(Dataset):
     `frames` procedural scenes, each measured by `patterns` simulated sensors.
 
     A scene is rendered when it is first asked for and read from `folder` afterwards. Item i is
-    sensor i % patterns on scene i // patterns and depends on (seed, i, size) alone: image uint8
-    (H, W, 3), depth float32 (H, W) with inf for sky, uv float32 (N, 2), sparse float32 (N,),
-    name. A damaged file raises DatasetError that names it.
+    sensor i % patterns on scene i // patterns and depends on (seed, i, size) alone; three
+    sensors in four are free of noise and outliers. Items: image uint8 (H, W, 3), depth float32
+    (H, W) with inf for sky, uv float32 (N, 2), sparse float32 (N,), name. A damaged file raises
+    DatasetError that names it.
     """
 
     def __init__(self, folder, frames, patterns=4, seed=1, size=(240, 320)):
@@ -56,11 +57,19 @@ class RenderedFrames(Dataset):
                   'depth': rendered.depth.cpu().numpy().astype(np.float32)}
         for k in range(self.patterns):
             rng = np.random.default_rng([self.source.seed, scene, 1000 + k])
-            uv, depth, name = random_pattern(rendered, rng)
+            uv, depth, name = self._measure(rendered, rng, clean=k % 4 != 3)
             arrays.update({f'uv{k}': uv, f'sparse{k}': depth, f'name{k}': name})
         partial = path.with_suffix(f'.{os.getpid()}.npz')
         np.savez(partial, **arrays)
         partial.rename(path)  # readers never see half a file
+
+    @staticmethod
+    def _measure(scene, rng, clean):
+        """Draw a sensor; a clean one has neither noise nor outliers, as most in practice."""
+        while True:
+            uv, depth, name = random_pattern(scene, rng)
+            if not clean or ('noise' not in name and 'outliers' not in name):
+                return uv, depth, name
 
     def __getitem__(self, index):
         scene, k = divmod(index, self.patterns)

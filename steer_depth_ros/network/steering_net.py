@@ -41,7 +41,7 @@ class NetInputs:
 
     guide: (1, 4, H, W) and guide_at_samples (1, N, 4), colour and rough log inverse depth in the
     units of the preset `steering`. kernels: (1, N, 3) from the image structure. off: (1, N), how
-    far a sample is from the rough estimate, in log depth.
+    far a sample is from the rough estimate, in log depth. bandwidth: (1, H, W).
     """
 
     maps: torch.Tensor
@@ -49,6 +49,7 @@ class NetInputs:
     guide_at_samples: torch.Tensor
     kernels: torch.Tensor
     off: torch.Tensor
+    bandwidth: torch.Tensor
     uv: torch.Tensor
     inverse: torch.Tensor
     aspect: float
@@ -68,18 +69,20 @@ def net_inputs(image, uv, depth):
     """Prepare image uint8 (H, W, 3), uv float32 (N, 2), depth float32 (N,) for the network."""
     frame = steering.prepare(image, uv, depth)
     guide, guide_at_samples, off = steering.guides(frame)
-    spread, distance = steering.support(frame, np.abs(off))
+    spread = steering.rough(frame, steering.batch(np.abs(off)), 0)
+    distance = steering.sample_distance(frame)
     height, width = frame.size
     half = ((width + 1) // 2, (height + 1) // 2)
     small = cv2.resize(image, half, interpolation=cv2.INTER_AREA).astype(np.float32) / 255 - 0.45
     first = cv2.resize(guide[..., 3], half, interpolation=cv2.INTER_AREA) * steering.STEP
     maps = np.concatenate([
         small, cv2.merge([first, np.log(cv2.resize(spread, half) + 1e-3) / 3 + 1.5,
-                          np.log1p(cv2.resize(distance, half)) / 3])], 2)
+                          cv2.resize(np.minimum(distance * (0.5 / frame.spacing), 2), half)])], 2)
     return NetInputs(
         steering.batch(maps.transpose(2, 0, 1)), steering.batch(guide.transpose(2, 0, 1)),
         steering.batch(guide_at_samples), steering.image_steering(frame.lab, frame.uv),
-        steering.batch(off), frame.uv, frame.inverse, frame.aspect, frame.median)
+        steering.batch(off), steering.batch(steering.bandwidths(frame, distance)), frame.uv,
+        frame.inverse, frame.aspect, frame.median)
 
 
 def _block(inside, outside, stride=1):
@@ -145,7 +148,7 @@ class SteeringNet(nn.Module):
         guide = torch.cat([frame.guide * self.gain.exp()[None, :, None, None],
                            _enlarge(pixel[:, :self.features], size)], 1)
         control = _enlarge(pixel[:, self.features:], size).tanh()
-        bandwidth = steering.BANDWIDTH * control[:, 0].exp()
+        bandwidth = frame.bandwidth * control[:, 0].exp()
         ridge = steering.RIDGE * (3 * control[:, 1]).exp()
 
         half_uv = (frame.uv - 0.5) / 2

@@ -1,0 +1,118 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The weights-free preset: what it must do on scenes whose answer is known."""
+import numpy as np
+import pytest
+
+from steer_depth_ros import steering
+from steer_depth_ros.completer import DepthCompleter
+
+HEIGHT, WIDTH = 96, 128
+
+
+def plane(slope_u=0.0003, slope_v=0.0008):
+    """Inverse depth that is linear over the image, as that of any plane in space is."""
+    v, u = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+    return 1 / (0.1 + slope_u * u + slope_v * v)
+
+
+def scattered(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.random((count, 2)) * (WIDTH - 1, HEIGHT - 1)).astype(np.float32)
+
+
+def scan_lines(lines=8, step=2.0):
+    v = np.linspace(4, HEIGHT - 5, lines)
+    u = np.arange(0, WIDTH - 1, step)
+    return np.stack([a.ravel() for a in np.meshgrid(u, v)], 1).astype(np.float32)
+
+
+def read(depth, uv):
+    return 1 / steering.at_samples((1 / depth)[..., None].astype(np.float32),
+                                   steering.batch(uv))[:, 0]
+
+
+@pytest.fixture(scope='module')
+def completer():
+    return DepthCompleter('steering', device='cpu')
+
+
+@pytest.mark.parametrize('uv', [scattered(300), scattered(40), scan_lines()])
+def test_a_plane_is_exact_at_any_distance(completer, uv):
+    image = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    truth = plane()
+    for metres in (1.0, 50.0):
+        depth = completer.complete(image, uv, read(truth, uv) * metres).depth / metres
+        inside = np.isfinite(depth)
+        inside[:8] = inside[-8:] = inside[:, :8] = inside[:, -8:] = False
+        assert inside.mean() > 0.6
+        assert np.abs(depth / truth - 1)[inside].max() < 0.02
+
+
+def test_results_scale_with_depth(completer):
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    uv, depth = scattered(200), rng.uniform(1, 9, 200).astype(np.float32)
+    one = completer.complete(image, uv, depth)
+    seven = completer.complete(image, uv, depth * 7)
+    np.testing.assert_allclose(seven.depth, one.depth * 7, rtol=2e-3)
+    np.testing.assert_allclose(seven.confidence, one.confidence, atol=1e-3)
+
+
+def test_depth_steps_follow_the_image(completer):
+    image = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
+    image[:, 61:] = 200
+    truth = np.full((HEIGHT, WIDTH), 2.0, np.float32)
+    truth[:, 61:] = 6.0
+    uv = scattered(150, seed=5)
+    depth = completer.complete(image, uv, truth[uv[:, 1].round().astype(int),
+                                                uv[:, 0].round().astype(int)]).depth
+    assert np.abs(depth - truth)[10:-10, 50:57].max() < 0.4
+    assert np.abs(depth - truth)[10:-10, 65:72].max() < 0.4
+    # The same step without a step of colour is blurred: the image did the work.
+    flat = completer.complete(np.full_like(image, 60), uv, read(truth, uv)).depth
+    assert np.abs(flat - truth)[10:-10, 50:72].mean() > 2 * np.abs(depth - truth)[
+        10:-10, 50:72].mean()
+
+
+def test_results_stay_in_the_range_of_the_samples(completer):
+    rng = np.random.default_rng(8)
+    image = rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    uv, depth = scattered(25, 9), rng.uniform(2, 4, 25).astype(np.float32)
+    dense = completer.complete(image, uv, depth).depth
+    assert np.nanmin(dense) >= depth.min() * 0.999 and np.nanmax(dense) <= depth.max() * 1.001
+
+
+def test_structure_tensor_turns_kernels_along_the_edge():
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[:, 64:] = 255  # an upright edge: depth may change along u
+    inputs = steering.prepare(image, np.float32([[64, 48], [20, 48]]), np.float32([1, 1]))
+    kernels = steering.image_steering(inputs.lab, inputs.uv)[0].numpy()
+    sigma, theta, gamma = kernels[0]
+    across = gamma * (sigma * np.sin(theta) ** 2 + np.cos(theta) ** 2 / sigma)  # C22, along u
+    along = gamma * (sigma * np.cos(theta) ** 2 + np.sin(theta) ** 2 / sigma)
+    assert across > 3 * along
+    assert kernels[1, 0] == pytest.approx(1)  # flat: a round kernel
+
+
+def test_confidence_falls_away_from_samples_and_at_bad_fits(completer):
+    image = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    uv = scattered(200, 2)
+    uv = uv[(uv[:, 0] < 50) | (uv[:, 0] > 90)]
+    truth = plane()
+    smooth = completer.complete(image, uv, read(truth, uv))
+    assert smooth.confidence[48, 20] > smooth.confidence[48, 70]
+    rng = np.random.default_rng(0)
+    rough = completer.complete(image, uv, read(truth, uv) * rng.uniform(0.7, 1.4, len(uv)))
+    assert np.nanmean(rough.confidence) < np.nanmean(smooth.confidence) - 0.1
