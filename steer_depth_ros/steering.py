@@ -42,8 +42,9 @@ BANDWIDTH = 0.7  # local spacings
 RIDGE = 0.01
 # Share of the bandwidth on a sample and far from any, and where it is 1, in sample spacings.
 NARROWEST, WIDEST, HALFWAY = 0.25, 1.2, 0.45
-# Expected relative error, fitted on rendered scenes.
-ERROR_FLOOR, ERROR_PER_SPREAD, ERROR_PER_PIXEL = 0.004, 0.6, 0.0004
+# Expected relative error: Laplace maximum likelihood on rendered scenes; the floor is that of
+# a real sensor. Distances in sample spacings.
+ERROR_FLOOR, ERROR_PER_SPREAD, ERROR_PER_SPACING = 0.004, 1.15, 0.0098
 
 
 @dataclass
@@ -165,7 +166,8 @@ def interpolate(inputs):
 def expected_error(inputs, off, distance):
     """Return the relative error to expect, (H, W): bad fits around and far samples raise it."""
     spread = rough(inputs, batch(np.abs(off)), 0)
-    return ERROR_FLOOR + ERROR_PER_SPREAD * spread + ERROR_PER_PIXEL * distance
+    return (ERROR_FLOOR + ERROR_PER_SPREAD * spread
+            + ERROR_PER_SPACING / inputs.spacing * distance)
 
 
 class SteeringModel:
