@@ -100,7 +100,8 @@ def data_files():
     return [('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
             (share, ['package.xml']),
             (f'{share}/launch', sorted(glob('launch/*.launch.py'))),
-            (f'{share}/config', sorted(glob('config/*')))]
+            (f'{share}/config', sorted(p for p in glob('config/*') if os.path.isfile(p))),
+            (f'{share}/config/train', sorted(glob('config/train/*')))]
 
 
 setup(

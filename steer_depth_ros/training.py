@@ -17,12 +17,16 @@ Training through the operator: seeded, resumable to the bit, on one process or m
 A run is a folder: config.yaml, log.jsonl (a line a report), checkpoint.pt (model, average,
 optimiser, step), weights.safetensors (the averaged weights) and TensorBoard events. Which frames
 a step sees depends on (seed, step) alone, so a run that was killed goes on as if it had not been.
+
+Several processes share every batch; gradients are averaged by DistributedDataParallel. Batch norm
+then takes its statistics over all processes on CUDA, and over each process's part on the CPU.
 """
 from dataclasses import asdict, dataclass, field, fields
-import json
+from functools import partial
 import math
 import os
 from pathlib import Path
+import pickle
 import time
 
 import numpy as np
@@ -31,12 +35,11 @@ from torch import nn
 import torch.distributed as dist
 import yaml
 
-from steer_depth_ros.errors import ConfigError
+from steer_depth_ros.errors import ConfigError, SteerDepthError, WeightsError
 from steer_depth_ros.network.checkpoints import save_safetensors
-from steer_depth_ros.network.steering_net import net_inputs, SteeringNet
-from steer_depth_ros.visibility import visible
-
-ARCHITECTURE = 'steering_net'
+from steer_depth_ros.objectives import make_objective
+from steer_depth_ros.training_data import load_steps, StepExamples
+from steer_depth_ros.training_log import PICTURES, TrainingLog
 
 
 @dataclass
@@ -55,96 +58,62 @@ class TrainingConfig:
     amp: bool = False  # bfloat16 convolutions; the operator stays in float32
     report: int = 50  # steps
     checkpoint: int = 100  # steps; what kill -9 loses at most
-    workers: int = 0
-    model: dict = field(default_factory=dict)  # arguments of SteeringNet
+    workers: int = 0  # processes that prepare frames; 0: the training process does it
+    model: dict = field(default_factory=dict)  # see objectives.make_objective
     data: list = field(default_factory=lambda: [{'dataset': 'rendered', 'frames': 1500}])
 
     @classmethod
     def read(cls, path):
-        """Read a YAML file; ConfigError names a key that is unknown or of the wrong type."""
+        """Read a YAML file; ConfigError names a key that is unknown or has a bad value."""
         try:
-            given = yaml.safe_load(Path(path).read_text()) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f'{path} cannot be read as YAML: {error}') from None
-        known = {f.name: f for f in fields(cls)}
+            given = yaml.safe_load(Path(path).read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, 'strerror', None) or 'no text'
+            raise ConfigError(f'cannot read {path} ({reason}); --config takes a YAML file such '
+                              'as config/train/default.yaml') from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
+        given = {} if given is None else given
+        if not isinstance(given, dict):
+            raise ConfigError(f'{path} must hold "key: value" lines')
+        known = [f.name for f in fields(cls)]
         for key in given:
             if key not in known:
                 raise ConfigError(f'{path}: unknown key {key!r}; known are {", ".join(known)}')
-        config = cls(**given)
-        for name in ('steps', 'batch', 'report', 'checkpoint'):
-            if not isinstance(getattr(config, name), int) or getattr(config, name) < 1:
-                raise ConfigError(f'{path}: {name} must be a whole number of at least 1')
-        return config
+        return cls(**{key: _value(key, value, path) for key, value in given.items()})
 
 
-def example(item, flip, device='cpu'):
-    """
-    Make (inputs, truth) of one data set item; truth (H, W) is log(median / depth) or NaN.
-
-    Samples that the completer would drop as hidden are dropped here too.
-    """
-    image, depth = np.asarray(item['image']), np.asarray(item['depth'])
-    uv, sparse = np.asarray(item['uv']), np.asarray(item['sparse'])
-    measured = np.isfinite(sparse) & (sparse > 0)
-    uv, sparse = uv[measured], sparse[measured]
-    keep = visible(uv, sparse, image.shape[:2])
-    uv, sparse = uv[keep], sparse[keep]
-    if flip:
-        image, depth = image[:, ::-1], depth[:, ::-1]
-        uv = np.stack([image.shape[1] - 1 - uv[:, 0], uv[:, 1]], 1)
-    inputs = net_inputs(np.ascontiguousarray(image), uv, sparse)
-    truth = np.where(np.isfinite(depth) & (depth > 0), depth, np.nan)
-    target = torch.from_numpy(np.log(inputs.median / truth).astype(np.float32))[None]
-    return inputs.to(device), target.to(device)
+WHOLE_NUMBERS = {'seed': 0, 'steps': 1, 'batch': 1, 'warmup': 0, 'report': 1, 'checkpoint': 1,
+                 'workers': 0}  # the least
+NUMBERS = {'learning_rate': 1.0, 'weight_decay': 1.0, 'clip': math.inf, 'average': 1.0}  # the most
+KINDS = {'name': (str, 'a text'), 'amp': (bool, 'true or false'), 'model': (dict, 'a mapping'),
+         'data': (list, 'a list')}
 
 
-def frame_loss(estimate, expected, kernel, inputs, truth):
-    """
-    Return the loss of one frame and the errors that it is made of.
-
-    Errors are relative to those of the rough first estimate, so that easy and hard frames, near
-    and far ones, count alike. The expected error is that of a Laplace distribution.
-    """
-    seen = truth.isfinite()
-    target = truth[seen]
-    distance = (-target).exp()  # in medians
-
-    def errors(log_inverse):
-        found = log_inverse[seen]
-        off = (found - target).abs()
-        metric = (-found).exp() - distance
-        return off.mean(), metric.abs().mean(), (metric.pow(2).mean() + 1e-12).sqrt(), off
-
-    with torch.no_grad():
-        first = errors(inputs.guide[:, 3] * 0.15)
-    final, before = errors(estimate), errors(kernel)
-    relative = [f / (r + 1e-4) for f, r in zip(final[:3], first[:3])]
-    relative_before = [f / (r + 1e-4) for f, r in zip(before[:3], first[:3])]
-    log_scale = expected[seen].clamp(-9, 2)
-    likelihood = (log_scale + final[3].detach() * (-log_scale).exp()).mean()
-    loss = (sum(relative) + 0.5 * sum(relative_before)) / 4.5 + 0.05 * likelihood
-    return loss, {'log': relative[0].item(), 'mae': relative[1].item(), 'rmse': relative[2].item(),
-                  'kernel_mae': relative_before[1].item(), 'likelihood': likelihood.item()}
-
-
-class BatchLoss(nn.Module):
-    """The model with its loss, so that DistributedDataParallel sees one forward call."""
-
-    def __init__(self, model, amp=False):
-        super().__init__()
-        self.model, self.amp = model, amp
-
-    def forward(self, frames):
-        maps = torch.cat([inputs.maps for inputs, _ in frames])
-        with torch.autocast(maps.device.type, torch.bfloat16, enabled=self.amp):
-            features = self.model.trunk(maps)
-        losses, rows = [], []
-        for i, (inputs, truth) in enumerate(frames):
-            result = self.model(inputs, features[i:i + 1].float())
-            loss, row = frame_loss(*result, inputs, truth)
-            losses.append(loss)
-            rows.append(row)
-        return torch.stack(losses).mean(), rows
+def _value(key, value, path):
+    """Return a value of the configuration as its type; ConfigError where it cannot be."""
+    if key in WHOLE_NUMBERS:
+        least = WHOLE_NUMBERS[key]
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f'{path}: {key} must be a whole number of at least {least}, not '
+                              f'{value!r}')
+        return value
+    if key in NUMBERS:
+        try:
+            number = float(value)  # YAML takes 2e-3 for a text
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 <= number <= NUMBERS[key]:
+            raise ConfigError(f'{path}: {key} must be a number from 0 to {NUMBERS[key]:g}, not '
+                              f'{value!r}')
+        return number
+    kind, wanted = KINDS[key]
+    if not isinstance(value, kind):
+        raise ConfigError(f'{path}: {key} must be {wanted}, not {value!r}')
+    if key == 'data' and not (value and all(isinstance(entry, dict) for entry in value)):
+        raise ConfigError(f'{path}: data must list one mapping a data set, as '
+                          '"- {dataset: rendered, frames: 1500}"')
+    return value
 
 
 class Average:
@@ -178,41 +147,79 @@ def choose(config, step, length):
     return rng.integers(length, size=config.batch), rng.random(config.batch) < 0.5
 
 
-class Trainer:
-    """One training run; `run()` works until `config.steps` or `until` seconds have passed."""
+MAY_CHANGE = ('name', 'report', 'checkpoint', 'workers')  # on the way; the rest decides weights
 
-    def __init__(self, config, dataset, folder, device='cpu', pictures=None):
+
+class Trainer:
+    """
+    One training run.
+
+    config: TrainingConfig. dataset: items as those of RenderedFrames. folder: of the run; what
+    it holds is gone on with. device: of the model. say: takes lines for the user.
+    ConfigError where folder holds another run, WeightsError where its checkpoint is damaged.
+    """
+
+    def __init__(self, config, dataset, folder, device='cpu', say=print):
         self.config, self.dataset, self.folder = config, dataset, Path(folder)
-        self.device = torch.device(device)
+        self.device, self.say = torch.device(device), say
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         if config.batch % self.world:
             raise ConfigError(f'batch {config.batch} must be a multiple of the {self.world} '
                               'processes')
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.step, self.rows, self.stopping = 0, [], False
         torch.manual_seed(config.seed)
-        self.model = SteeringNet(**config.model).to(self.device)
+        self.objective = make_objective(config.model, config.amp).to(self.device)
+        self.loss = self._shared(self.objective)
+        self.model = self.objective.model
         self.average = Average(self.model, config.average)
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate,
                                            weight_decay=config.weight_decay)
-        self.step, self.rows, self.pictures = 0, [], pictures
-        self.loss = BatchLoss(self.model, config.amp)
-        if self.world > 1:
-            self.loss = nn.parallel.DistributedDataParallel(self.loss)
-        self._resume()
+        self._open_folder()
+
+    def _shared(self, objective):
+        """Let the processes work on one model."""
+        if self.world == 1:
+            return objective
+        on_gpu = self.device.type == 'cuda'
+        if on_gpu:  # torch has no such layer for the CPU
+            objective.model = nn.SyncBatchNorm.convert_sync_batchnorm(objective.model)
+        return nn.parallel.DistributedDataParallel(
+            objective, device_ids=[self.device] if on_gpu else None)
 
     @property
     def checkpoint(self):
         return self.folder / 'checkpoint.pt'
 
-    def _resume(self):
-        if not self.checkpoint.exists():
-            return
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        if state['model_config'] != self.model.config:
+    def _open_folder(self):
+        """Begin the folder, or go on from what it holds."""
+        path = self.folder / 'config.yaml'
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.checkpoint.exists():
+                self._resume(path)
+            elif self.rank == 0:
+                path.write_text(yaml.safe_dump(asdict(self.config), sort_keys=False))
+        except OSError as error:
+            raise ConfigError(f'cannot write to {self.folder} ({error.strerror}); choose another '
+                              'folder') from None
+
+    def _resume(self, config_path):
+        started = yaml.safe_load(config_path.read_text()) if config_path.exists() else {}
+        for key, value in asdict(self.config).items():
+            if key not in MAY_CHANGE and started.get(key, value) != value:
+                raise ConfigError(f'{self.folder} holds a run with {key} {started[key]}, now '
+                                  f'it is {value}; choose another folder')
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            same_model = state['model_config'] == self.objective.config
+        except (RuntimeError, EOFError, pickle.UnpicklingError, LookupError, TypeError,
+                ValueError, AttributeError, AssertionError):
+            raise WeightsError(f'{self.checkpoint} is damaged; delete it to begin again') from None
+        if not same_model:
             raise ConfigError(f'{self.checkpoint} was trained with model {state["model_config"]}, '
-                              f'the configuration asks for {self.model.config}; choose another '
-                              'folder')
+                              f'the configuration asks for {self.objective.config}; choose '
+                              'another folder')
         self.model.load_state_dict(state['model'])
         self.average.state, self.average.steps = state['average'], state['average_steps']
         self.optimiser.load_state_dict(state['optimiser'])
@@ -220,22 +227,27 @@ class Trainer:
 
     def save(self):
         """Write the checkpoint and the averaged weights; readers never see half a file."""
-        partial = self.checkpoint.with_suffix('.part')
+        partial_file = self.checkpoint.with_suffix('.part')
         torch.save({'model': self.model.state_dict(), 'average': self.average.state,
                     'average_steps': self.average.steps, 'step': self.step,
                     'optimiser': self.optimiser.state_dict(),
-                    'model_config': self.model.config}, partial)
-        os.replace(partial, self.checkpoint)
-        save_safetensors(self.folder / 'weights.safetensors', self.average.state, ARCHITECTURE,
-                         {**self.model.config, 'training': asdict(self.config),
+                    'model_config': self.objective.config}, partial_file)
+        os.replace(partial_file, self.checkpoint)
+        save_safetensors(self.folder / 'weights.safetensors', self.average.state,
+                         self.objective.architecture,
+                         {**self.objective.config, 'training': asdict(self.config),
                           'step': self.step})
 
-    def train_step(self):
-        """One step of the optimiser; returns the loss and a row of errors a frame."""
-        indices, flips = choose(self.config, self.step, len(self.dataset))
-        mine = slice(self.rank, None, self.world)
-        frames = [example(self.dataset[int(i)], bool(f), self.device)
-                  for i, f in zip(indices[mine], flips[mine])]
+    def steps(self):
+        """Give the examples of each step that is left, this process's part of the batch."""
+        chosen = partial(choose, self.config, length=len(self.dataset))
+        part = slice(self.rank, None, self.world)
+        examples = StepExamples(self.dataset, chosen, part, self.objective.example)
+        return load_steps(examples, range(self.step, self.config.steps), self.config.workers)
+
+    def train_step(self, frames):
+        """One step of the optimiser on `frames`; returns the loss and rows of errors."""
+        frames = [(inputs.to(self.device), truth.to(self.device)) for inputs, truth in frames]
         for group in self.optimiser.param_groups:
             group['lr'] = learning_rate(self.config, self.step)
         self.model.train()
@@ -249,31 +261,58 @@ class Trainer:
         self.step += 1
         return loss.item(), rows
 
-    def run(self, seconds=None, progress=print):
-        """Train; stop early (resumably) after `seconds`."""
-        began, first = time.monotonic(), self.step
-        self.rows = []
-        while self.step < self.config.steps:
-            loss, rows = self.train_step()
-            self.rows += [{'loss': loss, **row} for row in rows]
-            late = seconds is not None and time.monotonic() - began > seconds
-            if self.rank == 0:
-                if self.step % self.config.report == 0:
-                    self._report(progress, (time.monotonic() - began) / (self.step - first))
-                if self.step % self.config.checkpoint == 0 or late:
-                    self.save()
-            if late:
-                return
-        if self.rank == 0:
-            self.save()
+    def stop(self):
+        """Ask `run` to end its step, save and return; safe in a signal handler."""
+        self.stopping = True
 
-    def _report(self, progress, per_step):
+    def run(self, seconds=None, progress=None):
+        """
+        Train to the last step; stop early (resumably) after `seconds` or `stop()`.
+
+        progress: takes the report lines, `say` by default. Return whether all steps are done.
+        """
+        began, first = time.monotonic(), self.step
+        log = self._log() if self.rank == 0 else None
+        self.rows = []
+        for frames in self.steps():
+            if isinstance(frames, SteerDepthError):
+                raise frames
+            loss, rows = self.train_step(frames)
+            self.rows += [{'loss': loss, **row} for row in rows]
+            if log and self.step % self.config.report == 0:
+                self._report(log, progress or self.say,
+                             (time.monotonic() - began) / (self.step - first))
+            late = seconds is not None and time.monotonic() - began > seconds
+            if self._agreed(self.stopping or late):
+                break
+            if log and self.step % self.config.checkpoint == 0:
+                self.save()
+        if log:
+            self.save()
+            log.close()
+        return self.step >= self.config.steps
+
+    def _agreed(self, stop):
+        """Stop all processes at the same step, or the others would wait for ever."""
+        if self.world == 1:
+            return stop
+        wish = torch.tensor(float(stop), device=self.device)
+        dist.all_reduce(wish, dist.ReduceOp.MAX)
+        return bool(wish)
+
+    def _log(self):
+        def items():
+            frames = np.linspace(0, len(self.dataset) - 1, PICTURES).astype(int)
+            return [self.dataset[int(i)] for i in frames]
+
+        return TrainingLog(self.folder, self.step, items, self.say)
+
+    def _report(self, log, progress, per_step):
         mean = {k: float(np.mean([r[k] for r in self.rows])) for k in self.rows[0]}
         self.rows = []
         mean.update(step=self.step, rate=learning_rate(self.config, self.step),
                     seconds_a_step=per_step)
-        with open(self.folder / 'log.jsonl', 'a') as log:
-            log.write(json.dumps(mean) + '\n')
+        log.report(mean, lambda: self.objective.predictor(self.device))
         left = per_step * (self.config.steps - self.step) / 60
         progress(f"step {self.step}/{self.config.steps} loss {mean['loss']:.4f} "
                  f"mae {mean['mae']:.3f} rmse {mean['rmse']:.3f} of the rough estimate, "

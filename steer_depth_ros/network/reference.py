@@ -333,7 +333,7 @@ class ReferenceModel:
         Return depth float32 (H, W) metres, NaN where no sample is in a pixel's window, and None:
         the paper's network states no confidence. Raise FrameError for arrays of other shapes.
         """
-        image, uv, depth = _checked_frame(image, uv, depth)
+        image, uv, depth = checked_frame(image, uv, depth)
         if not len(depth):
             return np.full(image.shape[:2], np.nan, np.float32), None
         with torch.inference_mode():
@@ -356,7 +356,13 @@ def _depth_range(config, path):
     return None if values is None else (float(values[0]), float(values[1]))
 
 
-def _checked_frame(image, uv, depth):
+def checked_frame(image, uv, depth):
+    """
+    Return image, uv float32 (N, 2) and depth float32 (N,) as the release has them.
+
+    Samples are at whole pixels, the nearest one of each, sorted by position. FrameError for
+    arrays of other shapes.
+    """
     image = np.ascontiguousarray(image)
     uv, depth = np.asarray(uv, np.float32), np.asarray(depth, np.float32)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
