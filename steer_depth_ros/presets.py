@@ -13,9 +13,15 @@
 # limitations under the License.
 """The presets: what runs, what it needs, and what was measured."""
 from dataclasses import dataclass
+import json
+import math
+from pathlib import Path
 from typing import Optional
 
 from steer_depth_ros.errors import ConfigError
+
+WEIGHTS = Path(__file__).parent / 'weights'
+STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')  # of batch norm: not trained
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,10 @@ class Preset:
     summary: str
     weights: Optional[str] = None
     needs: str = 'nothing'
+
+    def weights_path(self):
+        """Return where the package keeps the preset's weights; None where it has none."""
+        return WEIGHTS / self.weights if self.weights else None
 
 
 PRESETS = {p.name: p for p in (
@@ -42,3 +52,25 @@ def find_preset(name):
     if name not in PRESETS:
         raise ConfigError(f'unknown preset {name!r}; there are {", ".join(PRESETS)}')
     return PRESETS[name]
+
+
+def measured_figures():
+    """
+    Return what was measured of each preset, {} where nothing was.
+
+    weights/presets.json: {preset: {score, mae_vs_linear: {task: quotient}, ms: {WxH: median},
+    machine, command}}, each entry optional; `command` repeats the measurement.
+    """
+    path = WEIGHTS / 'presets.json'
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def stored_parameters(path):
+    """Return how many trained numbers a safetensors file holds, from its header alone."""
+    with open(path, 'rb') as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), 'little')))
+    total = 0
+    for name, entry in header.items():
+        if name != '__metadata__' and name.rpartition('.')[2] not in STATISTICS:
+            total += math.prod(entry['shape'])
+    return total

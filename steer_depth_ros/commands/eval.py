@@ -58,6 +58,11 @@ def add_arguments(parser):
     parser.add_argument('--pattern', action='append', default=[], metavar='NAME',
                         help='sampling pattern, as random:500, rows:24, lidar:64+outliers:0.01 or '
                         'sensor (all that was measured); may be repeated')
+    study = parser.add_mutually_exclusive_group()
+    study.add_argument('--ablation', action='store_true', help='with procedural: the table from '
+                       'fixed kernels to the whole model (of --weights, or those of --preset)')
+    study.add_argument('--robustness', action='store_true', help='with procedural: the table over '
+                       'few samples, beams, outliers and sizes, relative to the first preset')
     parser.add_argument('--limit', type=int, metavar='N',
                         help=f'the first N frames (procedural: {PROCEDURAL_FRAMES} by default)')
     parser.add_argument('--size', default='320x240', metavar='WxH', help='of rendered frames')
@@ -75,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     from steer_depth_ros.evaluation import evaluate
     if args.limit is not None and args.limit < 1:
         raise ConfigError('--limit must be at least 1')
+    if args.ablation or args.robustness:
+        return run_study(args)
     patterns = parse_patterns(args)
     left_out: List[str] = []
     examples, frames = make_examples(args, patterns, left_out)
@@ -91,6 +98,45 @@ def run(args: argparse.Namespace) -> int:
                                    'left_out': left_out})
     write_pictures(args, results, figures)
     return 0
+
+
+def run_study(args):
+    """Print the table of --ablation or --robustness; its figures go to --json."""
+    from steer_depth_ros import ablation, evaluation, robustness
+    from steer_depth_ros.completer import find_device
+    name = 'ablation' if args.ablation else 'robustness'
+    if args.dataset != 'procedural':
+        raise ConfigError(f'--{name} needs --dataset procedural, whose scenes fit every pattern')
+    if args.sheet or args.reliability:
+        raise ConfigError(f'--{name} gives a table only; leave --sheet and --reliability out')
+
+    def progress(examples, total):
+        return tqdm(examples, total=total, unit='frame', disable=not sys.stderr.isatty())
+
+    if args.ablation:
+        patterns = parse_patterns(args)
+        methods = ablation.ablation_methods(_own_weights(args), find_device(args.device))
+        examples, frames = make_examples(args, patterns, [])
+        results = evaluation.evaluate(methods, progress(examples, frames * len(patterns)))
+        lines = ablation.format_ablation(results)
+    else:
+        if args.samples or args.pattern:
+            raise ConfigError('--robustness has its own patterns; leave --samples and --pattern '
+                              'out')
+        results = robustness.robustness(make_methods(args), args.limit or PROCEDURAL_FRAMES,
+                                        args.seed, parse_size(args.size), progress)
+        lines = robustness.format_robustness(results)
+    print('\n'.join(lines))
+    options.write_json(args.json, {'study': name, 'seed': args.seed, 'size': args.size,
+                                   'results': [result.figures() for result in results]})
+    return 0
+
+
+def _own_weights(args):
+    """Return the file of our own model's weights, None where the preset has none."""
+    from steer_depth_ros.presets import find_preset
+    preset = find_preset(args.preset)
+    return args.weights or (preset.weights and str(preset.weights_path()))
 
 
 def parse_patterns(args):
@@ -150,8 +196,9 @@ def make_methods(args):
 
 
 def _reference(args):
+    from steer_depth_ros.completer import find_device
     from steer_depth_ros.network.reference import ReferenceModel
-    device = _torch_device(args.device)
+    device = find_device(args.device)
     if args.kernelnet:
         model = ReferenceModel.from_release(args.kernelnet, args.resnet, device,
                                             parse_depth_range(args.depth_range))
@@ -170,15 +217,6 @@ def _completer(args, preset):
         return result.depth, result.confidence
 
     return predict
-
-
-def _torch_device(name):
-    import torch
-    if name == 'auto':
-        return 'cuda' if torch.cuda.is_available() else 'cpu'
-    if name.startswith('cuda') and not torch.cuda.is_available():
-        raise ConfigError(f'--device {name}: this machine has no usable GPU; use auto or cpu')
-    return name
 
 
 def parse_size(text):

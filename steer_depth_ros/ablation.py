@@ -1,0 +1,122 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+What each part of the method is worth: the steps from fixed kernels to the whole model.
+
+All steps interpolate inverse depth from the same samples with the same neighbours, aspect and
+bandwidth (but for the learned ones, which choose their own), so that a row differs from the one
+above it by what its name says.
+"""
+from typing import Dict, List
+
+import numpy as np
+import torch
+
+from steer_depth_ros import steering
+from steer_depth_ros.evaluation import Predict, Result
+from steer_depth_ros.network.learned import LearnedModel
+from steer_depth_ros.network.steering_net import net_inputs, SteeringNet
+from steer_depth_ros.ops import kernel_regression
+from steer_depth_ros.visibility import visible
+
+FIXED = 'fixed kernels, order 1'
+UNTRAINED = ' (untrained)'
+ORDERS = (0, 1, 2)
+
+
+def ablation_methods(weights=None, device='cpu') -> Dict[str, Predict]:
+    """
+    Return the methods by name, fixed kernels among them.
+
+    weights: a safetensors file of our own model, None for one that has learned nothing. Raise
+    WeightsError for a file that cannot be used.
+    """
+    methods = {f'fixed kernels, order {order}': _weight_free(order, False, False)
+               for order in ORDERS}
+    methods['image-structure kernels, order 1'] = _weight_free(1, True, False)
+    methods.update({f'  + colour and depth guide, order {order}': _weight_free(order, True, True)
+                    for order in ORDERS})
+    name = '' if weights else UNTRAINED
+    net = _network(weights, device)
+    methods[f'learned kernels and guide{name}'] = _learned(net, device, refined=False)
+    methods[f'  + refinement{name}'] = _learned(net, device, refined=True)
+    return methods
+
+
+def _network(weights, device):
+    if weights is not None:
+        return LearnedModel.load(weights, device).net
+    torch.manual_seed(0)
+    return SteeringNet().eval().to(device)
+
+
+def _weight_free(order, structure, guided):
+    """Interpolate without weights; structure and guided: with image kernels, with the guide."""
+    def predict(image, uv, depth):
+        with torch.inference_mode():
+            inputs = steering.prepare(image, *_seen(image, uv, depth))
+            kernels = torch.tensor([1.0, 0.0, 1.0]).expand(1, inputs.uv.shape[1], 3)
+            if structure:
+                kernels = steering.image_steering(inputs.lab, inputs.uv)
+            guide = {}
+            if guided:
+                maps, at, _ = steering.guides(inputs)
+                guide = {'guide': steering.batch(maps.transpose(2, 0, 1)),
+                         'guide_at_samples': steering.batch(at)}
+            width = steering.bandwidths(inputs, steering.sample_distance(inputs))
+            dense, _ = kernel_regression(
+                inputs.uv, inputs.inverse, kernels.contiguous(), inputs.size, **guide,
+                neighbours=steering.NEIGHBOURS, order=order, bandwidth=steering.batch(width),
+                ridge=steering.RIDGE, aspect=inputs.aspect)
+            low, high = inputs.inverse.min().item(), inputs.inverse.max().item()
+            return inputs.median / np.clip(dense[0].numpy(), low, high), None
+    return predict
+
+
+def _learned(net, device, refined):
+    def predict(image, uv, depth):
+        with torch.inference_mode():
+            inputs = net_inputs(image, *_seen(image, uv, depth)).to(device)
+            final, _, kernel = net(inputs)
+            inverse = (final if refined else kernel)[0].exp()
+            return (inputs.median / inverse).cpu().numpy(), None
+    return predict
+
+
+def _seen(image, uv, depth):
+    """Leave hidden samples out, as the completer does."""
+    keep = visible(uv, depth, image.shape[:2])
+    return uv[keep], depth[keep]
+
+
+def format_ablation(results: List[Result]) -> List[str]:
+    """
+    Return the table: error over that of fixed kernels, and time.
+
+    The quotient is the geometric mean over the frames, so that near and far ones count alike.
+    """
+    fixed = {r.pattern: r for r in results if r.method == FIXED}
+    lines = [f'{"method":<40}{"pattern":<20}{"MAE / fixed":>12}{"RMSE / fixed":>13}{"ms":>8}']
+    for pattern in fixed:
+        lines += [f'{r.method:<40}{r.pattern:<20}{quotient(r, fixed[pattern], "mae"):>12.3f}'
+                  f'{quotient(r, fixed[pattern], "rmse"):>13.3f}'
+                  f'{1e3 * np.median(r.seconds):>8.0f}' for r in results if r.pattern == pattern]
+    return lines
+
+
+def quotient(result: Result, base: Result, figure: str) -> float:
+    """Return the geometric mean over the frames of a figure over that of `base`; NaN if none."""
+    pairs = [(f[figure], b[figure]) for f, b in zip(result.frames, base.frames)]
+    logs = [np.log(f / b) for f, b in pairs if f and b]
+    return float(np.exp(np.mean(logs))) if logs else float('nan')

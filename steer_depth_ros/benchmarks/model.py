@@ -1,0 +1,218 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Speed and memory of the presets on rendered frames, by stage."""
+from contextlib import contextmanager
+import json
+from pathlib import Path
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import torch
+
+from steer_depth_ros.benchmarks import machine
+from steer_depth_ros.commands.options import write_json
+from steer_depth_ros.errors import ConfigError, SteerDepthError
+
+LIDAR, RANDOM = 'lidar', 'random'
+# width, height, samples, how they lie
+CASES = ((1242, 375, 17_000, LIDAR), (1216, 352, 20_000, LIDAR), (640, 480, 5_000, RANDOM))
+REFERENCE_CASES = ((304, 228, 500, RANDOM),)
+SEED = 77
+WARM_UP = 2
+STAGES = ('visibility', 'prepare', 'network', 'operator', 'rest')
+
+
+def add_arguments(parser) -> None:
+    """Add the options of `steer_depth bench model`."""
+    parser.add_argument('--preset', action='append', help='may be repeated; all by default')
+    parser.add_argument('--weights', help="a file instead of the preset's own")
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
+    parser.add_argument('--size', metavar='WxH', help='one case instead of the usual ones')
+    parser.add_argument('--samples', type=int, default=5000, metavar='N', help='with --size: '
+                        'that many pixels at random (%(default)s)')
+    parser.add_argument('--frames', type=int, default=20, help='to measure (%(default)s)')
+    parser.add_argument('--json', metavar='FILE', help='write the figures to this file')
+
+
+def run(args) -> int:
+    """Measure every preset on every case, each in a process of its own, and print a table."""
+    from steer_depth_ros.completer import find_device
+    from steer_depth_ros.presets import find_preset, PRESETS
+    if args.frames < 1 or args.samples < 1:
+        raise ConfigError('--frames and --samples must be at least 1')
+    if args.weights and len(args.preset or ()) != 1:
+        raise ConfigError('--weights fits one preset; name it with --preset')
+    presets = [find_preset(name) for name in args.preset or PRESETS]
+    about = machine.describe()
+    device = find_device(args.device)
+    print(', '.join(f'{k} {v}' for k, v in about.items()))
+    print(f'{"preset":<12}{"size":>10}{"samples":>9}{"median ms":>11}{"p90 ms":>9}'
+          + ''.join(f'{s:>12}' for s in STAGES) + f'{"operator %":>12}{"peak MB":>9}')
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for preset in presets:
+            weights = args.weights
+            if preset.model == 'reference' and weights is None:
+                weights = _random_reference(folder)
+            for case in _cases(args, preset):
+                frame = _rendered(Path(folder), *case)
+                found = _in_a_child({'preset': preset.name, 'weights': weights, 'frame': frame,
+                                     'device': str(device), 'frames': args.frames})
+                results.append(found)
+                print(_row(found), flush=True)
+    write_json(args.json, {'machine': about, 'device': str(device), 'results': results})
+    return 0
+
+
+def _cases(args, preset):
+    if args.size:
+        from steer_depth_ros.commands.eval import parse_size
+        height, width = parse_size(args.size)
+        return [(width, height, args.samples, RANDOM)]
+    return REFERENCE_CASES if preset.model == 'reference' else CASES
+
+
+def _row(found):
+    width, height = found['size']
+    return (f'{found["preset"]:<12}{f"{width}x{height}":>10}{found["samples"]:>9}'
+            f'{found["median_ms"]:>11.1f}{found["p90_ms"]:>9.1f}'
+            + ''.join(f'{found["stages_ms"][s]:>12.1f}' for s in STAGES)
+            + f'{100 * found["operator_share"]:>12.1f}{found["peak_mb"]:>9.0f}')
+
+
+def _random_reference(folder):
+    """Write weights for the paper's network: speed does not depend on their values."""
+    from steer_depth_ros.network.checkpoints import save_safetensors
+    from steer_depth_ros.network.reference import ARCHITECTURE, SteeringKernelNet
+    path = str(Path(folder, 'reference.safetensors'))
+    save_safetensors(path, SteeringKernelNet().state_dict(), ARCHITECTURE, {})
+    return path
+
+
+def _rendered(folder, width, height, count, kind):
+    """Render a frame with `count` samples into a file; the child's memory is then the model's."""
+    from steer_depth_ros.datasets.procedural import ProceduralFrames
+    from steer_depth_ros.datasets.sensors import lidar_lines, random_samples
+    path = folder / f'{width}x{height}_{count}_{kind}.npz'
+    if not path.exists():
+        scene = ProceduralFrames(1, SEED, (height, width)).scene(0)
+        rng = np.random.default_rng(SEED)
+        samples = (random_samples(scene, rng, count) if kind == RANDOM
+                   else lidar_lines(scene, rng, 64))
+        keep = np.sort(rng.permutation(len(samples))[:count])
+        np.savez(path, image=scene.image.numpy(), uv=samples.uv[keep], depth=samples.depth[keep])
+    return str(path)
+
+
+def _in_a_child(task):
+    done = subprocess.run([sys.executable, '-m', 'steer_depth_ros.benchmarks.model',
+                           json.dumps(task)], capture_output=True, text=True)
+    if done.returncode:
+        raise ConfigError(done.stderr.strip().splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(preset, weights, frame, device, frames):
+    """
+    Measure one preset on one frame; the figures of this process's memory are part of it.
+
+    frame: an npz file with image, uv and depth. frames: how often it is completed.
+    """
+    from steer_depth_ros.completer import DepthCompleter
+    completer = DepthCompleter(preset, device, weights)
+    with np.load(frame) as data:
+        image, uv, depth = data['image'], data['uv'], data['depth']
+    for _ in range(WARM_UP):
+        completer.complete(image, uv, depth)
+    times, laps = [], []
+    for _ in range(frames):
+        start = time.perf_counter()
+        completer.complete(image, uv, depth)
+        times.append(1e3 * (time.perf_counter() - start))
+    with _timed_stages(device) as stages:
+        for _ in range(min(frames, 5)):
+            start = time.perf_counter()
+            completer.complete(image, uv, depth)
+            lap = {name: 1e3 * stages.pop(name, 0.0) for name in STAGES[:-1]}
+            lap['rest'] = 1e3 * (time.perf_counter() - start) - sum(lap.values())
+            laps.append(lap)
+    mean = {name: float(np.median([lap[name] for lap in laps])) for name in STAGES}
+    result = {'preset': preset, 'size': [image.shape[1], image.shape[0]], 'samples': len(depth),
+              'frames': frames, 'median_ms': float(np.median(times)),
+              'p90_ms': float(np.percentile(times, 90)), 'stages_ms': mean,
+              'operator_share': mean['operator'] / sum(mean.values()),
+              'peak_mb': _peak_mb()}
+    if device.startswith('cuda'):
+        result['peak_gpu_mb'] = torch.cuda.max_memory_allocated() / 2 ** 20
+    return result
+
+
+def _peak_mb():
+    """Return the most memory that this process held; ru_maxrss would count its parent's too."""
+    status = Path('/proc/self/status').read_text()
+    return int(status.split('VmHWM:')[1].split()[0]) / 1024
+
+
+@contextmanager
+def _timed_stages(device):
+    """Put clocks around the functions behind a frame; gives seconds by stage, without overlap."""
+    from steer_depth_ros import completer, ops, steering
+    from steer_depth_ros.network import learned, reference, steering_net
+    places = [(completer, 'visible', 'visibility'), (learned, 'net_inputs', 'prepare'),
+              (steering_net.SteeringNet, 'forward', 'network'),
+              (reference.SteeringKernelNet, 'stages', 'network')]
+    places += [(steering.SteeringModel, 'estimate', 'prepare')]
+    places += [(steering, name, 'prepare') for name in ('prepare', 'guides', 'expected_error')]
+    places += [(module, 'kernel_regression', 'operator')
+               for module in (ops, steering, steering_net)]
+    originals = [(where, name, getattr(where, name)) for where, name, _ in places]
+    seconds, running = {}, []
+
+    def clocked(function, stage):
+        def call(*args, **kwargs):
+            _wait(device)
+            start = time.perf_counter()
+            running.append(0.0)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _wait(device)
+                took, inner = time.perf_counter() - start, running.pop()
+                seconds[stage] = seconds.get(stage, 0.0) + took - inner
+                if running:
+                    running[-1] += took
+        return call
+
+    try:
+        for (where, name, stage), (_, _, function) in zip(places, originals):
+            setattr(where, name, clocked(function, stage))
+        yield seconds
+    finally:
+        for where, name, function in originals:
+            setattr(where, name, function)
+
+
+def _wait(device):
+    if device.startswith('cuda'):
+        torch.cuda.synchronize()
+
+
+if __name__ == '__main__':
+    try:
+        print(json.dumps(measure(**json.loads(sys.argv[1]))))
+    except SteerDepthError as error:
+        sys.exit(str(error))

@@ -1,0 +1,117 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The tables of `steer_depth eval --ablation` and `--robustness`."""
+import json
+
+import pytest
+import torch
+
+from steer_depth_ros.ablation import ablation_methods, FIXED, format_ablation, quotient
+from steer_depth_ros.cli import main
+from steer_depth_ros.completer import DepthCompleter
+from steer_depth_ros.datasets.procedural import ProceduralFrames
+from steer_depth_ros.evaluation import evaluate, procedural_examples, Result
+from steer_depth_ros.network.checkpoints import save_safetensors
+from steer_depth_ros.network.steering_net import SteeringNet
+from steer_depth_ros.robustness import FACTORS, format_robustness, PATTERNS, RESIZED
+
+SMALL = ['--dataset', 'procedural', '--size', '80x64', '--device', 'cpu']
+
+
+def run(tmp_path, *arguments):
+    path = tmp_path / 'figures.json'
+    assert main(['eval', *SMALL, *arguments, '--json', str(path)]) == 0
+    return json.loads(path.read_text())
+
+
+def test_ablation_has_every_step_of_the_method(tmp_path, capsys):
+    study = run(tmp_path, '--ablation', '--limit', '2', '--seed', '77')
+    assert study['study'] == 'ablation' and study['seed'] == 77
+    figures = {result['method']: result for result in study['results']}
+    assert list(figures) == list(ablation_methods())
+    assert all(f['frames'] == 2 and f['coverage'] == 1 for f in figures.values())
+    guided = figures['  + colour and depth guide, order 1']['mae']
+    assert guided < 0.95 * figures[FIXED]['mae']
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 1 + len(figures) and '(untrained)' in table[-1]
+    assert ' 1.000' in next(line for line in table if line.startswith(FIXED))
+
+
+def test_the_guided_step_is_the_preset_steering():
+    _, example = next(procedural_examples(ProceduralFrames(1, 77, (64, 80)), ['random:300']))
+    step = ablation_methods()['  + colour and depth guide, order 1']
+    depth, _ = step(example.image, example.uv, example.sparse)
+    preset = DepthCompleter('steering', 'cpu', reach=1000).complete(
+        example.image, example.uv, example.sparse)
+    assert abs(depth / preset.depth - 1).max() < 1e-5
+
+
+def test_ablation_takes_weights(tmp_path, capsys):
+    torch.manual_seed(1)
+    net = SteeringNet(channels=(8, 8, 8, 8), features=2, neighbours=8)
+    torch.nn.init.constant_(net.refine[-1].bias[:1], 2.0)  # refinement: depth / exp(0.2)
+    save_safetensors(tmp_path / 'w.safetensors', net.state_dict(), 'steering_net', net.config)
+    study = run(tmp_path, '--ablation', '--limit', '1', '--weights',
+                str(tmp_path / 'w.safetensors'))
+    learned, refined = study['results'][-2:]
+    assert learned['method'] == 'learned kernels and guide' and refined['mae'] > learned['mae']
+    assert 'untrained' not in capsys.readouterr().out
+
+
+def test_robustness_covers_the_conditions(tmp_path, capsys):
+    study = run(tmp_path, '--robustness', '--limit', '1', '--preset', 'steering,default')
+    conditions = [*PATTERNS, *(f'{p}, {f} size' for f in FACTORS for p in RESIZED)]
+    for preset in ('steering', 'default'):
+        assert [r['pattern'] for r in study['results'] if r['method'] == preset] == conditions
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith(('random', 'lidar'))]) == len(conditions)
+    assert lines[-1].startswith('worse than steering: ')
+
+
+def results(method, *maes):
+    result = Result(method, 'random:5', seconds=[0.1], samples=[5])
+    for mae in maes:
+        result.frames.append({'mae': mae, 'rmse': mae})
+    return result
+
+
+def test_quotients_count_near_and_far_frames_alike():
+    assert quotient(results('a', 0.1, 20.0), results('b', 0.2, 10.0), 'mae') == pytest.approx(1)
+    assert quotient(results('a', 1.0, None), results('b', 2.0, 3.0), 'mae') == pytest.approx(0.5)
+    assert '0.500' in format_ablation([results(FIXED, 2.0), results('a', 1.0)])[2]
+
+
+def test_robustness_names_where_a_preset_is_worse():
+    examples = list(procedural_examples(ProceduralFrames(1, 77, (64, 80)), ['random:50']))
+
+    def good(image, uv, depth):
+        return examples[0][1].truth * 1.01, None
+
+    def bad(image, uv, depth):
+        return examples[0][1].truth * 1.02, None
+
+    lines = format_robustness(evaluate({'good': good, 'bad': bad}, examples))
+    assert lines[-1] == 'worse than good: bad with random:50'
+    assert lines[1].split()[-2:] == ['1.000', '2.000']
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--dataset', 'frames', '--data-dir', '.', '--ablation'], '--ablation needs --dataset'),
+    ([*SMALL, '--robustness', '--samples', '50'], 'has its own patterns'),
+    ([*SMALL, '--ablation', '--sheet', 'x.png'], 'gives a table only'),
+    ([*SMALL, '--ablation', '--weights', 'nowhere.safetensors'], 'nowhere.safetensors')])
+def test_bad_options_are_one_sentence(arguments, message, capsys):
+    assert main(['eval', *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and 'Traceback' not in error
