@@ -15,7 +15,7 @@
 from dataclasses import dataclass, field
 from itertools import islice
 import time
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Result:
     confidence: ConfidenceReport = field(default_factory=ConfidenceReport)
     seconds: List[float] = field(default_factory=list)
     samples: List[int] = field(default_factory=list)
-    frames: List[Dict[str, object]] = field(default_factory=list)
+    frames: List[Dict[str, Any]] = field(default_factory=list)
     rows: List[SheetRow] = field(default_factory=list)
 
     def figures(self) -> Dict[str, object]:
