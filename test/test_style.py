@@ -1,0 +1,56 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Style: what ament_copyright, ament_flake8 and ament_pep257 ask, where they are not installed."""
+from pathlib import Path
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted(p for folder in ('steer_depth_ros', 'test', 'launch')
+                 for p in (ROOT / folder).rglob('*.py'))
+
+
+def test_ruff_finds_nothing():
+    pytest.importorskip('ruff', reason='ruff is not installed')
+    done = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--no-cache', str(ROOT)],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_file_carries_the_licence(path):
+    text = path.read_text()
+    assert text.startswith('# Copyright 2026 The steer_depth_ros contributors\n')
+    assert 'http://www.apache.org/licenses/LICENSE-2.0' in text[:700]
+
+
+def test_no_path_of_one_machine():
+    suspects = [p for p in ROOT.rglob('*') if p.suffix in ('.py', '.md', '.yaml', '.h', '.cpp')
+                and not {'.venv', 'build', 'out'} & set(p.relative_to(ROOT).parts)
+                and re.search(r'/(work|root)/', p.read_text(errors='replace'))
+                and p != Path(__file__)]
+    assert not suspects
+
+
+def test_manifest_is_well_formed():
+    xmllint = shutil.which('xmllint')
+    if xmllint is None:
+        from xml.etree import ElementTree
+        ElementTree.parse(ROOT / 'package.xml')
+    else:
+        subprocess.run([xmllint, '--noout', str(ROOT / 'package.xml')], check=True)
