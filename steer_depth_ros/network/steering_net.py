@@ -98,7 +98,7 @@ class SteeringNet(nn.Module):
     features. neighbours: K of the operator.
     """
 
-    def __init__(self, channels=(16, 24, 40, 56), features=4, neighbours=20):
+    def __init__(self, channels=(16, 24, 40, 56), features=6, neighbours=20):
         super().__init__()
         self.config = {'channels': list(channels), 'features': features,
                        'neighbours': neighbours}
@@ -119,8 +119,10 @@ class SteeringNet(nn.Module):
         for layer in (self.sample_head[-1], self.refine[-1]):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.pixel_head.weight, std=0.02)
         nn.init.zeros_(self.pixel_head.bias)
+        nn.init.normal_(self.pixel_head.weight, std=0.02)
+        # Weights depend on squared differences of features: from 0 no gradient leads away.
+        nn.init.normal_(self.pixel_head.weight[:features], std=0.4)
         nn.init.constant_(self.sample_head[-1].bias[3:], -3)  # reliable
         nn.init.constant_(self.refine[-1].bias[1:], -4)  # an error of about 2 %
 
@@ -156,9 +158,9 @@ class SteeringNet(nn.Module):
                           frame.off.abs()[..., None] * 5], 2)
         deviation = self.sample_head(near)
         kernels = torch.stack([
-            frame.kernels[..., 0] * deviation[..., 0].tanh().exp(),
+            frame.kernels[..., 0] * (0.7 * deviation[..., 0].tanh()).exp(),
             frame.kernels[..., 1] + deviation[..., 1],
-            frame.kernels[..., 2] * (1.5 * deviation[..., 2].tanh()).exp()], 2)
+            frame.kernels[..., 2] * deviation[..., 2].tanh().exp()], 2)
         # A feature that is 0 at pixels lowers a sample's weight for all of them.
         doubt = F.softplus(deviation[..., 3:])
         at_samples = torch.cat([frame.guide_at_samples * self.gain.exp(),
