@@ -13,10 +13,10 @@
 # limitations under the License.
 """Speed of the operator, both directions, every backend, against plain torch in the same run."""
 import argparse
+from functools import partial
 import json
 import math
 from pathlib import Path
-from functools import partial
 import time
 
 import torch
