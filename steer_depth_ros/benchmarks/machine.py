@@ -48,16 +48,17 @@ def median_ms(call, device: str = 'cpu', runs: int = 7, seconds: float = 3.0) ->
     A call that takes longer than `seconds` is made once.
     """
     started = time.perf_counter()
-    first = _timed(call, device)
+    first = once_ms(call, device)
     if first > seconds * 1e3:
         return first
     times: list[float] = []
     while len(times) < runs and (len(times) < 3 or time.perf_counter() - started < seconds):
-        times.append(_timed(call, device))
+        times.append(once_ms(call, device))
     return statistics.median(times)
 
 
-def _timed(call, device):
+def once_ms(call, device: str = 'cpu') -> float:
+    """Return the milliseconds of one call."""
     if device == 'cpu':
         begin = time.perf_counter()
         call()
@@ -73,5 +74,5 @@ def _timed(call, device):
 def peak_gflops(device: str, size: int = 2048) -> float:
     """Return the best rate of a float32 matrix product, in GFLOP/s."""
     a, b = torch.rand(2, size, size, device=device)
-    best = min(median_ms(lambda: a @ b, device, runs=3) for _ in range(4))
+    best = min(once_ms(lambda: a @ b, device) for _ in range(30))
     return 2 * size ** 3 / best / 1e6
