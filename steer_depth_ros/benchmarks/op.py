@@ -68,8 +68,10 @@ def measure(cases: dict, sweep: tuple) -> dict:
         for name, (size, count) in cases.items():
             pairs = count_pairs(scene(size, count)['uv'][0], size)
             use_twin = twin_rate * pairs < TWIN_SECONDS * 1e3
-            rows, twin_rate = window_case(name, size, count, pairs, peak, device, use_twin)
+            rows = window_case(name, size, count, pairs, peak, device, use_twin)
             found['window'] += rows
+            if use_twin:
+                twin_rate = rows[1]['twin_forward_ms'] / pairs
         size, count = (cases.get('1216x352, 20,000') or next(iter(cases.values())))
         found['neighbours'] = [neighbours_case(size, count, sectors, device)
                                for sectors in (1, 4, 8)]
@@ -108,8 +110,8 @@ def count_pairs(uv, size):
 
 
 def window_case(name, size, count, pairs, peak, device, use_twin):
-    """Measure all orders; return the rows and the twin's milliseconds a pair, forward."""
-    rows, twin_rate = [], 0.
+    """Measure all orders; return the rows."""
+    rows = []
     data = scene(size, count, device=device)
     bandwidth = torch.tensor(5., device=device)
 
@@ -127,10 +129,9 @@ def window_case(name, size, count, pairs, peak, device, use_twin):
             row['twin_tile'] = tile
             row['twin_forward_ms'], row['twin_backward_ms'] = twin_directions(
                 data, size, order, bandwidth, tile, pairs, device)
-            twin_rate = row['twin_forward_ms'] / pairs
         rows.append(row)
         print(table_row(row))
-    return rows, twin_rate
+    return rows
 
 
 def table_row(row):
