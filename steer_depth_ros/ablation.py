@@ -16,30 +16,38 @@ What each part of the method is worth: the steps from fixed kernels to the whole
 
 All steps interpolate inverse depth from the same samples with the same neighbours, aspect and
 bandwidth (but for the learned ones, which choose their own), so that a row differs from the one
-above it by what its name says.
+above it by what its name says. Whether the refinement adds a residual or predicts depth itself
+takes trainings of its own, which are compared by their weights.
 """
+from pathlib import Path
 from typing import Dict, List
 
 import numpy as np
 import torch
 
 from steer_depth_ros import steering
+from steer_depth_ros.errors import ConfigError, WeightsError
 from steer_depth_ros.evaluation import Predict, Result
-from steer_depth_ros.network.learned import LearnedModel
+from steer_depth_ros.network import absolute
+from steer_depth_ros.network.checkpoints import load_into, load_safetensors
+from steer_depth_ros.network.learned import ARCHITECTURE, LearnedModel
 from steer_depth_ros.network.steering_net import net_inputs, SteeringNet
+from steer_depth_ros.objectives import make_objective, OPTIONS
 from steer_depth_ros.ops import kernel_regression
 from steer_depth_ros.visibility import visible
 
 FIXED = 'fixed kernels, order 1'
 UNTRAINED = ' (untrained)'
 ORDERS = (0, 1, 2)
+REFINEMENTS = {ARCHITECTURE: 'residual', absolute.ARCHITECTURE: 'absolute'}
 
 
-def ablation_methods(weights=None, device='cpu') -> Dict[str, Predict]:
+def ablation_methods(weights=None, device='cpu', compared=()) -> Dict[str, Predict]:
     """
     Return the methods by name, fixed kernels among them.
 
-    weights: a safetensors file of our own model, None for one that has learned nothing. Raise
+    weights: a safetensors file of our own model, None for one that has learned nothing.
+    compared: files of further trainings, of our own model or the one without the skip. Raise
     WeightsError for a file that cannot be used.
     """
     methods = {f'fixed kernels, order {order}': _weight_free(order, False, False)
@@ -50,8 +58,30 @@ def ablation_methods(weights=None, device='cpu') -> Dict[str, Predict]:
     name = '' if weights else UNTRAINED
     net = _network(weights, device)
     methods[f'learned kernels and guide{name}'] = _learned(net, device, refined=False)
-    methods[f'  + refinement{name}'] = _learned(net, device, refined=True)
+    methods[f'  + residual refinement{name}'] = _learned(net, device, refined=True)
+    for path in compared:
+        rows = _compared(path, device)
+        if rows.keys() & methods.keys():
+            raise ConfigError(f'{path}: another training of the table has its name '
+                              f'({next(iter(rows))}); give their configurations different ones')
+        methods.update(rows)
     return methods
+
+
+def _compared(path, device):
+    """Name the steps of a training by its configuration and how long it was."""
+    state, info = load_safetensors(path)
+    if info.architecture not in REFINEMENTS:
+        raise WeightsError(f'{path} holds weights of {info.architecture!r}; the ablation compares '
+                           f'those of {" and ".join(REFINEMENTS)}')
+    options = {key: info.config[key] for key in OPTIONS[info.architecture]}
+    net = make_objective({'architecture': info.architecture, **options}).model.eval()
+    load_into(net, state, path)
+    name = info.config.get('training', {}).get('name', Path(path).stem)
+    step = f', step {info.config["step"]}' if 'step' in info.config else ''
+    refinement = f'  + {REFINEMENTS[info.architecture]} refinement ({name})'
+    return {f'{name}{step}': _learned(net.to(device), device, refined=False),
+            refinement: _learned(net, device, refined=True)}
 
 
 def _network(weights, device):
@@ -107,9 +137,10 @@ def format_ablation(results: List[Result]) -> List[str]:
     The quotient is the geometric mean over the frames, so that near and far ones count alike.
     """
     fixed = {r.pattern: r for r in results if r.method == FIXED}
-    lines = [f'{"method":<40}{"pattern":<20}{"MAE / fixed":>12}{"RMSE / fixed":>13}{"ms":>8}']
+    width = max(len(r.method) for r in results) + 2
+    lines = [f'{"method":<{width}}{"pattern":<20}{"MAE / fixed":>12}{"RMSE / fixed":>13}{"ms":>8}']
     for pattern in fixed:
-        lines += [f'{r.method:<40}{r.pattern:<20}{quotient(r, fixed[pattern], "mae"):>12.3f}'
+        lines += [f'{r.method:<{width}}{r.pattern:<20}{quotient(r, fixed[pattern], "mae"):>12.3f}'
                   f'{quotient(r, fixed[pattern], "rmse"):>13.3f}'
                   f'{1e3 * np.median(r.seconds):>8.0f}' for r in results if r.pattern == pattern]
     return lines

@@ -25,12 +25,13 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from steer_depth_ros.errors import ConfigError, DatasetError
-from steer_depth_ros.network import reference, steering_net
+from steer_depth_ros.network import absolute, reference, steering_net
 from steer_depth_ros.network.learned import ARCHITECTURE, LearnedModel
 from steer_depth_ros.steering import STEP
 from steer_depth_ros.visibility import visible
 
-OPTIONS = {ARCHITECTURE: ('channels', 'features', 'neighbours'),
+OWN = ('channels', 'features', 'neighbours')
+OPTIONS = {ARCHITECTURE: OWN, absolute.ARCHITECTURE: OWN,
            reference.ARCHITECTURE: ('depth_range',)}
 
 
@@ -87,11 +88,12 @@ class SteeringObjective(nn.Module):
     """
 
     architecture = ARCHITECTURE
+    network = steering_net.SteeringNet
     example = staticmethod(steering_example)
 
     def __init__(self, options, amp=False):
         super().__init__()
-        self.model, self.amp = steering_net.SteeringNet(**options), amp
+        self.model, self.amp = self.network(**options), amp
         self.config = self.model.config
 
     def predictor(self, device):
@@ -118,6 +120,13 @@ class SteeringObjective(nn.Module):
                 features = self.model.trunk(torch.cat([maps[i] for i in alike]))
             found.update(zip(alike, features.float().split(1)))
         return [found[i] for i in range(len(maps))]
+
+
+class AbsoluteObjective(SteeringObjective):
+    """The same for the model whose refinement predicts depth itself."""
+
+    architecture = absolute.ARCHITECTURE
+    network = absolute.AbsoluteNet
 
 
 @dataclass
@@ -213,15 +222,16 @@ def _flipped(image, truth, uv):
     return image[:, ::-1], truth[:, ::-1], uv
 
 
-OBJECTIVES = {kind.architecture: kind for kind in (SteeringObjective, ReferenceObjective)}
+OBJECTIVES = {kind.architecture: kind
+              for kind in (SteeringObjective, AbsoluteObjective, ReferenceObjective)}
 
 
 def make_objective(model, amp=False):
     """
     Build what is trained from the configuration's `model`.
 
-    model: a mapping with `architecture` (steering_net or reference) and the network's own
-    arguments. ConfigError names what does not exist.
+    model: a mapping with `architecture` (steering_net, absolute_net or reference) and the
+    network's own arguments. ConfigError names what does not exist.
     """
     options = dict(model)
     name = options.pop('architecture', ARCHITECTURE)

@@ -93,9 +93,11 @@ def assert_same(one, other):
         assert torch.equal(value, other[name]), name
 
 
-def test_loss_falls(scenes, tmp_path):
+@pytest.mark.parametrize('architecture', ['steering_net', 'absolute_net'])
+def test_loss_falls(architecture, scenes, tmp_path):
     one_frame = torch.utils.data.Subset(scenes, [0])
-    config = small(steps=45, batch=1, warmup=5, report=5, learning_rate=5e-3)
+    config = small(steps=45, batch=1, warmup=5, report=5, learning_rate=5e-3,
+                   model={**SMALL, 'architecture': architecture})
     trained(config, one_frame, tmp_path)
     log = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
     assert [line['step'] for line in log] == list(range(5, 50, 5))
