@@ -85,13 +85,27 @@ class BagReader:
             for connection, log_ns, raw in self._reader.messages(chosen):
                 yield Record(connection.topic, log_ns, raw)
 
+    def at(self, topic, log_ns, stamp_ns) -> Record:
+        """Find the message of a topic that was recorded at `log_ns` and carries this stamp."""
+        chosen = [c for c in self._reader.connections if c.topic == topic]
+        with self._readable():
+            for _, _, raw in self._reader.messages(chosen, log_ns, log_ns + 1):
+                if cdr_stamp_ns(raw) == stamp_ns:
+                    return Record(topic, log_ns, raw)
+        raise BagError(f'the recording {self.path} has changed: the message of {topic} at '
+                       f'{log_ns} ns is gone; start again')
+
     def decode(self, record) -> Any:
         """Decode the message of a record."""
         return decode(record.raw, self.topics[record.topic], record.topic)
 
     def first(self, topic) -> Any:
         """Decode the first message of a topic."""
-        return self.decode(next(self.messages(topic)))
+        record = next(self.messages(topic), None)
+        if record is None:
+            raise BagError(f'the recording {self.path} lists messages of {topic} but holds none; '
+                           'restore it with "ros2 bag reindex"')
+        return self.decode(record)
 
     def close(self):
         self._reader.close()
@@ -107,7 +121,7 @@ class BagReader:
         """Turn whatever a damaged file causes inside the storage libraries into a BagError."""
         try:
             yield
-        except (GeneratorExit, BagError, MemoryError):
+        except (GeneratorExit, BagError):
             raise
         except Exception as error:
             reason = str(error).strip().rstrip('.') or type(error).__name__

@@ -96,15 +96,24 @@ def run_pipeline(recording, topics, values, completer=None, wanted=(),
     Raise BagError, MessageError or CalibrationError naming the topic.
     """
     check_first_messages(recording, topics, values)
+    pipeline = make_pipeline(recording, values, completer)
+    for pair, info in read_pairs(recording, topics, values, counts):
+        yield run_pair(pipeline, recording, topics, pair, info, wanted)
+
+
+def make_pipeline(recording, values, completer=None) -> Pipeline:
+    """Make the node's pipeline with the transforms of a recording."""
     # All transforms are there from the start, so there is nothing to wait for.
     values = {**values, 'tf_timeout_s': 0.0}
-    pipeline = Pipeline(values, completer, Extrinsics(values, read_transforms(recording)))
-    for pair, info in _pairs(recording, topics, values, counts):
-        stamp = pair.image_ns / 1e9
-        with named(f'{topics.image} and {topics.depth} at {stamp:.3f} s'):
-            cloud = Cloud(recording.decode(pair.depth), pair.depth_ns)
-            pair = pair._replace(image=recording.decode(pair.image), depth=cloud)
-            yield pipeline.run(Job(pair, info), set(wanted))
+    return Pipeline(values, completer, Extrinsics(values, read_transforms(recording)))
+
+
+def run_pair(pipeline, recording, topics, pair, info, wanted=()) -> Result:
+    """Decode a pair and its camera_info, all of them records, and give the node's result."""
+    with named(f'{topics.image} and {topics.depth} at {pair.image_ns / 1e9:.3f} s'):
+        cloud = Cloud(recording.decode(pair.depth), pair.depth_ns)
+        pair = pair._replace(image=recording.decode(pair.image), depth=cloud)
+        return pipeline.run(Job(pair, recording.decode(info)), set(wanted))
 
 
 def check_first_messages(recording, topics, values):
@@ -170,15 +179,15 @@ def named(topic):
         raise type(error)(f'{topic}: {error}') from None
 
 
-def _pairs(recording, topics, values, counts):
-    """Give each pair of records with the camera_info that was current when it was complete."""
-    info = recording.first(topics.camera_info)
+def read_pairs(recording, topics, values, counts=None):
+    """Give each pair, and the camera_info that was current when it was complete, as records."""
+    info = next(recording.messages(topics.camera_info))
     sync = Synchronizer(values['slop_s'], values['time_offset_s'], values['queue_size'],
                         topics.depth)
     add = {topics.image: sync.add_image, topics.depth: sync.add_depth}
     for record in recording.messages(topics.image, topics.depth, topics.camera_info):
         if record.topic == topics.camera_info:
-            info = recording.decode(record)
+            info = record
             continue
         for pair in add[record.topic](bag.cdr_stamp_ns(record.raw), record):
             yield pair, info

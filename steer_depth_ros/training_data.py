@@ -59,7 +59,13 @@ def frames(data_dir, pattern=None, seed=0):
     return FolderFrames(Path(data_dir).expanduser(), pattern, seed)
 
 
-DATASETS = {kind.__name__: kind for kind in (rendered, nyu, kitti, frames)}
+def bag(data_dir, pattern=None, seed=0):
+    """Open a recording, see `BagFrames`."""
+    from steer_depth_ros.datasets.recording import BagFrames
+    return BagFrames(Path(data_dir).expanduser(), pattern, seed)
+
+
+DATASETS = {kind.__name__: kind for kind in (rendered, nyu, kitti, frames, bag)}
 
 
 def _size(text):
@@ -76,8 +82,8 @@ def open_data(entries):
     """
     Open the data sets of a configuration as one Mixture.
 
-    entries: mappings with `dataset` (rendered, nyu, kitti or frames), `weight` (1 by default) and
-    the arguments of the function of that name. ConfigError names the entry that is wrong.
+    entries: mappings with `dataset` (a name in DATASETS), `weight` (1 by default) and the
+    arguments of the function of that name. ConfigError names the entry that is wrong.
     """
     opened = [_open(dict(entry), f'data entry {number}')
               for number, entry in enumerate(entries, 1)]

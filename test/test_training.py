@@ -15,6 +15,7 @@
 import json
 import os
 from pathlib import Path
+import pickle
 import signal
 import subprocess
 import sys
@@ -23,13 +24,16 @@ import types
 
 import numpy as np
 import pytest
+from recordings import cloud_frames, depth_frames
 from safetensors.torch import load_file
 from test_datasets import write_kitti_selection, write_nyu
 import torch
 import torch.distributed as dist
 import yaml
 
+from steer_depth_ros.bag_tools import frames_to_bag
 from steer_depth_ros.cli import main
+from steer_depth_ros.datasets.recording import BagFrames
 from steer_depth_ros.datasets.rendered import RenderedFrames
 from steer_depth_ros.errors import ConfigError, WeightsError
 from steer_depth_ros.training import choose, Trainer, TrainingConfig
@@ -265,6 +269,29 @@ def test_learns_from_a_folder_of_frames(tmp_path):
     assert np.isfinite(json.loads((tmp_path / 'log.jsonl').read_text())['loss'])
 
 
+def test_a_recording_gives_any_frame_in_any_process(tmp_path):
+    frames_to_bag(cloud_frames(3), tmp_path / 'drive.mcap')
+    data = BagFrames(tmp_path / 'drive.mcap')
+    frames = list(cloud_frames(3))
+    assert len(data) == 3
+    for index in (2, 0, 1):
+        item = data[index]
+        assert np.array_equal(item['image'], frames[index].frame.image)
+        assert np.array_equal(item['depth'], frames[index].truth)
+        assert np.allclose(item['uv'], frames[index].frame.sparse_depth().uv, atol=1e-4)
+    again = pickle.loads(pickle.dumps(data))[1]  # what a worker gets
+    assert torch.equal(again['uv'], item['uv']) and again['name'] == item['name']
+    assert item['name'].endswith('drive.mcap frame 1')
+
+
+def test_learns_from_a_recording(tmp_path):
+    frames_to_bag(depth_frames(2), tmp_path / 'room.db3')
+    path = write_config(tmp_path / 'run.yaml', steps=2, workers=1, data=[
+        {'dataset': 'bag', 'data_dir': str(tmp_path / 'room.db3'), 'pattern': 'random:100'}])
+    assert main(['train', '--config', path, '--out', str(tmp_path), '--device', 'cpu']) == 0
+    assert np.isfinite(json.loads((tmp_path / 'log.jsonl').read_text())['loss'])
+
+
 def test_the_papers_network_learns_and_is_evaluated(tmp_path):
     write_kitti_selection(tmp_path)
     path = write_config(tmp_path / 'run.yaml', steps=2, report=1, warmup=0, learning_rate=1e-4,
@@ -368,6 +395,7 @@ def test_a_damaged_frame_is_one_sentence(tmp_path, capsys):
     ({'data': [{'dataset': 'cityscapes'}]}, 'data entry 1: dataset must be one of'),
     ({'data': [{'dataset': 'nyu'}]}, 'data entry 1: nyu needs data_dir'),
     ({'data': [{'dataset': 'nyu', 'data_dir': 'nowhere'}]}, 'nowhere'),
+    ({'data': [{'dataset': 'bag', 'data_dir': 'nowhere'}]}, 'there is no recording nowhere'),
     ({'data': [{'dataset': 'rendered', 'scenes': 3}]}, "rendered has no 'scenes'"),
     ({'data': [{'dataset': 'rendered', 'frames': 0}]}, 'frames must be a whole number'),
     ({'data': [{'dataset': 'rendered', 'size': 320}]}, 'size must be WIDTHxHEIGHT'),

@@ -13,11 +13,10 @@
 # limitations under the License.
 """A folder of recorded frames as a data set for training."""
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from steer_depth_ros.datasets.frames import find_frames, read_frame
-from steer_depth_ros.datasets.recorded import example_from_frame
+from steer_depth_ros.datasets.recorded import example_from_frame, training_item
 
 
 class FolderFrames(Dataset):
@@ -38,9 +37,4 @@ class FolderFrames(Dataset):
 
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        example = example_from_frame(read_frame(self.paths[index]), self.pattern, rng)
-        camera = example.camera
-        return {'image': torch.from_numpy(example.image), 'depth': torch.from_numpy(example.truth),
-                'uv': torch.from_numpy(example.uv), 'sparse': torch.from_numpy(example.sparse),
-                'intrinsics': torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy]),
-                'name': example.name}
+        return training_item(example_from_frame(read_frame(self.paths[index]), self.pattern, rng))

@@ -13,9 +13,10 @@
 # limitations under the License.
 """Recorded frames as examples with truth: recorded truth, or measurements that are held out."""
 from dataclasses import dataclass
-from typing import Optional
+from typing import Dict, Optional
 
 import numpy as np
+import torch
 
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.datasets.frames import RecordedFrame
@@ -73,6 +74,16 @@ def _example(recorded, samples, truth):
         raise DatasetError(f'{recorded.name} has nothing to compare with: no truth, and every '
                            'measurement is given; choose a pattern that leaves some out')
     return Example(recorded.name, frame.image, samples.uv, samples.depth, truth, frame.camera)
+
+
+def training_item(example: Example) -> Dict[str, object]:
+    """Return an example as an item of a data set, see `MeasuredFrames`."""
+    camera = example.camera
+    image = np.array(example.image)  # that of a message is read-only
+    return {'image': torch.from_numpy(image), 'depth': torch.from_numpy(example.truth),
+            'uv': torch.from_numpy(example.uv), 'sparse': torch.from_numpy(example.sparse),
+            'intrinsics': torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy]),
+            'name': example.name}
 
 
 def _is_input(recorded):
