@@ -17,6 +17,7 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -58,17 +59,15 @@ class Rig:
     """Start the node with parameters; publish its inputs and keep what it sends."""
 
     count = 0
+    program = '-m', 'steer_depth_ros.ros.node'
 
     def __init__(self, *parameters, reliable_inputs=True, peer_of=None):
         Rig.count += 1
         self.namespace = peer_of.namespace if peer_of else f'/robot{Rig.count}'
-        arguments = ['-r', f'__ns:={self.namespace}',
-                     *(item for p in parameters for item in ('-p', p))]
-        self.process = subprocess.Popen(
-            [sys.executable, '-m', 'steer_depth_ros.ros.node', '--ros-args', *arguments],
-            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1'},
-            cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True) if peer_of is None else None
+        self.arguments = ['-r', f'__ns:={self.namespace}',
+                          *(item for p in parameters for item in ('-p', p))]
+        self.log = tempfile.TemporaryFile('w+')  # a pipe that nobody reads would stop the node
+        self.process = self.start() if peer_of is None else None
         self.node = Node('peer', namespace=self.namespace)
         self.received = []
         qos = qos_of(reliable_inputs)
@@ -79,6 +78,13 @@ class Rig:
         self.sparse = create(Image, 'sparse_depth', qos)
         self.info = create(CameraInfo, 'camera_info', qos)
         self.subscriptions = []
+
+    def start(self):
+        """Start the process of the node."""
+        return subprocess.Popen(
+            [sys.executable, *self.program, '--ros-args', *self.arguments],
+            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1'},
+            cwd=Path(__file__).parents[1], stdout=self.log, stderr=subprocess.STDOUT)
 
     def listen(self, *names, reliable=True):
         """Subscribe to outputs; wait until the node subscribes to its inputs in turn."""
@@ -159,8 +165,9 @@ class Rig:
         self.node.destroy_node()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        log = self.process.communicate(timeout=15)[0]
-        return self.process.returncode, log
+        self.process.wait(15)
+        self.log.seek(0)
+        return self.process.returncode, self.log.read()
 
 
 def qos_of(reliable):
