@@ -31,7 +31,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
 from steer_depth_ros.errors import ConfigError, SteerDepthError
-from steer_depth_ros.ros import diagnostics
+from steer_depth_ros.ros import diagnostics, process
 from steer_depth_ros.ros.extrinsics import Extrinsics, NO_TF, TfListener
 from steer_depth_ros.ros.inputs import Inputs
 from steer_depth_ros.ros.outputs import Outputs
@@ -197,6 +197,7 @@ class CompletionNode(LifecycleNode):
         torch = sys.modules.get('torch')
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+        process.return_memory()
 
     def _follow_demand(self):
         """Subscribe while somebody subscribes to an output, else cost nothing."""
@@ -320,6 +321,7 @@ class CompletionNode(LifecycleNode):
 
 def main(args=None) -> int:
     """Run the node until it is interrupted."""
+    process.prepare()
     rclpy.init(args=args)
     node = None
     try:
