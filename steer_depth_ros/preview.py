@@ -13,6 +13,7 @@
 # limitations under the License.
 """Pictures for people: coloured depth, samples, confidence, errors and the contact sheet."""
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Optional
 
@@ -70,9 +71,12 @@ def colour_depth(depth, near, far):
     depth: float32 (H, W) metres, NaN (or 0) where unknown, which is shown hatched.
     Return uint8 (H, W, 3) RGB.
     """
-    known = np.isfinite(depth) & (depth > 0)
-    position = np.log(np.where(known, depth, near) / near) / np.log(far / near)
-    return _hatch_unknown(_colour(1 - 0.94 * np.clip(position, 0, 1), 'TURBO'), known)
+    known = (depth > 0) & (depth < np.inf)
+    position = np.log(np.where(known, depth, np.float32(near)).astype(np.float32, copy=False))
+    position -= np.float32(np.log(near))
+    position *= np.float32(-0.94 / np.log(far / near))
+    position += np.float32(1)
+    return _hatch_unknown(_colour(np.clip(position, 0.06, 1), 'TURBO'), known)
 
 
 def colour_confidence(confidence):
@@ -101,6 +105,8 @@ def draw_samples(image, uv, depth, near, far, width=None):
     canvas = cv2.resize(image, (width, round(height * scale)), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY)
     canvas = np.repeat((grey * 0.45).astype(np.uint8)[..., None], 3, axis=2)
+    if not len(depth):
+        return canvas
     order = np.argsort(-depth)
     colours = colour_depth(depth[order][:, None], near, far)[:, 0]
     corner = np.round((uv[order] + 0.5) * scale - 0.5).astype(int)
@@ -157,16 +163,21 @@ def write_picture(path, picture):
 def _colour(position, name):
     """Apply an OpenCV colour map to positions in [0, 1]; RGB."""
     scaled = np.clip(position * 255, 0, 255).astype(np.uint8)
-    ramp = np.arange(256, dtype=np.uint8)[:, None]
-    return cv2.applyColorMap(ramp, getattr(cv2, f'COLORMAP_{name}'))[:, 0, ::-1][scaled]
+    coloured = cv2.applyColorMap(scaled, getattr(cv2, f'COLORMAP_{name}'))
+    return cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB)
 
 
 def _hatch_unknown(picture, known):
-    height, width = known.shape
+    unknown = np.logical_not(known).view(np.uint8)
+    return cv2.copyTo(_hatch(*known.shape), unknown, picture)
+
+
+@lru_cache(maxsize=4)
+def _hatch(height, width):
     y, x = np.ogrid[:height, :width]
     period = max(8, width // 60)
     stripe = ((x + y) % period < period // 2)[..., None]
-    return np.where(known[..., None], picture, np.where(stripe, *np.array(UNKNOWN, np.uint8)))
+    return np.where(stripe, *np.array(UNKNOWN, np.uint8))
 
 
 def _depth_ticks(near, far):
