@@ -30,7 +30,7 @@ from steer_depth_ros.commands import options
 from steer_depth_ros.datasets.frames import find_frames, read_frames
 from steer_depth_ros.errors import BagError, ConfigError
 from steer_depth_ros.metrics import measure, MetricAverage
-from steer_depth_ros.ros.message_types import message_class
+from steer_depth_ros.ros.tf_types import tf_message
 from steer_depth_ros.transforms import quaternion_from
 
 RENDERED_FRAMES = 8
@@ -168,10 +168,13 @@ def _recorded_extrinsics(recording, topics, values):
     """Give the recorded extrinsics as parameters, where the node cannot hear /tf."""
     if not topics.points or values['extrinsics.source'] not in ('auto', 'tf'):
         return {}
-    if message_class(bag.TF_MESSAGE) is not None:
-        return {}
+    # Also tells at once when the recording has no transform.
     first = next(run_pipeline(recording, topics, values)).frame.camera_from_points
-    print('tf2_msgs is not installed: the node gets the recorded extrinsics as parameters')
+    try:
+        tf_message()
+        return {}
+    except ImportError as error:
+        print(f'no /tf ({error}): the node gets the recorded extrinsics as parameters')
     return {'extrinsics.source': 'parameters', 'extrinsics.xyz': first[:3, 3].tolist(),
             'extrinsics.quaternion': quaternion_from(first).tolist()}
 
