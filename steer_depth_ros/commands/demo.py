@@ -45,7 +45,9 @@ def add_arguments(parser):
     source.add_argument('--bag', metavar='PATH', help='a recording: rosbag2 folder, .mcap, .db3')
     parser.add_argument('--out', default='out/demo', metavar='DIR', help='(%(default)s)')
     parser.add_argument('--rate', type=float, default=1.0, metavar='X', help='speed of the '
-                        'playback; it waits for the node in any case (%(default)s)')
+                        'playback (%(default)s)')
+    parser.add_argument('--real-time', action='store_true', help='do not wait for the node: what '
+                        'it has no time for is dropped, as on a robot')
     parser.add_argument('--json', metavar='FILE', help='write the figures to a file')
     options.add_completer(parser)
     options.add_topics(parser)
@@ -67,7 +69,7 @@ def run(args):
         values |= options.completer_options(args)
         values |= _recorded_extrinsics(recording, topics, values)
     print(f'playing {source} through the node ({topics.image}, {topics.depth}) ...')
-    log = replay(source, topics, values, out, args.rate)
+    log = replay(source, topics, values, out, args.rate, wait=not args.real_time)
     if not _completed_anything(out / 'completed.mcap'):
         raise ReplayError(f'the node published nothing on {OUTPUTS["depth"][0]}; '
                           + log_end(out / 'node.log'))

@@ -16,7 +16,8 @@ Publish a recording as it was, but no faster than it is answered: `python -m ...
 
 The messages go out as the bytes that were recorded. After each message that completes a pair of
 image and depth, the player waits until the node has answered for that pair, so that a slow
-machine delays the playback instead of losing frames.
+machine delays the playback instead of losing frames. With a patience of 0 it does not wait, as
+sensors do not.
 """
 import argparse
 import json
@@ -103,6 +104,8 @@ class Player:
 
     def _wait_for(self, stamp_ns):
         self.log['expected'].append(stamp_ns)
+        if self.args.patience == 0:
+            return
         deadline = time.monotonic() + self.args.patience
         while stamp_ns not in self.answered:
             if time.monotonic() > deadline:
@@ -146,7 +149,8 @@ def _arguments(argv):
     parser.add_argument('--rate', type=float, default=1.0, help='speed, 1 is that of the bag')
     parser.add_argument('--slop', type=float, required=True, help='that of the node, seconds')
     parser.add_argument('--discovery', type=float, default=60.0, help='seconds')
-    parser.add_argument('--patience', type=float, default=30.0, help='seconds for one answer')
+    parser.add_argument('--patience', type=float, default=30.0,
+                        help='seconds to wait for one answer')
     return parser.parse_args(argv)
 
 

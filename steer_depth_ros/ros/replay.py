@@ -39,19 +39,21 @@ class ReplayError(SteerDepthError):
     """The node, the player or the recorder failed; the message ends with the end of its log."""
 
 
-def replay(recording, topics, values, folder, rate=1.0, timeout_s=600.0) -> dict:
+def replay(recording, topics, values, folder, rate=1.0, timeout_s=600.0, wait=True,
+           outputs=OUTPUTS) -> dict:
     """
     Play a recording through the node and record what comes out in `folder`/completed.mcap.
 
     topics: bag_frames.Topics of the recording. values: parameters of the node to set.
-    rate: speed; the player slows down when the node needs longer. timeout_s: for all of it.
+    rate: speed. timeout_s: for all of it. wait: slow down when the node needs longer; without,
+    it drops what it has no time for. outputs: name to topic and type of what is recorded.
     Return the player's log: published_ns (stamp to time of publishing), expected and unanswered
     stamps. Raise ReplayError when a process fails.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / 'player.json'
-    listened = [f'{topic}={kind}' for topic, kind in OUTPUTS.values()]
+    listened = [f'{topic}={kind}' for topic, kind in outputs.values()]
     deadline = time.monotonic() + timeout_s
     with _Processes(folder, _environment()) as processes:
         processes.start('recorder', str(folder / 'completed.mcap'), *listened)
@@ -59,8 +61,9 @@ def replay(recording, topics, values, folder, rate=1.0, timeout_s=600.0) -> dict
         processes.start('player', str(recording), '--image', topics.image, '--camera-info',
                         topics.camera_info, '--depth', topics.depth, '--answers',
                         OUTPUTS['camera_info'][0], '--log', str(log), '--slop',
-                        str(values['slop_s']), '--rate', str(rate), '--listeners',
-                        *(topic for topic, _ in OUTPUTS.values()))
+                        str(values['slop_s']), '--rate', str(rate),
+                        *([] if wait else ['--patience', '0']), '--listeners',
+                        *(topic for topic, _ in outputs.values()))
         processes.wait('player', deadline)
         processes.stop('recorder')
         processes.stop('node')
