@@ -14,7 +14,8 @@
 """
 Record topics as they arrive, without decoding them: `python -m steer_depth_ros.ros.recorder`.
 
-The time of arrival becomes the time in the recording. SIGINT ends it, once nothing more arrives.
+The time of arrival becomes the time in the recording. SIGINT ends it, once nothing more arrives
+or, where something always does, after a few seconds.
 """
 import argparse
 import signal
@@ -29,6 +30,7 @@ from steer_depth_ros.bag import BagWriter
 from steer_depth_ros.ros.message_types import message_class
 
 IDLE_S = 1.0  # after the end was asked for: how long nothing may arrive before it is the end
+LONGEST_S = 5.0  # after the end was asked for
 QUEUE = 20
 
 
@@ -38,7 +40,7 @@ class Recorder:
     def __init__(self, node, writer):
         self.node, self.writer, self.count = node, writer, 0
         self._last = time.monotonic()
-        self._ending = False
+        self._ending = None  # time.monotonic() when the end was asked for
 
     def subscribe(self, topic, kind):
         """Record one topic of a message type such as 'sensor_msgs/msg/Image'."""
@@ -53,13 +55,17 @@ class Recorder:
 
     def end(self):
         """Ask for the end, from a signal handler."""
-        self._ending = True
-        self._last = time.monotonic()
+        self._ending = self._last = time.monotonic()
 
     def run(self):
         """Record until the end was asked for and nothing more is under way."""
-        while not self._ending or time.monotonic() - self._last < IDLE_S:
+        while not self._over():
             rclpy.spin_once(self.node, timeout_sec=0.1)
+
+    def _over(self):
+        now = time.monotonic()
+        return self._ending is not None and (
+            now - self._last > IDLE_S or now - self._ending > LONGEST_S)
 
 
 def main(argv=None):
