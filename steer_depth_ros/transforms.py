@@ -37,6 +37,7 @@ class _Edge:
     static: bool
     stamps: List[int] = field(default_factory=list)
     poses: List[tuple] = field(default_factory=list)  # (translation (3,), quaternion xyzw (4,))
+    too_old: bool = False  # the latest that arrived was older than the history
 
 
 class TransformBuffer:
@@ -44,7 +45,8 @@ class TransformBuffer:
     A tree of frames whose transforms are kept for a while and interpolated between stamps.
 
     history_ns: how long before the newest stamp of a frame its poses are kept; what arrives
-    older than that is ignored.
+    older than that is ignored once. A second one in a row says that the clock of its publisher has
+    jumped back (or had a wrong stamp ahead of time), and the frame starts over.
     tolerance_ns: up to this far outside the known stamps the nearest pose holds; nothing is ever
     extrapolated. Safe to use from several threads.
     """
@@ -60,13 +62,20 @@ class TransformBuffer:
         """
         Add the pose of `child` in `parent`: the 4 x 4 matrix that takes points of child to parent.
 
-        Raise TransformError when the frames are the same or empty, or the matrix is not rigid.
+        Raise TransformError when the frames are empty or would form a loop, or the matrix is not
+        rigid; the buffer stays as it was.
         """
         parent, child = _frame(parent), _frame(child)
         if parent == child:
             raise TransformError(f'frame "{child}" cannot be its own parent; correct it')
         pose = _pose(matrix, parent, child)
         with self._lock:
+            path = self._ancestors(parent)
+            if child in path:
+                raise TransformError(
+                    f'{child} in {parent} would close a loop of the frames '
+                    f'{", ".join(path[:path.index(child) + 1])}; each frame may have one parent '
+                    'only, correct the one that is wrong')
             edge = self._edges.get(child)
             if static or edge is None or edge.parent != parent or edge.static:
                 edge = self._edges[child] = _Edge(parent, static)
@@ -110,6 +119,14 @@ class TransformBuffer:
             self._edges = {c: e for c, e in self._edges.items() if e.static}
 
     def _insert(self, edge, stamp, pose):
+        oldest = edge.stamps[-1] - self._history_ns if edge.stamps else stamp
+        if stamp < oldest and not edge.too_old:
+            edge.too_old = True
+            return
+        if stamp < oldest:
+            edge.stamps.clear()
+            edge.poses.clear()
+        edge.too_old = False
         at = bisect.bisect_left(edge.stamps, stamp)
         if at < len(edge.stamps) and edge.stamps[at] == stamp:
             edge.poses[at] = pose
@@ -123,11 +140,7 @@ class TransformBuffer:
         """Frames from `name` up to its root."""
         path = [name]
         while path[-1] in self._edges:
-            parent = self._edges[path[-1]].parent
-            if parent in path:
-                raise TransformError(f'the frames {", ".join(path)} form a loop; '
-                                     'each frame may have one parent only')
-            path.append(parent)
+            path.append(self._edges[path[-1]].parent)
         return path
 
     def _links(self, target, source):
