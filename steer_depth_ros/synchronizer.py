@@ -49,18 +49,17 @@ class Synchronizer:
     counts: Counter of 'image', 'depth' (received), 'pairs', 'resets', and what was dropped:
     '<stream>_unmatched' (no partner within slop), '<stream>_superseded' (its partner had a nearer
     one: the streams differ in rate), '<stream>_overflow', '<stream>_repeated' (same stamp again),
-    '<stream>_out_of_order' and '<stream>_reset'.
+    '<stream>_out_of_order', '<stream>_reset' and '<stream>_unstamped' (a stamp of zero says
+    nothing, so its message belongs to none).
     """
 
     def __init__(self, slop_s: float, time_offset_s: float = 0.0, queue_size: int = 20,
                  depth_name: str = 'points'):
-        if not slop_s >= 0.0:
-            raise ConfigError(f'the tolerance (slop) must not be negative, got {slop_s} s')
         if queue_size < 1:
             raise ConfigError(f'the queue of the synchroniser needs a size of at least 1, '
                               f'got {queue_size}')
-        self.slop_ns = round(slop_s * SECOND)
         self.offset_ns = round(time_offset_s * SECOND)
+        self.configure(slop_s, time_offset_s)
         self.queue_size = queue_size
         self.depth_name = depth_name
         self.counts: Counter = Counter()
@@ -68,13 +67,22 @@ class Synchronizer:
         self._depth = _Stream('depth')
         self._told: Dict[str, int] = {}
 
+    def configure(self, slop_s: float, time_offset_s: float) -> None:
+        """Take another tolerance and offset; another offset forgets what waits."""
+        if not slop_s >= 0.0:
+            raise ConfigError(f'the tolerance (slop) must not be negative, got {slop_s} s')
+        self.slop_ns = round(slop_s * SECOND)
+        if round(time_offset_s * SECOND) != self.offset_ns:
+            self.offset_ns = round(time_offset_s * SECOND)
+            self.reset()
+
     def add_image(self, stamp_ns: int, item: Any) -> List[Pair]:
         """Take an image; give the pairs that are ready now, oldest first."""
         return self._add(self._image, self._depth, stamp_ns, item)
 
     def add_depth(self, stamp_ns: int, item: Any) -> List[Pair]:
         """Take a cloud or depth image; give the pairs that are ready now, oldest first."""
-        return self._add(self._depth, self._image, stamp_ns + self.offset_ns, item)
+        return self._add(self._depth, self._image, stamp_ns, item, self.offset_ns)
 
     def flush(self) -> List[Pair]:
         """Give the pairs among what still waits, for the end of a recording; then start anew."""
@@ -118,6 +126,8 @@ class Synchronizer:
         if seen.get('pairs', 0) >= 0.5 * min(images, depths):
             return None
         for stream, label in ((self._image, 'images'), (self._depth, name)):
+            if seen.get(f'{stream.name}_unstamped', 0) > 0.5 * seen[stream.name]:
+                return f'{label} carry no stamp (zero); their publisher must stamp each message'
             if seen.get(f'{stream.name}_repeated', 0) > 0.5 * seen[stream.name]:
                 return (f'{label} repeat the stamp {stream.last} ns; their publisher must stamp '
                         'each message anew')
@@ -138,8 +148,12 @@ class Synchronizer:
                 f'slop is {slop * 1e3:.0f} ms; set time_offset_s (about {offset - mean:.3f}) or '
                 'raise slop_s')
 
-    def _add(self, stream, other, stamp, item):
+    def _add(self, stream, other, stamp_ns, item, offset_ns=0):
         self.counts[stream.name] += 1
+        if stamp_ns <= 0:
+            self.counts[f'{stream.name}_unstamped'] += 1
+            return []
+        stamp = stamp_ns + offset_ns
         if stream.last is not None and stamp <= stream.last and not self._restart(
                 stream, other, stamp):
             return []

@@ -45,7 +45,7 @@ def feed(sync, events):
 
 
 def periodic(rate, seconds, start_ms=0):
-    return [round((start_ms + 1000 * i / rate) * MS) for i in range(int(seconds * rate))]
+    return [round((1000 + start_ms + 1000 * i / rate) * MS) for i in range(int(seconds * rate))]
 
 
 def in_order(images, depths, image_latency_ms=5, depth_latency_ms=5):
@@ -102,7 +102,7 @@ def test_nearest_whatever_arrives_first(image_gaps, depth_gaps, slop_ms, choices
 
 def test_takes_the_nearer_of_two_images():
     sync = Synchronizer(0.1)
-    assert feed(sync, [('image', 0), ('image', 33 * MS), ('depth', 50 * MS)]) == []
+    assert feed(sync, [('image', MS), ('image', 33 * MS), ('depth', 50 * MS)]) == []
     assert sync.add_image(66 * MS, 'late') == []  # a cloud nearer to this image may follow
     pairs = sync.add_depth(150 * MS, 'next')
     assert [(p.image_ns, p.depth_ns) for p in pairs] == [(66 * MS, 50 * MS)]
@@ -120,7 +120,7 @@ def test_waits_no_longer_than_the_period_demands():
     late = 0
     for kind, stamp in in_order(images, depths):
         pairs = feed(sync, [(kind, stamp)])
-        if stamp > 300 * MS:  # once the period is known the pair comes with its second message
+        if stamp > 1300 * MS:  # once the period is known the pair comes with its second message
             late += kind == 'image' and [p.image_ns for p in pairs] != [stamp]
     assert late == 0 and sync.counts['pairs'] == 30
 
@@ -173,8 +173,32 @@ def test_hint_for_a_silent_stream_for_other_clocks_and_for_constant_stamps():
     feed(sync, in_order(periodic(10, 1), periodic(10, 1, start_ms=3_600_000)))
     assert 'clocks' in sync.hint()
     sync = Synchronizer(0.05)
-    feed(sync, [(kind, 0) for _ in range(10) for kind in ('image', 'depth')])
+    feed(sync, [(kind, MS) for _ in range(10) for kind in ('image', 'depth')])
     assert 'repeat the stamp' in sync.hint()
+
+
+def test_messages_without_a_stamp_are_counted_not_paired():
+    sync = Synchronizer(0.05, time_offset_s=0.01)
+    for stamp in (0, 1000 * MS, 0, 1100 * MS, 0, 1200 * MS):
+        pairs = feed(sync, [('image', stamp), ('depth', stamp)])
+        assert all(p.image_ns == p.depth_ns > 0 for p in pairs)
+    assert sync.counts['image_unstamped'] == sync.counts['depth_unstamped'] == 3
+    assert sync.counts['resets'] == 0 and sync.counts['pairs'] >= 2
+    sync = Synchronizer(0.05)
+    feed(sync, [(kind, 0 if kind == 'image' else s) for s in periodic(10, 1)
+                for kind in ('image', 'depth')])
+    assert 'images carry no stamp' in sync.hint()
+
+
+def test_another_tolerance_keeps_counts_and_what_waits_another_offset_forgets():
+    sync = Synchronizer(0.01)
+    assert feed(sync, [('image', 1000 * MS)]) == []
+    sync.configure(0.05, 0.0)
+    assert len(feed(sync, [('depth', 1000 * MS)])) == 1
+    feed(sync, [('image', 1100 * MS)])
+    sync.configure(0.05, 0.1)
+    assert sync.pending() == 0
+    assert (sync.counts['image'], sync.counts['pairs'], sync.counts['image_reset']) == (2, 1, 1)
 
 
 def test_memory_is_bounded_when_one_stream_is_silent():

@@ -147,13 +147,14 @@ def test_message_filters_behind_the_same_interface():
     module.SimpleFilter, module.TimeSynchronizer = SimpleFilter, TimeSynchronizer
     with patch.dict('sys.modules', {'message_filters': module}):
         sync = FilterSynchronizer('exact', 0.05, 10)
-        assert sync.add_image(0, message(1)) == []
+        assert sync.add_image(10**9, message(1)) == []
         image, depth = message(2), message(2)
-        assert sync.add_depth(0, depth) == []
-        pair, = sync.add_image(0, image)
+        assert sync.add_depth(2 * 10**9, depth) == []
+        pair, = sync.add_image(2 * 10**9, image)
         assert pair.image is image and pair.depth is depth and pair.image_ns == 2 * 10**9
         sync.reset()
-        assert sync.add_depth(0, message(1)) == [] and sync.hint() is None
+        assert sync.add_depth(10**9, message(1)) == [] and sync.hint() is None
+        assert sync.add_image(0, message(0)) == [] and sync.counts['image_unstamped'] == 1
     assert sync.counts['pairs'] == 1
 
 

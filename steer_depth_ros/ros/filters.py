@@ -24,8 +24,8 @@ class FilterSynchronizer:
     """
     Match with message_filters, mode 'approximate' or 'exact'.
 
-    Those tell nothing about what they drop, so `counts` holds 'image', 'depth', 'pairs' and
-    'resets' alone. Raise ConfigError where message_filters is not installed.
+    Those tell nothing about what they drop, so `counts` holds 'image', 'depth', 'pairs', 'resets'
+    and '<stream>_unstamped' alone. Raise ConfigError where message_filters is not installed.
     """
 
     def __init__(self, mode: str, slop_s: float, queue_size: int):
@@ -38,8 +38,9 @@ class FilterSynchronizer:
         self._make = lambda inputs: (
             message_filters.TimeSynchronizer(inputs, queue_size) if mode == 'exact' else
             message_filters.ApproximateTimeSynchronizer(
-                inputs, queue_size=queue_size, slop=slop_s))
+                inputs, queue_size=queue_size, slop=self._slop_s))
         self._filters = message_filters
+        self._slop_s = slop_s
         self._pairs: List[Pair] = []
         self._start()
 
@@ -49,13 +50,19 @@ class FilterSynchronizer:
         # Called under the filter's lock: only note the pair.
         self._sync.registerCallback(self._matched)
 
+    def configure(self, slop_s: float, time_offset_s: float) -> None:
+        """Take another tolerance, which forgets what waits; the offset is always 0."""
+        if slop_s != self._slop_s:
+            self._slop_s = slop_s
+            self.reset()
+
     def add_image(self, stamp: int, item: Any) -> List[Pair]:
         """Take an image message; give the pairs that are ready now."""
-        return self._add('image', 0, item)
+        return self._add('image', 0, stamp, item)
 
     def add_depth(self, stamp: int, item: Any) -> List[Pair]:
         """Take a cloud or depth image message; give the pairs that are ready now."""
-        return self._add('depth', 1, item)
+        return self._add('depth', 1, stamp, item)
 
     def reset(self) -> None:
         """Forget everything that waits: time has jumped."""
@@ -66,8 +73,11 @@ class FilterSynchronizer:
         """Give None: message_filters does not say what it drops."""
         return None
 
-    def _add(self, name, index, item):
+    def _add(self, name, index, stamp, item):
         self.counts[name] += 1
+        if stamp <= 0:
+            self.counts[f'{name}_unstamped'] += 1
+            return []
         self._inputs[index].signalMessage(item)
         pairs, self._pairs = self._pairs, []
         self.counts['pairs'] += len(pairs)

@@ -47,11 +47,7 @@ class Inputs:
         self._recent: Deque[Cloud] = deque(maxlen=MAX_ACCUMULATED)
         self._inputs = self._wanted_topics(values)
         self.topics = {name: topic for name, (_, topic, _) in self._inputs.items()}
-        self.configure(values)
-
-    def configure(self, values: Dict[str, Any]) -> None:
-        """Take new values of slop, offset and the like; what waits is forgotten."""
-        self.values = values
+        self.values, self._resets = values, 0
         if values['sync_mode'] == 'nearest':
             self.sync: Any = Synchronizer(
                 values['slop_s'], values['time_offset_s'], values['queue_size'],
@@ -59,7 +55,12 @@ class Inputs:
         else:
             self.sync = FilterSynchronizer(values['sync_mode'], values['slop_s'],
                                            values['queue_size'])
-        self._resets = 0
+
+    def configure(self, values: Dict[str, Any]) -> None:
+        """Take new values; another offset forgets what waits."""
+        self.values = values
+        self.sync.configure(values['slop_s'], values['time_offset_s'])
+        self._resets = self.sync.counts['resets']
 
     @property
     def running(self) -> bool:
@@ -123,7 +124,7 @@ class Inputs:
         stamp = stamp_ns(msg.header)
         self.rates['depth'].tick(stamp)
         cloud = Cloud(msg, stamp + round(self.values['time_offset_s'] * 1e9))
-        if self.values['accumulate_s'] > 0:
+        if self.values['accumulate_s'] > 0 and stamp > 0:
             self._remember(cloud)
         own = isinstance(self.sync, Synchronizer)
         self._emit(self.sync.add_depth(stamp, cloud if own else msg))
