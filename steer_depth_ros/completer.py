@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """DepthCompleter: the one call behind the node, the bag tool, the commands and the evaluation."""
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,12 @@ import cv2
 import numpy as np
 import torch
 
-from steer_depth_ros.errors import ConfigError, FrameError, WeightsError
+from steer_depth_ros.errors import (
+    ConfigError,
+    DeviceMemoryError,
+    FrameError,
+    WeightsError,
+)
 from steer_depth_ros.ops import describe_backend
 from steer_depth_ros.presets import find_preset
 from steer_depth_ros.support import supported
@@ -95,7 +101,7 @@ class DepthCompleter:
 
         image: uint8 (H, W, 3) RGB. uv: (N, 2) pixels, u = column, v = row, sub-pixel; samples
         outside the image, and depths that are not finite and positive, are left out. depth: (N,)
-        metres. FrameError where shapes do not fit.
+        metres. FrameError where shapes do not fit, DeviceMemoryError where memory does not last.
         """
         image, uv, depth = _checked(image, uv, depth)
         size = image.shape[:2]
@@ -104,7 +110,7 @@ class DepthCompleter:
             uv, depth = uv[keep], depth[keep]
         if len(depth) == 0:
             return Completion(np.full(size, np.nan, np.float32), np.zeros(size, np.float32))
-        with torch.inference_mode():
+        with torch.inference_mode(), self._enough_memory(size, len(depth)):
             estimate = self._at_half if self.preset.half else self._model.estimate
             dense, error = estimate(image, uv, depth)
             if error is None:  # the paper's network states none
@@ -117,6 +123,19 @@ class DepthCompleter:
         return Completion(np.where(known, dense, np.float32(np.nan)).astype(np.float32),
                           np.where(known, confidence, 0).astype(np.float32))
 
+    @contextmanager
+    def _enough_memory(self, size, samples):
+        """Turn a lack of memory into a sentence."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise DeviceMemoryError(
+                f'{self.device} has not enough memory for an image of {size[1]} x {size[0]} '
+                f'pixels and {samples} samples ({reason}); make the image smaller (image_scale), '
+                'take a smaller preset or another device') from None
 
     def _at_half(self, image, uv, depth):
         """Estimate at half resolution; inverse depth, linear on planes, is what is enlarged."""
@@ -141,6 +160,12 @@ def find_device(name):
         raise ConfigError(f"device {name!r} was asked for, but torch sees no CUDA device; use "
                           "'auto' or 'cpu', or install a CUDA build of torch")
     return device
+
+
+def _out_of_memory(error):
+    """Tell whether this is what torch, numpy or the operator raise when no memory is left."""
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
+        "can't allocate memory" in str(error))  # torch's CPU allocator has no class of its own
 
 
 def _checked(image, uv, depth):

@@ -44,3 +44,7 @@ class WeightsError(SteerDepthError):
 
 class ConfigError(SteerDepthError):
     """An option or parameter with a value that cannot be used."""
+
+
+class DeviceMemoryError(SteerDepthError):
+    """A frame for which the device, or the host, has not enough memory left."""

@@ -12,11 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """DepthCompleter: its checks, its corner cases, and where it makes no estimate."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 import steer_depth_ros as sd
-from steer_depth_ros.errors import ConfigError, FrameError, WeightsError
+from steer_depth_ros.errors import (
+    ConfigError,
+    DeviceMemoryError,
+    FrameError,
+    WeightsError,
+)
 from steer_depth_ros.presets import PRESETS
 from steer_depth_ros.support import supported
 
@@ -114,3 +122,25 @@ def test_reach_can_be_stated():
     good = supported(uv, (320, 400), reach=40)
     assert good[160, 230] and not good[160, 260]
     assert good.sum() == pytest.approx(np.pi * 40 ** 2, rel=0.3)
+
+
+@pytest.mark.parametrize('error', [
+    torch.cuda.OutOfMemoryError('CUDA out of memory.'), MemoryError(),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes.")])
+def test_a_lack_of_memory_is_told_with_size_and_remedy(completer, monkeypatch, error):
+    def estimate(*_):
+        raise error
+
+    monkeypatch.setattr(completer, '_model', SimpleNamespace(estimate=estimate))
+    uv, depth = np.array([[3, 4]], np.float32), np.array([5], np.float32)
+    with pytest.raises(DeviceMemoryError, match='cpu has not enough .* 40 x 30 pix.*image_scale'):
+        completer.complete(np.zeros((30, 40, 3), np.uint8), uv, depth)
+
+
+def test_other_errors_of_the_model_are_not_taken_for_a_lack_of_memory(completer, monkeypatch):
+    def estimate(*_):
+        raise RuntimeError('shapes do not match')
+
+    monkeypatch.setattr(completer, '_model', SimpleNamespace(estimate=estimate))
+    with pytest.raises(RuntimeError, match='shapes'):
+        completer.complete(np.zeros((30, 40, 3), np.uint8), [[3, 4]], [5])
