@@ -101,7 +101,8 @@ def test_rgb_without_padding_is_not_copied():
 
 
 @pytest.mark.parametrize('change', [
-    {'encoding': 'nv21'}, {'data': array('B', b'123')}, {'step': 3}, {'height': 0}])
+    {'encoding': 'nv21'}, {'data': array('B', b'123')}, {'step': 3}, {'height': 0},
+    {'data': array('B', bytes(RGB.nbytes + 1))}])
 def test_images_that_cannot_be_used(change):
     msg = image_msg(RGB, 'rgb8')
     vars(msg).update(change)
@@ -179,6 +180,14 @@ def test_clouds_that_cannot_be_used(change, word):
         messages.cloud_to_xyz(msg)
 
 
+@pytest.mark.parametrize('offsets', [(0, 2, 8), (0, 4, 4), (4, 0, 5)])
+def test_coordinates_that_share_bytes_are_refused(offsets):
+    columns = {name: (offset, 7, 'f4', np.zeros(5))
+               for name, offset in zip('xyz', offsets, strict=True)}
+    with pytest.raises(MessageError, match='overlap at offset'):
+        messages.cloud_to_xyz(cloud_msg(columns, (1, 5), 16))
+
+
 def test_integer_coordinates_are_refused():
     columns = xyz_columns(np.zeros((2, 3), np.float32), 'i4', 5)
     with pytest.raises(MessageError, match='FLOAT32'):
@@ -219,6 +228,17 @@ def test_camera_raw_rectified_and_scaled():
     rectified = messages.camera_from_info(info_msg(), rectified=True)
     assert (rectified.fx, rectified.cx, rectified.model) == (450, 310, 'pinhole')
     assert messages.camera_from_info(info_msg(), image_size=(320, 240)) == raw.scaled(320, 240)
+
+
+@pytest.mark.parametrize('size, fits', [
+    ((320, 240), True), ((213, 160), True), ((7, 5), True), ((480, 640), False),
+    ((640, 400), False), ((1920, 1080), False)])
+def test_an_image_of_another_shape_than_its_calibration_is_refused(size, fits):
+    if fits:
+        assert messages.camera_from_info(info_msg(), image_size=size).width == size[0]
+        return
+    with pytest.raises(CalibrationError, match='640 x 480 pixels, but the image has'):
+        messages.camera_from_info(info_msg(), image_size=size)
 
 
 def test_region_of_interest_and_binning():

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from steer_depth_ros.camera import Camera
-from steer_depth_ros.errors import MessageError
+from steer_depth_ros.errors import CalibrationError, MessageError
 
 # encoding: (bytes of a channel, channels, conversion to RGB, or None where it is RGB already)
 IMAGE_ENCODINGS: Dict[str, Tuple[int, int, Optional[int]]] = {
@@ -49,6 +49,7 @@ POINT_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8:
 TIME_FIELDS = ('t', 'time', 'timestamp', 'time_stamp', 'offset_time', 'time_offset')
 COMPRESSED_DEPTH_HEADER = 12  # bytes: int32 format, float32 a, float32 b
 MM_LIMIT = 65535
+SHAPE_TOLERANCE = 0.01  # relative difference of aspect ratio between an image and its calibration
 CLOUD_FIELDS = [{'name': name, 'offset': 4 * i, 'datatype': 7, 'count': 1}
                 for i, name in enumerate(('x', 'y', 'z', 'rgb'))]
 
@@ -153,6 +154,7 @@ def cloud_to_xyz(msg: Any) -> np.ndarray:
                 f'point cloud field {name} has datatype {fields[name].datatype}; x, y and z must '
                 'be FLOAT32 (7) or FLOAT64 (8)')
         points[:, :, axis] = _field(msg, fields[name])
+    _check_apart([fields[name] for name in 'xyz'])
     return points.reshape(-1, 3)
 
 
@@ -185,7 +187,8 @@ def camera_from_info(msg: Any, rectified: bool = False,
     rectified: the images are rectified (use P, no distortion) instead of raw (K and D).
     image_size: (width, height) of the image at hand; where it is not the size that calibration,
     region of interest and binning give, the intrinsics are scaled to it.
-    Raise CalibrationError when the camera is uncalibrated or its distortion model unknown.
+    Raise CalibrationError when the camera is uncalibrated, its distortion model unknown, or the
+    image of another shape than the calibrated one.
     """
     camera = Camera.from_calibration(msg.width, msg.height, msg.k, msg.d, msg.distortion_model,
                                      p=msg.p, rectified=rectified)
@@ -195,6 +198,7 @@ def camera_from_info(msg: Any, rectified: bool = False,
     if msg.binning_x > 1 or msg.binning_y > 1:
         camera = camera.binned(msg.binning_x, msg.binning_y)
     if image_size and image_size != (camera.width, camera.height):
+        _check_shape(image_size, camera)
         camera = camera.scaled(*image_size)
     return camera
 
@@ -278,6 +282,16 @@ def _point_fields(fields):
     return [PointField(**field) for field in fields]
 
 
+def _check_shape(size, camera):
+    """Refuse what no change of size explains, but for a pixel of rounding."""
+    width, height = size
+    if abs(width * camera.height / camera.width - height) > max(1.0, SHAPE_TOLERANCE * height):
+        raise CalibrationError(
+            f'camera_info describes images of {camera.width} x {camera.height} pixels, but the '
+            f'image has {width} x {height}, another shape; publish the camera_info of this image '
+            '(with its region of interest if it is cropped)')
+
+
 def _bytes(msg):
     return np.frombuffer(msg.data, np.uint8)
 
@@ -292,7 +306,8 @@ def _pixels(msg, kind, channels):
     row = msg.width * channels * dtype.itemsize
     if msg.height == 0 or msg.width == 0:
         raise MessageError('image has no pixels: its height or width is 0')
-    if msg.step < row or len(msg.data) < msg.step * msg.height:
+    # More data than that contradicts the size as much as less: which of them is right?
+    if msg.step < row or len(msg.data) != msg.step * msg.height:
         raise MessageError(
             f'image of {msg.width} x {msg.height} pixels in {msg.encoding} says step {msg.step} '
             f'and holds {len(msg.data)} bytes; it needs a step of at least {row} and '
@@ -323,6 +338,16 @@ def _decode(msg, skip, flags):
             f'compressed image of format "{msg.format}" with {len(msg.data)} bytes could not be '
             'decoded; publish JPEG or PNG')
     return pixels
+
+
+def _check_apart(fields):
+    """Refuse coordinates that share bytes: at least one of their offsets is wrong."""
+    ends = sorted((f.offset, f.offset + np.dtype(POINT_TYPES[f.datatype]).itemsize, f.name)
+                  for f in fields)
+    for (_, end, name), (start, _, other) in zip(ends, ends[1:]):
+        if start < end:
+            raise MessageError(f'point cloud fields {name} and {other} overlap at offset {start}; '
+                               'correct the offsets of its fields')
 
 
 def _check_cloud(msg):
