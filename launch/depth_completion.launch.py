@@ -17,11 +17,12 @@ import os
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 
 from launch import LaunchDescription
+from steer_depth_ros.ros.distro import profile_environment
 
 SHARE = get_package_share_directory('steer_depth_ros')
 TOPICS = ('image', 'camera_info', 'points', 'sparse_depth')
@@ -70,10 +71,9 @@ def generate_launch_description():
         *(DeclareLaunchArgument(topic, default_value=topic, description=f'topic for `{topic}`')
           for topic in TOPICS)]
     # Images and clouds get lost with the default shared-memory segment; an own profile stays.
-    profile = SetEnvironmentVariable(
-        'FASTRTPS_DEFAULT_PROFILES_FILE',
-        EnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE',
-                            default_value=os.path.join(SHARE, 'config', 'fastdds_shm.xml')))
+    profile = os.path.join(SHARE, 'config', 'fastdds_shm.xml')
+    profiles = [SetEnvironmentVariable(name, value)
+                for name, value in profile_environment(profile, os.environ).items()]
     lines = SetEnvironmentVariable('RCUTILS_LOGGING_BUFFERED_STREAM', '1')
     return LaunchDescription(
-        [*arguments, profile, lines, OpaqueFunction(function=nodes)])
+        [*arguments, *profiles, lines, OpaqueFunction(function=nodes)])

@@ -21,6 +21,8 @@ from unittest.mock import patch
 import pytest
 import yaml
 
+from steer_depth_ros.ros.distro import PROFILE_VARIABLES
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted(ROOT.glob('launch/*.launch.py'))
 MODULES = {
@@ -29,7 +31,7 @@ MODULES = {
                        'OpaqueFunction', 'SetEnvironmentVariable', 'TimerAction'),
     'launch.conditions': ('IfCondition', 'UnlessCondition'),
     'launch.launch_description_sources': ('PythonLaunchDescriptionSource',),
-    'launch.substitutions': ('EnvironmentVariable', 'LaunchConfiguration'),
+    'launch.substitutions': ('LaunchConfiguration',),
     'launch_ros': (), 'launch_ros.actions': ('Node',),
     'launch_ros.parameter_descriptions': ('ParameterFile', 'ParameterValue')}
 
@@ -89,7 +91,9 @@ def test_arguments_are_declared_described_and_used(path):
         assert Path(source.args[0]).is_file()
 
 
-def test_the_node_gets_files_that_exist_and_every_topic_can_be_remapped():
+def test_the_node_gets_files_that_exist_and_every_topic_can_be_remapped(monkeypatch):
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     of = described(ROOT / 'launch' / 'depth_completion.launch.py')
     assert {'namespace', 'params_file', 'preset', 'device', 'use_sim_time', 'rviz', 'log_level',
             'autostart', 'image', 'camera_info', 'points', 'sparse_depth'} == names(of)
@@ -98,8 +102,8 @@ def test_the_node_gets_files_that_exist_and_every_topic_can_be_remapped():
     assert f"{node.kwargs['executable']} = " in (ROOT / 'setup.py').read_text()
     assert len(node.kwargs['remappings']) == 4
     assert Path(rviz.kwargs['arguments'][1]).is_file()
-    profile = of('EnvironmentVariable')[0]
-    assert Path(profile.kwargs['default_value']).is_file()
+    profiles = {one.args[0]: one.args[1] for one in of('SetEnvironmentVariable')}
+    assert all(Path(profiles[name]).is_file() for name in PROFILE_VARIABLES)
     default = next(a for a in of('DeclareLaunchArgument') if a.args[0] == 'params_file')
     assert Path(default.kwargs['default_value']).is_file()
 

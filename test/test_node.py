@@ -221,6 +221,11 @@ def test_without_subscribers_there_is_no_work(rig, stamps):
     assert rig.image.get_subscription_count() == 0
 
 
+def test_a_transition_that_is_not_possible_is_refused(rig, stamps):
+    assert not change(rig, CONFIGURE) and not change(rig, 77)
+    assert state(rig) == ACTIVE
+
+
 def test_lifecycle_ten_times_without_growth(rig, stamps):
     memory = []
     for i in range(10):

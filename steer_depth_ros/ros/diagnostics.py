@@ -19,11 +19,13 @@ from typing import Any, Deque, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from steer_depth_ros.ros.distro import PROFILE_VARIABLES
+
 OK, WARN, ERROR = 0, 1, 2
 WINDOW_S = 5.0
 SILENT_S = 3.0
 ENOUGH_PAIRS = 3
-REMEDY = 'set FASTRTPS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml on both sides'
+REMEDY = f'set {" and ".join(PROFILE_VARIABLES)} to config/fastdds_shm.xml on both sides'
 PAUSE = 5  # periods; a longer gap is no loss but a sensor that paused
 LOSS = 0.2  # share of missing stamps that is worth a warning
 NORMAL_DROPS = ('image_superseded', 'depth_superseded')

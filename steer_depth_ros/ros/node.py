@@ -31,7 +31,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
 from steer_depth_ros.errors import ConfigError, SteerDepthError
-from steer_depth_ros.ros import diagnostics, process
+from steer_depth_ros.ros import diagnostics, distro, process
 from steer_depth_ros.ros.extrinsics import Extrinsics, NO_TF, TfListener
 from steer_depth_ros.ros.inputs import Inputs
 from steer_depth_ros.ros.outputs import Outputs
@@ -60,6 +60,7 @@ class CompletionNode(LifecycleNode):
 
     def __init__(self, **kwargs):
         super().__init__('depth_completion', **kwargs)
+        distro.refuse_impossible_transitions(self)
         self._completer: Any = None
         self._described = 'not configured'
         self._inputs: Optional[Inputs] = None

@@ -25,6 +25,7 @@ import time
 
 from steer_depth_ros.bag_tools import OUTPUTS
 from steer_depth_ros.errors import SteerDepthError
+from steer_depth_ros.ros import distro
 
 SEGMENT_BYTES = 134217728  # of config/fastdds_shm.xml, for each process
 PROCESSES = 3
@@ -93,11 +94,12 @@ def _environment():
     if not environment.get('LD_LIBRARY_PATH'):
         # The ROS wheels set it at start-up, unless this says that it is done.
         environment.pop('_ROS_WHEELS_BOOTSTRAP_COMPLETE', None)
-    environment |= {'ROS_DOMAIN_ID': str(random.randint(1, 100)),
-                    'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'PYTHONUNBUFFERED': '1'}
+    environment |= {'ROS_DOMAIN_ID': str(random.randint(1, 100)), 'PYTHONUNBUFFERED': '1',
+                    **distro.local_discovery()}
     environment.setdefault('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp')
     profile = _profile()
-    if 'FASTRTPS_DEFAULT_PROFILES_FILE' in environment or profile is None:
+    profiled = profile and distro.profile_environment(profile, environment)
+    if not profiled:
         return environment
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.exists() else 0
     if free < PROCESSES * SEGMENT_BYTES:
@@ -105,7 +107,7 @@ def _environment():
               f'({PROCESSES * SEGMENT_BYTES // 2 ** 20} MB); large messages may get lost '
               '(in a container: docker run --shm-size=1g)')
         return environment
-    return environment | {'FASTRTPS_DEFAULT_PROFILES_FILE': str(profile)}
+    return environment | profiled
 
 
 def _profile():

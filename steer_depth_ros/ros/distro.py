@@ -1,0 +1,57 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Where Humble, Jazzy and Kilted differ; all other code is the same for them."""
+import os
+from typing import Dict, Mapping
+
+# Fast DDS 2 (Humble, Jazzy) reads the first, Fast DDS 3 (Kilted) the second.
+PROFILE_VARIABLES = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
+
+
+def profile_environment(profile, environment: Mapping[str, str]) -> Dict[str, str]:
+    """Give the variables that make Fast DDS read a profile; none where one is set already."""
+    if any(name in environment for name in PROFILE_VARIABLES):
+        return {}
+    return {name: str(profile) for name in PROFILE_VARIABLES}
+
+
+def local_discovery(environment: Mapping[str, str] = os.environ) -> Dict[str, str]:
+    """Give the variables that keep discovery on this machine."""
+    if environment.get('ROS_DISTRO') == 'humble':
+        return {'ROS_LOCALHOST_ONLY': '1'}
+    return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+
+
+def refuse_impossible_transitions(node) -> None:
+    """
+    Answer the request for a transition that is not possible now with a failure.
+
+    In Humble and Jazzy it raises an error out of the executor, which would end the node.
+    """
+    service = getattr(node, '_service_change_state', None)
+    if service is None:
+        return
+    change = service.callback
+
+    def change_if_possible(request, response):
+        try:
+            return change(request, response)
+        except RuntimeError:  # rclpy's RCLError is one
+            wanted = request.transition.label or request.transition.id
+            node.get_logger().warning(f'refused the transition {wanted}: it does not exist in the '
+                                      'present state; `ros2 lifecycle list` shows those that do')
+            response.success = False
+            return response
+
+    service.callback = change_if_possible
