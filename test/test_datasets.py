@@ -26,16 +26,24 @@ from steer_depth_ros.errors import ConfigError, DatasetError
 SIZE = (48, 64)
 
 
-def write_nyu(folder, count=3):
-    """Write a set as sparse-to-dense packs it: a slanted wall behind random colours."""
+def write_nyu(folder, count=3, boxes=0):
+    """
+    Write a set as sparse-to-dense packs it: a slanted wall behind random colours.
+
+    boxes: grey ones stand in front of it.
+    """
     rng = np.random.default_rng(0)
     rows = []
     for i in range(count):
         path = folder / 'val' / 'official' / f'{i:05d}.h5'
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(path, 'w') as file:
-            file['rgb'] = rng.integers(0, 256, (3, 480, 640), dtype=np.uint8)
-            file['depth'] = (2 + i + np.arange(640) / 640 * np.ones((480, 1))).astype(np.float32)
+            image = rng.integers(0, 256, (3, 480, 640), dtype=np.uint8)
+            depth = (2 + i + np.arange(640) / 640 * np.ones((480, 1))).astype(np.float32)
+            for box in range(boxes):
+                y, x = rng.integers(0, 400), rng.integers(0, 560)
+                image[:, y:y + 80, x:x + 80], depth[y:y + 80, x:x + 80] = 10 * box, 1 + 0.05 * box
+            file['rgb'], file['depth'] = image, depth
         rows.append(str(path.relative_to(folder)))
     (folder / 'nyudepth_hdf5_val.csv').write_text('\n'.join(rows) + '\n')
     return folder

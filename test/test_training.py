@@ -240,19 +240,30 @@ def test_torchrun_trains_and_agrees_when_to_stop(scenes, tmp_path):
     assert '2 processes' in done.stdout and done.stdout.count('stopped at step 1 of 6') == 1
 
 
-def test_learns_from_nyu_and_kitti_mixed_and_is_evaluated(tmp_path, capsys):
-    write_nyu(tmp_path / 'nyu', 2)
+def test_learns_from_nyu_and_kitti_mixed_goes_on_and_is_evaluated(tmp_path, capsys):
+    write_nyu(tmp_path / 'nyu', 2, boxes=12)
     write_kitti_selection(tmp_path / 'kitti')
-    path = write_config(tmp_path / 'run.yaml', steps=3, batch=3, report=3, workers=1, data=[
+    path = write_config(tmp_path / 'run.yaml', steps=12, batch=3, report=3, data=[
         {'dataset': 'nyu', 'data_dir': str(tmp_path / 'nyu'), 'split': 'val'},
         {'dataset': 'kitti', 'data_dir': str(tmp_path / 'kitti'), 'split': 'val', 'weight': 2}])
-    assert main(['train', '--config', path, '--out', str(tmp_path), '--device', 'cpu']) == 0
+
+    def train(folder, *options):
+        assert main(['train', '--config', path, '--out', str(tmp_path / folder), '--device', 'cpu',
+                     *options]) == 0
+        return capsys.readouterr().out
+
     # Twice the weight: four of six indices; both sizes come up in one batch of three.
-    assert '6 frames to draw from' in capsys.readouterr().out
+    assert '6 frames to draw from' in train('whole')
+    log = [json.loads(line)
+           for line in (tmp_path / 'whole' / 'log.jsonl').read_text().splitlines()]
+    assert log[-1]['loss'] < 0.8 * log[0]['loss'] and log[-1]['mae'] < 0.95 * log[0]['mae']
+    assert 'stopped at step 1 of 12' in train('pieces', '--minutes', '0')
+    assert 'step 1 of 12' in train('pieces')
+    assert_same(weights(tmp_path / 'whole'), weights(tmp_path / 'pieces'))
     for name in ('nyu', 'kitti'):
         assert main(['eval', '--dataset', name, '--data-dir', str(tmp_path / name), '--limit', '1',
-                     '--weights', str(tmp_path / 'weights.safetensors'), '--device', 'cpu',
-                     '--json', str(tmp_path / 'figures.json')]) == 0
+                     '--weights', str(tmp_path / 'whole' / 'weights.safetensors'),
+                     '--device', 'cpu', '--json', str(tmp_path / 'figures.json')]) == 0
         result, = json.loads((tmp_path / 'figures.json').read_text())['results']
         assert result['rel'] < 1 and result['coverage'] > 0.3
 
