@@ -141,7 +141,7 @@ def stamps_zero(rig, rng):
 def burst(rig, rng):
     for _ in range(10):
         rig.tick(0.1)
-        rig.send_pair()
+        rig.send_pair(wait=0)
 
 
 @fault('ten images in the time of one', 'image_superseded', 'image_unmatched', 'image_overflow',
@@ -365,7 +365,7 @@ def info_changes(rig, rng):
 def tf_breaks(rig, rng):
     for _ in range(rng.integers(1, 4)):
         rig.tick()
-        rig.send_pair(tf=False)
+        rig.send_pair(tf=False, wait=0)
     rig.spin(0.13)
 
 
@@ -445,7 +445,7 @@ def out_of_memory(rig, rng, order):
 def overload(rig, rng):
     rig.tell('slow 0.05')
     for _ in range(6):
-        rig.pair()
+        rig.pair(wait=0)
         rig.spin(0.005)
     rig.tell()
     rig.spin(0.05)

@@ -44,6 +44,7 @@ SLOP_NS = 50 * MS
 START_NS = 1_700_000_000_000 * MS
 TOLERANCE = 1e-3  # relative; depths of two walls differ by 2 % or more
 KEPT = 3000  # images and clouds that are remembered; outputs come within a few periods
+PROCESSING_S = 0.05  # what the node takes for a pair, with some to spare
 PATIENCE = 20  # frames without an answer that count as a hang
 PARAMETERS = ('preset:=steering', 'device:=cpu', 'cloud_edge_filter:=false')
 KINDS = {bool: (ParameterType.PARAMETER_BOOL, 'bool_value'),
@@ -172,18 +173,23 @@ class FaultRig(Rig):
             self.send_tf(stamp)
         self.points.publish(msg or self.cloud_msg(stamp, self.wall(serial)))
 
-    def send_pair(self, stamp=None, serial=None, **how):
-        """Send a healthy pair at a stamp (default: now); give the stamp of its image."""
+    def send_pair(self, stamp=None, serial=None, wait=PROCESSING_S, **how):
+        """
+        Send a healthy pair at a stamp (default: now); give the stamp of its image.
+
+        wait: seconds; no sensor sends its next message before an idle node answers.
+        """
         stamp, serial = self.now if stamp is None else stamp, serial or self.serial
         self.pairs.add(stamp)
         self.send_healthy_cloud(stamp - self.lag_ns, serial, **how)
         self.send_healthy_image(stamp, serial)
+        self.answers(stamp, wait)
         return stamp
 
-    def pair(self):
+    def pair(self, wait=PROCESSING_S):
         """Send the healthy pair that is due next."""
         self.tick()
-        return self.send_pair()
+        return self.send_pair(wait=wait)
 
     def send_tf(self, stamp, parent='base', child='lidar', **changes):
         """Send the pose of the LiDAR in the base."""
@@ -247,7 +253,7 @@ class FaultRig(Rig):
         """
         begun, stamps = time.monotonic(), []
         for _ in range(PATIENCE):
-            stamps.append(self.pair())
+            stamps.append(self.pair(wait=0))
             if self.spin_until(lambda: self.answered.intersection(stamps), PERIOD_NS * 1e-9):
                 first = min(stamps.index(s) for s in self.answered.intersection(stamps))
                 return Recovery(first + 1, 1e3 * (time.monotonic() - begun))
