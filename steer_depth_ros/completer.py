@@ -13,8 +13,10 @@
 # limitations under the License.
 """DepthCompleter: the one call behind the node, the bag tool, the commands and the evaluation."""
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+import time
+from typing import Dict
 
 import cv2
 import numpy as np
@@ -27,6 +29,7 @@ from steer_depth_ros.errors import (
     WeightsError,
 )
 from steer_depth_ros.ops import describe_backend
+from steer_depth_ros.ops.clock import stopwatch
 from steer_depth_ros.presets import find_preset
 from steer_depth_ros.support import supported
 from steer_depth_ros.visibility import visible
@@ -42,10 +45,12 @@ class Completion:
     depth: float32 (H, W) metres along the optical axis, NaN where nothing supports an estimate.
     confidence: float32 (H, W) in [0, 1], the estimated probability that the relative error is
     under 5 %; 0 where depth is NaN.
+    stages: milliseconds of the `operator`, and of the `network` or image analysis around it.
     """
 
     depth: np.ndarray
     confidence: np.ndarray
+    stages: Dict[str, float] = field(default_factory=dict)
 
 
 class DepthCompleter:
@@ -88,12 +93,16 @@ class DepthCompleter:
 
     def describe(self):
         """One line for start-up: preset, device, operator backend and weights."""
-        weights = self.weights or self.preset.weights or 'no weights'
+        return 'preset {preset} on {device}, operator {backend}, {weights}'.format(**self.about())
+
+    def about(self):
+        """Return texts for preset, device, backend (of the operator) and weights."""
         device = self.device.type
         if device == 'cuda':
             device = f'{self.device} ({torch.cuda.get_device_name(self.device)})'
-        return (f'preset {self.preset.name} on {device}, operator '
-                f'{describe_backend(self.device)}, {weights}')
+        return {'preset': self.preset.name, 'device': device,
+                'backend': describe_backend(self.device),
+                'weights': str(self.weights or self.preset.weights or 'no weights')}
 
     def complete(self, image, uv, depth):
         """
@@ -110,7 +119,9 @@ class DepthCompleter:
             uv, depth = uv[keep], depth[keep]
         if len(depth) == 0:
             return Completion(np.full(size, np.nan, np.float32), np.zeros(size, np.float32))
-        with torch.inference_mode(), self._enough_memory(size, len(depth)):
+        started = time.perf_counter()
+        with (torch.inference_mode(), self._enough_memory(size, len(depth)),
+              stopwatch() as operator_s):
             estimate = self._at_half if self.preset.half else self._model.estimate
             dense, error = estimate(image, uv, depth)
             if error is None:  # the paper's network states none
@@ -120,8 +131,10 @@ class DepthCompleter:
                                                 steering.sample_distance(inputs))
         known = np.isfinite(dense) & (dense > 0) & supported(uv, size, self.reach)
         confidence = 1 - np.exp(-CLOSE / np.maximum(error, 1e-6))
+        stages = {'network': 1e3 * (time.perf_counter() - started - operator_s[0]),
+                  'operator': 1e3 * operator_s[0]}
         return Completion(np.where(known, dense, np.float32(np.nan)).astype(np.float32),
-                          np.where(known, confidence, 0).astype(np.float32))
+                          np.where(known, confidence, 0).astype(np.float32), stages)
 
     @contextmanager
     def _enough_memory(self, size, samples):

@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """DepthCompleter: its checks, its corner cases, and where it makes no estimate."""
+from time import perf_counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -144,3 +145,18 @@ def test_other_errors_of_the_model_are_not_taken_for_a_lack_of_memory(completer,
     monkeypatch.setattr(completer, '_model', SimpleNamespace(estimate=estimate))
     with pytest.raises(RuntimeError, match='shapes'):
         completer.complete(np.zeros((30, 40, 3), np.uint8), [[3, 4]], [5])
+
+
+def test_the_times_of_network_and_operator_add_up_to_the_call(completer):
+    uv = (np.random.default_rng(0).random((300, 2)) * (119, 79)).astype(np.float32)
+    started = perf_counter()
+    result = completer.complete(IMAGE, uv, np.full(300, 4, np.float32))
+    took = 1e3 * (perf_counter() - started)
+    assert set(result.stages) == {'network', 'operator'} and min(result.stages.values()) > 0
+    assert 0.2 * took < sum(result.stages.values()) <= took
+
+
+def test_about_names_what_runs(completer):
+    about = completer.about()
+    assert set(about) == {'preset', 'device', 'backend', 'weights'}
+    assert about['preset'] == 'steering' and about['device'] == 'cpu'

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from steer_depth_ros.ops import native, twin
+from steer_depth_ros.ops.clock import counted
 
 
 def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_at_samples=None,
@@ -319,13 +320,14 @@ def _forward(uv: Tensor, values: Tensor, steering: Tensor, valid: Optional[Tenso
     options = (height, width, window_rows, window_cols, neighbours, sectors, order, profile,
                border, aspect)
     name, library = _library(values)
-    if library is None:
-        return _run_twin(inputs, *options)
-    dense = values.new_empty(uv.shape[0], height, width)
-    mass = torch.empty_like(dense)
-    _call(library, name, 'steer_forward', _problem(*inputs, *options, dense=dense, mass=mass),
-          values.device)
-    return dense, mass
+    with counted(values.device):
+        if library is None:
+            return _run_twin(inputs, *options)
+        dense = values.new_empty(uv.shape[0], height, width)
+        mass = torch.empty_like(dense)
+        _call(library, name, 'steer_forward', _problem(*inputs, *options, dense=dense, mass=mass),
+              values.device)
+        return dense, mass
 
 
 @_forward.register_fake
