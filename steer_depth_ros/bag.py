@@ -13,8 +13,10 @@
 # limitations under the License.
 """Files of rosbag2, sqlite3 or MCAP, read and written without a ROS installation."""
 from contextlib import contextmanager
+import os
 from pathlib import Path
 import shutil
+import sqlite3
 import struct
 from typing import Any, Dict, Iterator, NamedTuple
 
@@ -30,7 +32,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
 
-from steer_depth_ros.errors import BagError
+from steer_depth_ros.errors import BagError, DiskFullError
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -39,6 +41,8 @@ POINT_CLOUD = 'sensor_msgs/msg/PointCloud2'
 TF_MESSAGE = 'tf2_msgs/msg/TFMessage'
 ENDINGS = {'.mcap': StoragePlugin.MCAP, '.db3': StoragePlugin.SQLITE3}
 TYPES = get_typestore(Stores.ROS2_JAZZY)
+RESERVE_BYTES = 4 * 2 ** 20  # enough to close a recording: the last chunk and the index
+CHUNK_BYTES = 2 ** 20  # what the storage libraries hold back before they write, at most
 FOREVER = QosTime(2147483647, 0)  # the largest that rosbag2 reads back
 LATCHED = Qos(QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
               FOREVER, FOREVER, QosLiveliness.AUTOMATIC, FOREVER, False)
@@ -135,7 +139,9 @@ class BagWriter:
     """
     A recording to write: a single .mcap or .db3 file by the ending, else a folder with sqlite3.
 
-    A context manager; the target appears when it closes, and not at all after an error.
+    A context manager; the target appears when it closes, and not at all after an error. Where
+    the disk is full, write() raises DiskFullError before anything is damaged, and what was
+    written until then is closed and kept.
     overwrite: replace what is there, else raise BagError.
     """
 
@@ -153,7 +159,11 @@ class BagWriter:
             self._writer = Writer(self._partial / self.path.name, version=9,
                                   storage_plugin=plugin)
             self._writer.open()
+            # Room to close the recording in, which no other program can take.
+            with open(self._partial / 'reserve', 'wb') as reserve:
+                os.posix_fallocate(reserve.fileno(), 0, RESERVE_BYTES)
         except OSError as error:
+            shutil.rmtree(self._partial, ignore_errors=True)
             raise BagError(f'cannot write {self.path}: {error.strerror}') from None
 
     def add_topic(self, topic, msgtype):
@@ -166,23 +176,34 @@ class BagWriter:
         """Write a message: CDR bytes, or one made by `build`."""
         if not isinstance(message, (bytes, bytearray, memoryview)):
             message = TYPES.serialize_cdr(message, message.__msgtype__)
-        try:
+        if shutil.disk_usage(self._partial).free < CHUNK_BYTES + 2 * len(message):
+            raise DiskFullError(f'the disk of {self.path} is full; the recording ends here and '
+                                'keeps what it has, free some space for more')
+        with self._writable():
             self._writer.write(self._connections[topic], log_ns, message)
-        except OSError as error:
-            raise BagError(f'cannot write {self.path}: {error.strerror}') from None
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, *_):
+        (self._partial / 'reserve').unlink(missing_ok=True)
         try:
-            if kind is None:
-                self._writer.close()
-                self._move_into_place()
+            if kind is None or issubclass(kind, DiskFullError):
+                with self._writable():
+                    self._writer.close()
+                    self._move_into_place()
             else:
                 self._writer.abort()
         finally:
             shutil.rmtree(self._partial, ignore_errors=True)
+
+    @contextmanager
+    def _writable(self):
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise BagError(f'cannot write {self.path}: '
+                           f'{getattr(error, "strerror", None) or error}') from None
 
     def _move_into_place(self):
         written = self._partial / self.path.name
@@ -229,8 +250,12 @@ def transform_message(parent, child, stamp_ns, xyz, quaternion) -> Any:
 
 
 def cdr_stamp_ns(raw) -> int:
-    """Read the stamp of a message that starts with a header, without decoding the rest."""
-    seconds, nanoseconds = struct.unpack_from('<iI' if raw[1] & 1 else '>iI', raw, 4)
+    """Read the stamp of a message with a header, decoding no more; BagError if it is too short."""
+    try:
+        seconds, nanoseconds = struct.unpack_from('<iI' if raw[1] & 1 else '>iI', raw, 4)
+    except (struct.error, IndexError):
+        raise BagError(f'a message of {len(raw)} bytes has no room for a header; record '
+                       'again') from None
     return seconds * 10 ** 9 + nanoseconds
 
 

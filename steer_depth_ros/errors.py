@@ -34,6 +34,10 @@ class BagError(SteerDepthError):
     """A recording that is missing, empty, truncated or without the topics asked for."""
 
 
+class DiskFullError(BagError):
+    """The disk is full; what was recorded until then has been kept."""
+
+
 class DatasetError(SteerDepthError):
     """A data set whose files are missing or corrupt; the message names the file."""
 

@@ -27,6 +27,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from steer_depth_ros.bag import BagWriter
+from steer_depth_ros.errors import BagError
 from steer_depth_ros.ros.message_types import message_class
 
 IDLE_S = 1.0  # after the end was asked for: how long nothing may arrive before it is the end
@@ -69,18 +70,22 @@ class Recorder:
 
 
 def main(argv=None):
-    """Record until SIGINT; write the recording when it ends."""
+    """Record until it is ended; write the recording then. Exit status 1 when it cannot."""
     args = _arguments(argv)
     rclpy.init(args=None, signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('recorder')
     try:
         with BagWriter(args.target, overwrite=True) as writer:
             recorder = Recorder(node, writer)
-            signal.signal(signal.SIGINT, lambda *_: recorder.end())
+            for ending in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(ending, lambda *_: recorder.end())
             for entry in args.topics:
                 recorder.subscribe(*entry.split('='))
             recorder.run()
         print(f'{recorder.count} messages in {args.target}')
+    except BagError as error:
+        print(f'recorder: error: {error}', file=sys.stderr)
+        return 1
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
