@@ -92,7 +92,7 @@ class Rig:
             self.subscriptions.append(self.node.create_subscription(
                 OUTPUTS[name], f'depth_completion/{name}',
                 lambda msg, name=name: self.received.append((name, msg)), qos_of(reliable)))
-        assert self.spin_until(lambda: self.info.get_subscription_count())
+        assert self.spin_until(self.info.get_subscription_count, 60.0)  # also on a busy machine
         self.publish_info()
         self.spin(0.3)
 
