@@ -26,6 +26,8 @@ MIN_Z = 1e-6  # metres; nothing nearer to the plane of the camera than this has 
 WIDEST_ANGLE = np.pi / 2 - 1e-3  # rays with z = 1 exist up to here, whatever the lens sees
 TABLE_SIZE = 2048
 NEWTON_STEPS = 12
+LARGEST_COEFFICIENT = 1e6  # of a distortion model; those of lenses stay below a thousand
+NEGLIGIBLE = 1e-60  # a coefficient that no power of max_radius makes felt
 CONVERGED = 1e-9  # in normalised image coordinates, about 1e-6 pixels
 
 
@@ -61,6 +63,10 @@ class Camera:
             raise CalibrationError(
                 f'focal lengths fx={self.fx}, fy={self.fy} must be positive and every intrinsic '
                 'finite; calibrate the camera')
+        if max(map(abs, self.distortion), default=0.0) > LARGEST_COEFFICIENT:
+            raise CalibrationError(
+                f'distortion coefficients {list(self.distortion)} are those of no lens; '
+                'calibrate the camera')
         _check_model(self.model, self.distortion)
 
     @classmethod
@@ -132,10 +138,10 @@ class Camera:
         sideways or back (z <= 0).
         """
         uv = np.asarray(uv, dtype=np.float64)
-        xd = (uv[:, 0] - self.cx) / self.fx
-        yd = (uv[:, 1] - self.cy) / self.fy
         rays = np.ones((len(uv), 3))
         with np.errstate(all='ignore'):
+            xd = (uv[:, 0] - self.cx) / self.fx
+            yd = (uv[:, 1] - self.cy) / self.fy
             if self.model == 'pinhole':
                 rays[:, 0], rays[:, 1] = xd, yd
                 valid = np.isfinite(xd) & np.isfinite(yd)
@@ -337,7 +343,9 @@ def _matrix(numbers, count, name, remedy):
 
 def _first_root(coefficients):
     """Smallest positive real root of a polynomial (lowest power first), or infinity."""
-    roots = np.roots(np.trim_zeros(np.asarray(coefficients, np.float64), 'b')[::-1])
+    coefficients = np.array(coefficients, np.float64)
+    coefficients[np.abs(coefficients) < NEGLIGIBLE] = 0.0  # as the leading one it would overflow
+    roots = np.roots(np.trim_zeros(coefficients, 'b')[::-1])
     real = roots.real[(np.abs(roots.imag) < 1e-9 * (1.0 + np.abs(roots))) & (roots.real > 0)]
     return float(real.min()) if len(real) else np.inf
 

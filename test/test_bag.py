@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 import shutil
+import sqlite3
 
 import numpy as np
 import pytest
@@ -235,6 +236,35 @@ def test_a_damaged_message_is_refused(tmp_path):
                 writer.write(record.topic, record.log_ns, raw)
     with pytest.raises(BagError, match=f'a message of {POINTS_TOPIC} .* cannot be decoded'):
         complete(tmp_path / 'bad.mcap', tmp_path / 'out.mcap')
+
+
+def test_a_message_without_room_for_a_stamp_is_refused(tmp_path):
+    with bag.BagReader(cloud_bag(tmp_path / 'good.mcap')) as recording, \
+            bag.BagWriter(tmp_path / 'bad.mcap') as writer:
+        for topic, kind in recording.topics.items():
+            writer.add_topic(topic, kind)
+        for count, record in enumerate(recording.messages()):
+            writer.write(record.topic, record.log_ns, record.raw[:6] if count > 9 else record.raw)
+    with pytest.raises(BagError, match='6 bytes has no room'):
+        complete(tmp_path / 'bad.mcap', tmp_path / 'out.mcap')
+
+
+def test_metadata_that_lists_messages_which_are_not_there(tmp_path):
+    path = cloud_bag(tmp_path / 'folder')
+    with sqlite3.connect(path / 'folder.db3') as database:
+        database.execute('DELETE FROM messages')
+    with pytest.raises(BagError, match='lists messages of .* but holds none'):
+        complete(path, tmp_path / 'out.mcap')
+
+
+def test_a_length_beyond_all_memory_is_a_damaged_recording(tmp_path):
+    path = cloud_bag(tmp_path / 'a.mcap')
+    data = bytearray(path.read_bytes())
+    first = len(b'\x89MCAP0\r\n') + 1
+    data[first:first + 8] = b'\xff' * 7 + b'\x0f'
+    path.write_bytes(data)
+    with pytest.raises(BagError, match='truncated or damaged'):
+        bag.BagReader(path)
 
 
 def test_paths_that_are_no_recording(tmp_path):

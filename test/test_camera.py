@@ -119,6 +119,14 @@ def test_fisheye_that_folds_back_is_refused():
     assert (np.diff(uv[valid, 0]) > 0).all()
 
 
+@pytest.mark.parametrize('d', [(0.1, 1e-310, 0, 0, 1e-300), (-1e6, 1e6, 0, 0, 1e-200)])
+def test_numbers_at_the_limits_of_floats_still_make_a_camera(d):
+    camera = Camera(640, 480, 1e-300, 1e300, 320, 240, 'plumb_bob', d)
+    with np.errstate(all='raise'):
+        assert camera.max_radius > 0 and camera.bounds[0] <= camera.bounds[1]
+        camera.unproject(np.array([[1e6, -1e6]]))
+
+
 def test_sideways_rays_of_a_fisheye_are_invalid():
     camera = CAMERAS['fisheye 190']
     rays, valid = camera.unproject(np.array([[500.0, 500.0], [500 + 301 * 1.5, 500.0],
@@ -192,6 +200,7 @@ def test_from_camera_info():
     ({'width': 0}, ['0 x 480']),
     ({'k': (-700.0, 0, 320, 0, 710, 240, 0, 0, 1)}, ['positive']),
     ({'d': (np.nan,) * 5}, ['finite']),
+    ({'d': (1e300, 1, 0, 0, 0)}, ['no lens']),
 ])
 def test_calibrations_that_cannot_be_used(change, words):
     given = {'width': 640, 'height': 480, 'k': K, 'd': (-.3, .1, 0, 0, 0),

@@ -24,6 +24,7 @@ import torch
 from steer_depth_ros.cli import main
 from steer_depth_ros.errors import WeightsError
 from steer_depth_ros.network import checkpoints, reference
+from steer_depth_ros.network.learned import LearnedModel
 
 MAGIC, PROTOCOL = 0x1950a86a20f9469cfc6c, 1001  # of PyTorch's own format before the zip format
 
@@ -138,7 +139,8 @@ def damaged_files():
     legacy = buffer.getvalue()
     return {'empty': b'', 'text': b'not a checkpoint\n', 'zeros': bytes(4096),
             'zip cut': zipped[:len(zipped) // 2], 'legacy cut': legacy[:len(legacy) // 2],
-            'legacy head': legacy[:40], 'html': b'<!DOCTYPE html><html></html>'}
+            'legacy head': legacy[:40], 'pickle cut': b'\x80\x02}q\x00X\n\x00\x00',
+            'html': b'<!DOCTYPE html><html></html>'}
 
 
 @pytest.mark.parametrize('kind', damaged_files())
@@ -218,6 +220,31 @@ def test_foreign_safetensors_and_unwritable_target_are_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(WeightsError, match='cannot write'):
         checkpoints.save_safetensors(tmp_path / 'file' / 'w', {}, 'fast', {})
+
+
+@pytest.mark.parametrize('config', ['[]', '{', '{"channels": [4, 4, 4, 4], "features": 1}',
+                                    '{"channels": 4, "features": 1, "neighbours": 8}', '[' * 9999,
+                                    '{"channels": [4, 4, 4, 1e400], "features": 1, '
+                                    '"neighbours": 8}',
+                                    '{"channels": [4, 4, 4, 4], "features": 1, "neighbours": 99}',
+                                    '{"channels": [9999999, 9999999, 9999999, 9999999], '
+                                    '"features": 1, "neighbours": 8}'])
+def test_a_configuration_that_cannot_be_built_is_named(config, tmp_path):
+    from safetensors.torch import save_file
+    path, state = tmp_path / 'w.safetensors', {'a': torch.zeros(2)}
+    metadata = {'format': checkpoints.FORMAT, 'architecture': 'steering_net', 'config': config}
+    save_file(state, path, {**metadata, 'sha256': checkpoints.digest(state, metadata)})
+    with pytest.raises(WeightsError, match='w.safetensors'):
+        LearnedModel.load(path)
+
+
+@pytest.mark.parametrize('depth_range', [5, 'far', [1], [2, 1], ['a', 'b'], {}, [0, None]])
+def test_an_impossible_depth_range_is_named(depth_range, tmp_path):
+    path = tmp_path / 'w.safetensors'
+    checkpoints.save_safetensors(path, {'a': torch.zeros(1)}, reference.ARCHITECTURE,
+                                 {'depth_range': depth_range})
+    with pytest.raises(WeightsError, match='w.safetensors states the depth range'):
+        reference.ReferenceModel.load(path)
 
 
 def test_convert_command(tmp_path, capsys):

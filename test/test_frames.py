@@ -11,16 +11,24 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+import io
 import json
 import os
 from pathlib import Path
+import struct
 
 import cv2
 import numpy as np
 import pytest
 from recordings import CAMERA, CAMERA_FROM_LIDAR, cloud_frames, SIZE, wall, write_folder
 
-from steer_depth_ros.datasets.frames import find_frames, read_cloud, read_depth, read_frames
+from steer_depth_ros.datasets.frames import (
+    find_frames,
+    read_cloud,
+    read_depth,
+    read_frames,
+    read_image,
+)
 from steer_depth_ros.errors import DatasetError
 
 DATA = Path(os.environ.get('STEER_DEPTH_DATA',
@@ -87,11 +95,42 @@ def test_cloud_from_npy(tmp_path):
     np.testing.assert_array_equal(found, wall())
 
 
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def npy(header):
+    return b'\x93NUMPY\x01\x00' + struct.pack('<H', len(header)) + header
+
+
+@pytest.mark.parametrize('content', [
+    npz(points=np.zeros((4, 3))), b'', npy(b"{'descr': '<f4', 'fortran_order': False, "
+                                           b"'shape': (1000000000, 1000)}"),
+    npy(b"{'descr': 'O', 'fortran_order': False, 'shape': (4, 3)}"), npy(b'(' * 900),
+    npy(b"{'descr': '<U4', 'fortran_order': False, 'shape': (0, 3)}"), npy(b'\xff{')])
+def test_arrays_that_are_none_are_named(tmp_path, content):
+    (tmp_path / 'c.npy').write_bytes(content)
+    with pytest.raises(DatasetError, match='c.npy is no array file'):
+        read_cloud(tmp_path / 'c.npy')
+
+
+def test_the_orientation_tag_of_a_photograph_is_ignored(tmp_path):
+    data = cv2.imencode('.jpg', np.zeros((4, 6, 3), np.uint8))[1].tobytes()
+    tag = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
+    (tmp_path / 'a.jpg').write_bytes(data[:2] + b'\xff\xe1' + struct.pack('>H', len(tag) + 2)
+                                     + tag + data[2:])
+    assert cv2.imread(str(tmp_path / 'a.jpg')).shape == (6, 4, 3)
+    assert read_image(tmp_path / 'a.jpg').shape == (4, 6, 3)
+
+
 @pytest.mark.parametrize('name, content, words', [
     ('meta.json', None, 'meta.json: No such file'),
     ('meta.json', b'{"fx": ', 'meta.json is no valid JSON'),
     ('meta.json', b'{}', 'meta.json lacks the calibration: fx, fy, cx, cy'),
     ('meta.json', b'[1]', 'meta.json holds no JSON object'),
+    ('meta.json', b'[' * 100_000, 'meta.json is no valid JSON'),
     ('rgb.png', b'', 'rgb.png cannot be decoded'),
     ('rgb.png', b'\x89PNG\r\n', 'rgb.png cannot be decoded'),
     ('lidar.bin', b'12345', 'lidar.bin is damaged'),
@@ -113,6 +152,15 @@ def test_damaged_files_are_named(folder, name, content, words):
     ({'T_cam_lidar': None}, 'lacks T_cam_lidar'),
     ({'distortion': [0.1] * 5, 'distortion_model': 'magic'}, 'unknown distortion model "magic"'),
     ({'gt': None}, 'lacks depth_scale'),
+    ({'gt': 5}, 'lacks depth_scale'),
+    ({'depth_scale': 'metres', 'gt': None}, 'the scale must be numbers'),
+    ({'fx': 'wide'}, 'fx must be numbers'),
+    ({'cy': [1, 2]}, 'cy must be one number'),
+    ({'fx': 10 ** 400}, 'fx must be numbers'),
+    ({'width': float('inf')}, 'width must be from 0'),
+    ({'distortion': {'k1': 1}}, 'distortion must be numbers'),
+    ({'T_cam_lidar': [[1, 2], 3]}, 'T_cam_lidar must be numbers'),
+    ({'stamp_ns': -5}, 'stamp_ns must be from 0'),
 ])
 def test_wrong_calibration_is_explained(folder, meta, words):
     write_folder(folder / '000000', next(cloud_frames(1)), **meta)

@@ -188,6 +188,13 @@ def test_coordinates_that_share_bytes_are_refused(offsets):
         messages.cloud_to_xyz(cloud_msg(columns, (1, 5), 16))
 
 
+def test_a_cloud_of_billions_of_points_without_a_byte_costs_nothing():
+    msg = cloud_msg(xyz_columns(np.zeros((1, 3), np.float32)), (1, 1), 12)
+    vars(msg).update(width=2**32 - 1, height=2**32 - 1, point_step=0, row_step=0)
+    with pytest.raises(MessageError, match='point_step'):
+        messages.cloud_to_xyz(msg)
+
+
 def test_integer_coordinates_are_refused():
     columns = xyz_columns(np.zeros((2, 3), np.float32), 'i4', 5)
     with pytest.raises(MessageError, match='FLOAT32'):

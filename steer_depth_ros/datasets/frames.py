@@ -31,12 +31,15 @@ import numpy as np
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.errors import DatasetError, SteerDepthError
 from steer_depth_ros.frame import Frame
+from steer_depth_ros.pictures import decode_picture
 from steer_depth_ros.projection import project_points, sparse_from_depth_image, SparseDepth
 
 IMAGES = ('rgb.png', 'image.png', 'image.jpg', 'rgb.jpg')
 CLOUDS = ('lidar.bin', 'lidar.npy')
+TIFF = ('.tif', '.tiff')
 PERIOD_NS = 100_000_000
 FIRST_STAMP_NS = 1_000_000_000  # a stamp of zero means "latest" to tf
+LAST_STAMP_NS = 2 ** 31 * 1_000_000_000 - 1  # a message's seconds have 32 bit
 
 
 @dataclass
@@ -81,7 +84,8 @@ def read_frame(folder, stamp_ns=FIRST_STAMP_NS) -> RecordedFrame:
     meta = _read_json(folder / 'meta.json')
     image = read_image(_need(folder, IMAGES))
     camera = camera_from_meta(meta, image.shape[:2], folder / 'meta.json')
-    frame = Frame(image=image, camera=camera, stamp_ns=int(meta.get('stamp_ns', stamp_ns)))
+    frame = Frame(image=image, camera=camera, stamp_ns=_whole(
+        meta, 'stamp_ns', stamp_ns, folder / 'meta.json', LAST_STAMP_NS))
     recorded = RecordedFrame(folder.name, frame)
     if _first(folder, CLOUDS):
         frame.points = read_cloud(_need(folder, CLOUDS))
@@ -153,7 +157,7 @@ def read_calibrated_cloud(cloud, calibration, size) -> SparseDepth:
 def camera_from_meta(meta, size, path) -> Camera:
     """Build the camera from a calibration dict; `path` names its file in errors."""
     height, width = size
-    declared = int(meta.get('width', width)), int(meta.get('height', height))
+    declared = _whole(meta, 'width', width, path), _whole(meta, 'height', height, path)
     if declared != (width, height):
         raise DatasetError(f'{path} is the calibration of an image of {declared[0]} x '
                            f'{declared[1]} pixels, but the image has {width} x {height}')
@@ -161,32 +165,58 @@ def camera_from_meta(meta, size, path) -> Camera:
     if missing:
         raise DatasetError(f'{path} lacks the calibration: {", ".join(missing)}; add the '
                            'intrinsics of the camera in pixels')
-    distortion = list(meta.get('distortion') or [])
+    fx, fy, cx, cy = (_number(meta[key], key, path) for key in ('fx', 'fy', 'cx', 'cy'))
+    distortion = _numbers(meta.get('distortion') or [], 'distortion', path).ravel()
     # Without a name the count tells OpenCV's models apart.
     default = 'rational_polynomial' if len(distortion) > 5 else 'plumb_bob'
-    model = (meta.get('distortion_model') or default) if distortion else ''
-    k = [meta['fx'], 0, meta['cx'], 0, meta['fy'], meta['cy'], 0, 0, 1]
+    model = str(meta.get('distortion_model') or default) if len(distortion) else ''
     try:
-        return Camera.from_calibration(width, height, k, distortion, model)
+        return Camera.from_calibration(width, height, [fx, 0, cx, 0, fy, cy, 0, 0, 1],
+                                       distortion, model)
     except SteerDepthError as error:
         raise DatasetError(f'{path}: {error}') from None
 
 
 def _extrinsics(meta, path):
-    values = meta.get('T_cam_lidar')
-    if values is None or np.size(values) != 16 or not np.isfinite(np.array(values, float)).all():
+    values = _numbers(meta.get('T_cam_lidar') or [], 'T_cam_lidar', path)
+    if values.size != 16 or not np.isfinite(values).all():
         raise DatasetError(f'{path} lacks T_cam_lidar, the 16 numbers (row-major) that take the '
                            'cloud into the camera; add them from the calibration')
-    return np.array(values, np.float64).reshape(4, 4)
+    return values.reshape(4, 4)
 
 
 def _scale(meta, name, path):
     """Values a metre of an image: its own entry, or depth_scale."""
-    scale = (meta.get(name) or {}).get('scale') or meta.get('depth_scale')
-    if not scale or not scale > 0:
+    own = meta.get(name)
+    scale = (own.get('scale') if isinstance(own, dict) else None) or meta.get('depth_scale')
+    scale = _number(scale, 'the scale', path) if scale else 0.0
+    if not 0 < scale < np.inf:
         raise DatasetError(f'meta.json beside {path} lacks depth_scale (metres = value / '
                            'depth_scale); add it')
-    return float(scale)
+    return scale
+
+
+def _numbers(values, name, path):
+    """Read what JSON gave as float64."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise DatasetError(f'{path}: {name} must be numbers; correct the calibration') from None
+
+
+def _number(value, name, path):
+    number = _numbers(value, name, path)
+    if number.ndim:
+        raise DatasetError(f'{path}: {name} must be one number; correct the calibration')
+    return float(number)
+
+
+def _whole(meta, name, default, path, most=2 ** 31):
+    """Read a whole number from 0 to `most`, or the default where there is none."""
+    value = default if meta.get(name) is None else meta[name]
+    if not 0 <= _number(value, name, path) <= most:
+        raise DatasetError(f'{path}: {name} must be from 0 to {most}; correct it')
+    return int(value)
 
 
 def _first(folder, names):
@@ -210,7 +240,7 @@ def _read_bytes(path):
 def _read_json(path):
     try:
         meta = json.loads(_read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f'{path} is no valid JSON: {error}') from None
     if not isinstance(meta, dict):
         raise DatasetError(f'{path} holds no JSON object with the calibration')
@@ -219,15 +249,29 @@ def _read_json(path):
 
 def _decode(path, flags):
     data = np.frombuffer(_read_bytes(path), np.uint8)
-    image = cv2.imdecode(data, flags) if len(data) else None
+    # A camera's orientation tag must not turn the image away from its calibration.
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    image = _decode_tiff(data, flags) if path.suffix in TIFF else decode_picture(data, flags)
     if image is None:
         raise DatasetError(f'{path} cannot be decoded: it is damaged or no image')
     return image
 
 
+def _decode_tiff(data, flags):
+    try:
+        return cv2.imdecode(data, flags) if len(data) else None
+    except cv2.error:
+        return None
+
+
 def _load_npy(path):
     _read_bytes(path)
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DatasetError(f'{path} is no array file: {error}') from None
+        # Mapped, so that a header that promises too much allocates nothing.
+        array = np.load(path, mmap_mode='r', allow_pickle=False)
+    except Exception as error:  # whatever a damaged header leads to when numpy parses it
+        reason = str(error) or type(error).__name__
+        raise DatasetError(f'{path} is no array file: {reason}') from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in 'fiu':
+        raise DatasetError(f'{path} is no array file of numbers; write it with numpy.save')
+    return array

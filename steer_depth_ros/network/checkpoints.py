@@ -18,7 +18,6 @@ import os
 from pathlib import Path
 import pickle
 from typing import Dict, NamedTuple
-import zipfile
 
 import torch
 
@@ -51,8 +50,7 @@ def read_torch_checkpoint(path) -> Dict[str, torch.Tensor]:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(_refusal(path, error)) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
-            AttributeError, AssertionError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever damaged bytes lead to inside the unpickler
         raise WeightsError(f'checkpoint {path} is damaged or no PyTorch file '
                            f'({_first_line(error)}); fetch it again') from None
     return _tensors(content, path)
@@ -69,7 +67,7 @@ def check_state(model: torch.nn.Module, state, source) -> Dict[str, torch.Tensor
     state = dict(state)
     for name, tensor in wanted.items():
         if name.rpartition('.')[2] == COUNTER:
-            state.setdefault(name, torch.zeros_like(tensor))
+            state.setdefault(name, torch.zeros_like(tensor, device='cpu'))
     faults = {
         'missing': [n for n in wanted if n not in state],
         'extra': [n for n in state if n not in wanted],
@@ -141,7 +139,13 @@ def load_safetensors(path):
     if metadata.get('sha256') != digest(state, metadata):
         raise WeightsError(f'weights {path} are damaged: their checksum differs; fetch or write '
                            'them again')
-    return state, WeightsInfo(metadata['architecture'], json.loads(metadata['config']))
+    try:
+        config = json.loads(metadata.get('config', ''))
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise WeightsError(f'weights {path} state no configuration; write them again')
+    return state, WeightsInfo(metadata.get('architecture', ''), config)
 
 
 def digest(state, metadata) -> str:

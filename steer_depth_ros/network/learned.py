@@ -19,6 +19,7 @@ from steer_depth_ros.network.checkpoints import check_state, load_safetensors
 from steer_depth_ros.network.steering_net import net_inputs, SteeringNet
 
 ARCHITECTURE = 'steering_net'
+CONFIGURED = ('channels', 'features', 'neighbours')
 
 
 class LearnedModel:
@@ -35,8 +36,10 @@ class LearnedModel:
             raise WeightsError(f'{path} holds weights of {info.architecture!r}, not of '
                                f"{ARCHITECTURE!r}; choose preset 'reference' for those of the "
                                '2021 release')
-        net = SteeringNet(**{k: info.config[k] for k in ('channels', 'features', 'neighbours')})
-        check_state(net, state, path)
+        with torch.device('meta'):  # nothing is allocated before file and configuration agree
+            shapes = _net(info.config, path)
+        check_state(shapes, state, path)
+        net = _net(info.config, path)
         net.load_state_dict(state)
         return cls(net, device)
 
@@ -46,3 +49,14 @@ class LearnedModel:
         inverse, error, _ = self.net(inputs)
         dense = inputs.median / inverse[0].exp()
         return dense.cpu().numpy(), error[0].clamp(-9, 2).exp().cpu().numpy()
+
+
+def _net(config, path):
+    try:
+        if not 4 <= config['neighbours'] <= 64:
+            raise ValueError('neighbours must be from 4 to 64')
+        return SteeringNet(**{name: config[name] for name in CONFIGURED})
+    except Exception as error:  # whatever numbers and texts of a file lead to inside the layers
+        reason = (str(error).splitlines() or [''])[0][:200]
+        raise WeightsError(f'{path} states a configuration that cannot be built '
+                           f'({type(error).__name__}: {reason}); write it again') from None

@@ -350,10 +350,16 @@ def _part_state(part, path):
 
 def _depth_range(config, path):
     values = config.get('depth_range', DEPTH_RANGE)
-    if values is not None and not (len(values) == 2 and values[0] < values[1]):
+    if values is None:
+        return None
+    try:
+        low, high = map(float, values)
+    except (TypeError, ValueError):
+        low = high = 0.0
+    if not low < high:
         raise WeightsError(f'{path} states the depth range {values}; expected two rising numbers '
                            'in metres: convert the checkpoints again')
-    return None if values is None else (float(values[0]), float(values[1]))
+    return low, high
 
 
 def checked_frame(image, uv, depth):

@@ -27,6 +27,7 @@ import numpy as np
 
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.errors import CalibrationError, MessageError
+from steer_depth_ros.pictures import decode_picture
 
 # encoding: (bytes of a channel, channels, conversion to RGB, or None where it is RGB already)
 IMAGE_ENCODINGS: Dict[str, Tuple[int, int, Optional[int]]] = {
@@ -81,7 +82,7 @@ def image_to_rgb(msg: Any) -> np.ndarray:
 
 def compressed_to_rgb(msg: Any) -> np.ndarray:
     """
-    Decode a sensor_msgs/CompressedImage (JPEG, PNG, ...) to uint8 (H, W, 3) RGB.
+    Decode a sensor_msgs/CompressedImage (JPEG or PNG) to uint8 (H, W, 3) RGB.
 
     Raise MessageError when the data are no picture.
     """
@@ -147,14 +148,17 @@ def cloud_to_xyz(msg: Any) -> np.ndarray:
         raise MessageError(
             f'point cloud has no field {", ".join(missing)}, only '
             f'{", ".join(fields) or "none"}; it must carry x, y and z')
-    points = np.empty((msg.height, msg.width, 3), np.float32)
-    for axis, name in enumerate('xyz'):
+    views = []
+    for name in 'xyz':
         if fields[name].datatype not in (7, 8):
             raise MessageError(
                 f'point cloud field {name} has datatype {fields[name].datatype}; x, y and z must '
                 'be FLOAT32 (7) or FLOAT64 (8)')
-        points[:, :, axis] = _field(msg, fields[name])
+        views.append(_field(msg, fields[name]))
     _check_apart([fields[name] for name in 'xyz'])
+    points = np.empty((msg.height, msg.width, 3), np.float32)
+    for axis, view in enumerate(views):
+        points[:, :, axis] = view
     return points.reshape(-1, 3)
 
 
@@ -328,11 +332,7 @@ def _metres(depth, scale):
 
 
 def _decode(msg, skip, flags):
-    data = _bytes(msg)[skip:]
-    try:
-        pixels = cv2.imdecode(data, flags) if len(data) else None
-    except cv2.error:
-        pixels = None
+    pixels = decode_picture(_bytes(msg)[skip:], flags)
     if pixels is None:
         raise MessageError(
             f'compressed image of format "{msg.format}" with {len(msg.data)} bytes could not be '
