@@ -30,6 +30,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from steer_depth_ros import bag
+from steer_depth_ros.errors import BagError
 from steer_depth_ros.ros.message_types import message_class
 from steer_depth_ros.synchronizer import Synchronizer
 
@@ -120,7 +121,7 @@ class Player:
 
 
 def main(argv=None):
-    """Play; exit status 1 when nobody listened."""
+    """Play; exit status 1 when nobody listened or the recording cannot be read."""
     args = _arguments(argv)
     rclpy.init(args=None)
     node = rclpy.create_node('player')
@@ -131,6 +132,9 @@ def main(argv=None):
                 return 1
             player.play()
         Path(args.log).write_text(json.dumps(player.log))
+    except BagError as error:
+        print(f'player: error: {error}', file=sys.stderr)
+        return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         return 130
     finally:
