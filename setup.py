@@ -131,6 +131,7 @@ setup(
         'ros': ['ros-jazzy-rclpy', 'ros-jazzy-rmw-fastrtps-cpp', 'ros-jazzy-sensor-msgs',
                 'ros-jazzy-diagnostic-msgs', 'ros-jazzy-std-srvs', 'ros-jazzy-lifecycle-msgs'],
         'train': ['h5py', 'tensorboard'],
+        'fuzz': ['atheris'],
         'test': ['hypothesis', 'mypy', 'pytest', 'pytest-cov', 'ruff', 'scipy'],
     },
     entry_points={'console_scripts': [
