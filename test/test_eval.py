@@ -65,6 +65,15 @@ def test_reference_on_nyu_from_the_releases_checkpoints(tmp_path, checkpoints, c
     assert cv2.imread(str(tmp_path / 'sheet.png')).shape[1] == 1920
 
 
+def test_reference_is_scored_where_no_sample_is_near_too(tmp_path, checkpoints):
+    write_nyu(tmp_path, 1)
+    result, = evaluated(
+        tmp_path, '--dataset', 'nyu', '--data-dir', str(tmp_path), '--preset', 'reference',
+        '--kernelnet', str(checkpoints / 'k.pth'), '--resnet', str(checkpoints / 'r.pth'),
+        '--samples', '20', '--device', 'cpu')
+    assert result['samples'] == 20 and result['coverage'] == 1
+
+
 def test_sample_counts(tmp_path):
     write_nyu(tmp_path, 2)
     results = evaluated(tmp_path, '--dataset', 'nyu', '--data-dir', str(tmp_path), '--preset',

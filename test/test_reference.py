@@ -22,6 +22,7 @@ import torch
 from steer_depth_ros.errors import FrameError, WeightsError
 from steer_depth_ros.network import reference
 from steer_depth_ros.network.checkpoints import save_safetensors
+from steer_depth_ros.network.sparse_windows import fit_sparse_windows
 
 HEIGHT, WIDTH = 38, 50  # odd sizes on the way down: 19, 9, 4, 2 and 25, 12, 6, 3
 
@@ -41,14 +42,18 @@ def model(states):
     return model.eval()
 
 
-@pytest.fixture(scope='module')
-def frame():
+def make_frame(samples):
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    chosen = rng.choice(HEIGHT * WIDTH, 60, replace=False)
+    chosen = rng.choice(HEIGHT * WIDTH, samples, replace=False)
     uv = np.stack([chosen % WIDTH, chosen // WIDTH], 1).astype(np.float32)
-    depth = rng.uniform(1, 9, 60).astype(np.float32)
+    depth = rng.uniform(1, 9, samples).astype(np.float32)
     return image, uv, depth
+
+
+@pytest.fixture(scope='module')
+def frame():
+    return make_frame(60)
 
 
 def double_conv(x, state, name):
@@ -128,7 +133,7 @@ def slow_regression(sparse, sigma, theta, gamma):
             w = np.abs(g) * np.exp(2 * np.tanh(-q / (2 * 5.0 ** 2)))
             basis = np.stack([np.ones_like(dy), dy, dx, dy ** 2, dy * dx, dx ** 2], 1)
             u, s, vt = np.linalg.svd(basis.T @ (w[:, None] * basis))
-            inverse = vt.T @ np.diag(np.where(s > 1e-5, 1 / s, 0)) @ u.T
+            inverse = vt.T @ np.diag(np.where(s > 1e-5, 1 / np.maximum(s, 1e-5), 0)) @ u.T
             dense[y, x] = inverse[0] @ (basis.T @ (w * d))
     measured = sparse[26:-26, 34:-34]
     return np.where(measured > 0, measured, dense)
@@ -158,8 +163,9 @@ def sparse_map(uv, depth):
     return sparse
 
 
-def test_forward_equals_the_slow_evaluation(model, states, frame):
-    image, uv, depth = frame
+@pytest.mark.parametrize('samples', [60, 4])
+def test_forward_equals_the_slow_evaluation(samples, model, states):
+    image, uv, depth = make_frame(samples)
     channels = image.transpose(2, 0, 1).astype(np.float64) / 255
     kernels = slow_kernels(channels, states[0])
     sparse = sparse_map(uv, depth)
@@ -175,6 +181,20 @@ def test_forward_equals_the_slow_evaluation(model, states, frame):
     np.testing.assert_allclose(output.depth[0].numpy(), expected, atol=1e-4)
     # The comparison says something only while every stage matters.
     assert np.ptp(kernels[0]) > 1 and np.ptp(kernels[1]) > 1 and np.ptp(residual) > 0.1
+
+
+def test_gradient_where_a_window_holds_few_samples():
+    rng = torch.Generator().manual_seed(4)
+    pixel = torch.tensor([[3, 17, 40, 66]])
+    dense = torch.zeros(1, 8, 9, dtype=torch.float64)
+    depth = 1 + torch.rand(1, 4, dtype=torch.float64, generator=rng)
+    steering = 0.5 + torch.rand(1, 4, 3, dtype=torch.float64, generator=rng)
+
+    def fit(depth, steering):
+        return fit_sparse_windows(dense, pixel, depth, steering, None, 5.0, (3, 4))
+
+    assert fit(depth, steering).count_nonzero() > 60
+    assert torch.autograd.gradcheck(fit, (depth.requires_grad_(), steering.requires_grad_()))
 
 
 def test_complete_is_the_forward_pass_of_the_used_samples(model, frame):
@@ -205,6 +225,9 @@ def test_pixels_out_of_reach_are_unknown_and_the_rest_is_not(model):
     known = np.isfinite(dense)
     assert known[20, 5] and dense[20, 5] == 2.0
     assert known[:, :39].all() and not known[:, 41:].any()
+    guessed, _ = reference.ReferenceModel(model).estimate(
+        image, np.array([[5, 20]], np.float32), np.array([2.0], np.float32), everywhere=True)
+    assert np.isfinite(guessed).all() and np.array_equal(guessed[known], dense[known])
     nothing, _ = reference.ReferenceModel(model).estimate(
         image, np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
     assert np.isnan(nothing).all()

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from steer_depth_ros.errors import FrameError, WeightsError
 from steer_depth_ros.network import checkpoints
+from steer_depth_ros.network.sparse_windows import fit_sparse_windows
 
 ARCHITECTURE = 'reference'
 BANDWIDTH = 5.0  # h of the paper, pixels
@@ -196,18 +197,20 @@ class SteeringKernelNet(nn.Module):
         Complete a batch and keep every stage, as training and figures need them.
 
         image: float (B, 3, H, W) in [0, 1], RGB. uv: (B, N, 2), column and row; the pixel at the
-        rounded position counts. depth: (B, N) metres. valid: bool (B, N), None when every sample
-        of the batch is one.
+        rounded position counts, for one sample each. depth: (B, N) metres. valid: bool (B, N),
+        None when every sample of the batch is one.
         """
         from steer_depth_ros.ops import kernel_regression
         size = image.shape[2:]
         steering = self.kernelnet(image)
         pixel = pixel_index(uv, size)
         at_samples = steering.flatten(2).gather(2, pixel[:, None].expand(-1, 3, -1))
+        at_samples = at_samples.transpose(1, 2).contiguous()
         interpolated, mass = kernel_regression(
-            uv, depth, at_samples.transpose(1, 2).contiguous(), tuple(size), valid=valid,
-            bandwidth=BANDWIDTH, window=WINDOW, order=2, profile='tanh', border='mirror',
-            exact_at_samples=True)
+            uv, depth, at_samples, tuple(size), valid=valid, bandwidth=BANDWIDTH, window=WINDOW,
+            order=2, profile='tanh', border='mirror', exact_at_samples=True)
+        interpolated = fit_sparse_windows(interpolated, pixel, depth, at_samples, valid,
+                                          BANDWIDTH, WINDOW)
         logits, sign = self.resnet(image, interpolated)
         residual = expected_residual(logits) + sign
         result = write_samples(interpolated + residual, pixel, depth, valid)
@@ -324,14 +327,16 @@ class ReferenceModel:
         model.load_state_dict(read_release(kernelnet, resnet))
         return cls(model, device)
 
-    def estimate(self, image, uv, depth):
+    def estimate(self, image, uv, depth, everywhere=False):
         """
         Complete one frame.
 
         image: uint8 (H, W, 3) RGB. uv: float32 (N, 2), column and row. depth: float32 (N,)
         metres; samples that are not finite, not positive or beside the image are left out.
-        Return depth float32 (H, W) metres, NaN where no sample is in a pixel's window, and None:
-        the paper's network states no confidence. Raise FrameError for arrays of other shapes.
+        everywhere: as the release does it, let the refinement guess where no sample is in reach.
+        Return depth float32 (H, W) metres, else NaN where no sample is in a pixel's window, and
+        None: the paper's network states no confidence. Raise FrameError for arrays of other
+        shapes.
         """
         image, uv, depth = checked_frame(image, uv, depth)
         if not len(depth):
@@ -340,7 +345,8 @@ class ReferenceModel:
             batch = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float() / 255
             output = self.model.stages(batch, torch.from_numpy(uv).to(self.device)[None],
                                        torch.from_numpy(depth).to(self.device)[None])
-            dense = torch.where(output.mass > 0, output.depth, torch.nan)[0]
+            known = (output.mass > 0) | everywhere
+            dense = torch.where(known, output.depth, torch.nan)[0]
         return dense.float().cpu().numpy(), None
 
 
