@@ -205,8 +205,10 @@ def test_diagnostics_name_rates_latency_and_model(rig, stamps):
     assert rig.spin_until(lambda: seen, 3.0)
     status = seen[-1].status[0]
     keys = {item.key for item in status.values}
-    assert {'model', 'rate out (Hz)', 'rate in: image (Hz)', 'pairs', 'drops: busy',
-            'latency: complete p50 / p99 (ms)', 'latency: publish p50 / p99 (ms)'} <= keys
+    stages = ('wait', 'convert', 'project', 'network', 'operator', 'complete', 'publish')
+    assert {'model', 'preset', 'device', 'backend', 'weights', 'rate out (Hz)',
+            'rate in: image (Hz)', 'pairs', 'drops: busy',
+            *(f'latency: {stage} p50 / p99 (ms)' for stage in stages)} <= keys
     assert 'lost' not in status.message and 'nobody' not in status.message, status.message
 
 

@@ -148,10 +148,9 @@ def judge_inputs(inputs: Any, hint: Optional[str]) -> List[Tuple[int, str]]:
     return found
 
 
-def status_values(inputs: Any, monitor: Monitor, described: str,
-                  tf_age_s: Optional[float]) -> Dict[str, str]:
-    """Give the table of key and value that the diagnostics show."""
-    values = {'model': described}
+def status_values(inputs: Any, monitor: Monitor, tf_age_s: Optional[float]) -> Dict[str, str]:
+    """Give the table of key and value that the diagnostics show, but for the model."""
+    values = {}
     if inputs is not None:
         for name, rate in inputs.rates.items():
             values[f'rate in: {name} (Hz)'] = f'{rate.rate():.1f}'

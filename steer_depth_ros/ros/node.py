@@ -62,7 +62,7 @@ class CompletionNode(LifecycleNode):
         super().__init__('depth_completion', **kwargs)
         distro.refuse_impossible_transitions(self)
         self._completer: Any = None
-        self._described = 'not configured'
+        self._described, self._about = 'not configured', {}
         self._inputs: Optional[Inputs] = None
         self._outputs: Optional[Outputs] = None
         self._worker: Optional[Worker] = None
@@ -167,13 +167,13 @@ class CompletionNode(LifecycleNode):
         uv = np.random.default_rng(0).uniform(0, (width - 1, height - 1), (200, 2))
         completer.complete(np.zeros((height, width, 3), np.uint8), uv.astype(np.float32),
                            np.full(len(uv), 5.0, np.float32))
-        self._described = completer.describe()
+        self._described, self._about = completer.describe(), completer.about()
         return completer
 
     def _failed(self, what, reason):
         self.get_logger().error(f'cannot {what}: {reason}')
-        self._described = f'cannot {what}: {reason}'
         self._free()
+        self._described = f'cannot {what}: {reason}'
         return FAILURE
 
     def _stop(self):
@@ -194,6 +194,7 @@ class CompletionNode(LifecycleNode):
             self._listener.destroy()
         self._completer = self._pipeline = self._extrinsics = self._last_frame = None
         self._inputs = self._outputs = self._listener = None
+        self._described, self._about = 'not configured', {}
         gc.collect()
         torch = sys.modules.get('torch')
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -294,7 +295,8 @@ class CompletionNode(LifecycleNode):
         listener = self._listener
         age = (time.monotonic() - listener.last_arrival
                if listener is not None and listener.last_arrival else None)
-        values = diagnostics.status_values(inputs, self._monitor, self._described, age)
+        values = {'model': self._described, **self._about,
+                  **diagnostics.status_values(inputs, self._monitor, age)}
         if active:
             values['drops: busy'] = str(self._busy())
         self._diagnostics.publish(level, summary, values)
