@@ -191,8 +191,10 @@ def matrix_from(xyz: Sequence[float], quaternion_xyzw: Sequence[float]) -> np.nd
     """
     q = np.asarray(quaternion_xyzw, dtype=np.float64)
     t = np.asarray(xyz, dtype=np.float64)
-    length = np.linalg.norm(q)
-    if q.shape != (4,) or t.shape != (3,) or not np.isfinite([*q, *t]).all() or length < 1e-6:
+    with np.errstate(over='ignore'):
+        length = np.linalg.norm(q)
+    if (q.shape != (4,) or t.shape != (3,) or not np.isfinite([*q, *t, length]).all()
+            or length < 1e-6):
         raise TransformError(f'xyz {t.tolist()} and quaternion {q.tolist()} are no pose; three '
                              'and four finite numbers (x y z w, not all zero) are needed')
     x, y, z, w = q / length

@@ -176,3 +176,9 @@ def test_quaternions_and_angles():
     for bad in ((0, 0, 0, 0), (np.nan, 0, 0, 1), (0, 0, 1)):
         with pytest.raises(TransformError, match='no pose'):
             matrix_from((0, 0, 0), bad)
+
+
+@pytest.mark.parametrize('quaternion', [(0, 0, 0, 0), (0, 0, 0, np.nan), (1e200, 0, 0, 1e200)])
+def test_quaternions_that_are_no_rotation(quaternion):
+    with pytest.raises(TransformError, match='no pose'):
+        matrix_from((0, 0, 0), quaternion)
