@@ -72,9 +72,14 @@ def process_group(device):
     if device.type == 'cuda':
         device = torch.device('cuda', int(os.environ['LOCAL_RANK']))
         torch.cuda.set_device(device)
-    dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+    store, rank, world = next(dist.rendezvous('env://'))
+    dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', store=store, rank=rank,
+                            world_size=world)
     try:
-        yield device, dist.get_rank()
+        yield device, rank
+        # One that leaves early closes connections that others still read from.
+        store.set(f'done/{rank}', '')
+        store.wait([f'done/{other}' for other in range(world)])
     finally:
         dist.destroy_process_group()
 
