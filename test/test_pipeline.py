@@ -20,7 +20,7 @@ import pytest
 
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.datasets.frames import read_frame
-from steer_depth_ros.errors import FrameError, MessageError
+from steer_depth_ros.errors import CalibrationError, FrameError, MessageError
 from steer_depth_ros.frame import Frame
 from steer_depth_ros.projection import SparseDepth
 from steer_depth_ros.ros import messages
@@ -123,6 +123,23 @@ def test_an_image_of_another_size_than_its_camera_info():
     run, _ = pipeline(extrinsics__source='parameters')
     result = run.run(job_of(cloud([[0.0, 0.0, 4.0]]), image=image_msg(size=(120, 160))), {'depth'})
     assert result.frame.camera == CAMERA.scaled(160, 120)
+
+
+def test_what_is_wrong_with_a_message_is_told_with_its_topic():
+    values = {**DEFAULTS, **FROM_PARAMETERS}
+    run = Pipeline(values, Flat(), Extrinsics(values, None),
+                   {'image': '/cam/image', 'camera_info': '/cam/camera_info', 'depth': '/points'})
+    square = job_of(cloud([[0.0, 0.0, 4.0]]), image=image_msg(size=(60, 60)))
+    with pytest.raises(CalibrationError, match='^/cam/camera_info: .*80 x 60.*60 x 60'):
+        run.run(square, {'depth'})
+    unknown = image_msg()
+    unknown.encoding = 'nv21'
+    with pytest.raises(MessageError, match='^/cam/image: .*nv21'):
+        run.run(job_of(cloud([[0.0, 0.0, 4.0]]), image=unknown), {'depth'})
+    empty = cloud([[0.0, 0.0, 4.0]])
+    empty.msg.fields = []
+    with pytest.raises(MessageError, match='^/points: .*no field x'):
+        run.run(job_of(empty), {'depth'})
 
 
 def depth_image(shape):

@@ -148,8 +148,8 @@ class CompletionNode(LifecycleNode):
             values, self._buffer if self._listener else None,
             lambda: self._worker is not None and self._worker.stopping())
         self._completer = self._load(values)
-        self._pipeline = Pipeline(values, self._completer, self._extrinsics)
         self._inputs = Inputs(self, values, self._on_job, self._start_over)
+        self._pipeline = Pipeline(values, self._completer, self._extrinsics, self._inputs.topics)
         self._outputs = Outputs(self, values)
 
     def _needs_tf(self, values):

@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """From a matched pair of messages to completed depth; knows messages, but neither node nor DDS."""
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 import time
 from typing import Any, Dict, List, Optional, Set
@@ -19,7 +20,7 @@ from typing import Any, Dict, List, Optional, Set
 import cv2
 import numpy as np
 
-from steer_depth_ros.errors import MessageError
+from steer_depth_ros.errors import CalibrationError, MessageError
 from steer_depth_ros.frame import Frame
 from steer_depth_ros.projection import project_points, sparse_from_depth_image, SparseDepth
 from steer_depth_ros.ros import messages
@@ -81,10 +82,13 @@ class Pipeline:
     Convert, project and complete.
 
     values: parameters of the node, see parameters.py. completer: a DepthCompleter.
+    topics: of `image`, `camera_info` and `depth`, named by what is wrong with their messages.
     """
 
-    def __init__(self, values: Dict[str, Any], completer: Any, extrinsics: Extrinsics):
+    def __init__(self, values: Dict[str, Any], completer: Any, extrinsics: Extrinsics,
+                 topics: Optional[Dict[str, str]] = None):
         self.values, self._completer, self._extrinsics = values, completer, extrinsics
+        self._topics = topics or {}
         self._cameras: Dict[tuple, Any] = {}
 
     def run(self, job: Job, wanted: Set[str]) -> Result:
@@ -125,7 +129,8 @@ class Pipeline:
     def _image(self, job):
         msg = job.pair.image
         compressed = not hasattr(msg, 'encoding')
-        image = messages.compressed_to_rgb(msg) if compressed else messages.image_to_rgb(msg)
+        with self._named('image'):
+            image = messages.compressed_to_rgb(msg) if compressed else messages.image_to_rgb(msg)
         camera = self._camera(job.info, (image.shape[1], image.shape[0]))
         scale = self.values['image_scale']
         if scale < 1.0:
@@ -143,15 +148,17 @@ class Pipeline:
         if key not in self._cameras:
             if len(self._cameras) > 4:  # a calibration that changes all the time
                 self._cameras.clear()
-            self._cameras[key] = messages.camera_from_info(
-                info, self.values['image_rectified'], size)
+            with self._named('camera_info'):
+                self._cameras[key] = messages.camera_from_info(
+                    info, self.values['image_rectified'], size)
         return self._cameras[key]
 
     def _samples(self, job, frame):
         msg = job.pair.depth.msg
         decode = (messages.depth_to_metres if hasattr(msg, 'encoding')
                   else messages.compressed_depth_to_metres)
-        depth = decode(msg)
+        with self._named('depth'):
+            depth = decode(msg)
         sparse = sparse_from_depth_image(depth, self.values['depth_image_stride'])
         height, width = depth.shape
         sx, sy = frame.camera.width / width, frame.camera.height / height
@@ -168,7 +175,7 @@ class Pipeline:
         cloud = job.pair.depth
         compensated = self.values['compensate_point_times']
         if not job.earlier and not compensated:
-            frame.points = cloud.xyz()
+            frame.points = self._xyz(cloud)
             frame.camera_from_points = self._matrix(frame, cloud, 0.0)
             return
         parts = [self._in_camera(frame, one, compensated) for one in [*job.earlier, cloud]]
@@ -181,8 +188,22 @@ class Pipeline:
             raise MessageError('compensate_point_times is on, but the point cloud has no time '
                                f'field ({", ".join(messages.TIME_FIELDS)})')
         if times is None:
-            return move(cloud.xyz(), self._matrix(frame, cloud, 0.0))
-        return compensate(cloud.xyz(), times, lambda t: self._matrix(frame, cloud, t))
+            return move(self._xyz(cloud), self._matrix(frame, cloud, 0.0))
+        return compensate(self._xyz(cloud), times, lambda t: self._matrix(frame, cloud, t))
+
+    def _xyz(self, cloud):
+        with self._named('depth'):
+            return cloud.xyz()
+
+    @contextmanager
+    def _named(self, name):
+        """Put the topic before what is wrong with its messages, where it is known."""
+        try:
+            yield
+        except (MessageError, CalibrationError) as error:
+            if name not in self._topics:
+                raise
+            raise type(error)(f'{self._topics[name]}: {error}') from None
 
     def _matrix(self, frame, cloud, seconds):
         return self._extrinsics.camera_from(
