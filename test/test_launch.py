@@ -14,9 +14,11 @@
 """Launch files: run by launch_ros where it is installed, else checked against stand-ins."""
 import importlib.util
 from pathlib import Path
+import re
 import sys
 from types import ModuleType
 from unittest.mock import patch
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -128,6 +130,17 @@ def test_rviz_shows_topics_that_the_node_publishes():
     assert topics == {'image', 'depth_completion/debug/overlay',
                       'depth_completion/debug/depth_color', 'depth_completion/depth/image',
                       'depth_completion/confidence/image', 'depth_completion/points'}
+
+
+def test_the_manifest_names_every_ros_package_that_is_imported_or_started():
+    declared = {one.text for one in ElementTree.parse(ROOT / 'package.xml').iter('exec_depend')}
+    text = '\n'.join(path.read_text() for path in [*FILES, *ROOT.glob('steer_depth_ros/**/*.py')])
+    imported = set(re.findall(r'^ *(?:from|import) (\w+)', text, re.MULTILINE))
+    ros = {name for name in imported if re.search(
+        r'^(rclpy|launch|launch_ros|message_filters|tf2_\w+|cv_bridge|\w+_msgs|\w+_msgs_py|'
+        r'\w+_interfaces|ament_index_python|std_srvs)$', name)}
+    assert {'rclpy', 'sensor_msgs', 'ament_index_python'} <= ros <= declared
+    assert {'rviz2', 'ros2bag'} <= declared  # started by the launch files
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda p: p.name)
