@@ -26,6 +26,7 @@ COMMANDS = {
     'eval': 'measure accuracy on a data set',
     'train': 'train a model',
     'bench': 'measure speed: op, model, node',
+    'soak': 'run the node for minutes or hours and fail on growth',
     'convert': 'convert checkpoints of the 2021 release',
     'presets': 'list presets with size, needs and measured figures',
 }

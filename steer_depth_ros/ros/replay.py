@@ -56,9 +56,9 @@ def replay(recording, topics, values, folder, rate=1.0, timeout_s=600.0, wait=Tr
     log = folder / 'player.json'
     listened = [f'{topic}={kind}' for topic, kind in outputs.values()]
     deadline = time.monotonic() + timeout_s
-    with _Processes(folder, _environment()) as processes:
+    with Processes(folder, child_environment()) as processes:
         processes.start('recorder', str(folder / 'completed.mcap'), *listened)
-        processes.start('node', '--ros-args', *_ros_arguments(topics, values))
+        processes.start('node', '--ros-args', *node_arguments(topics, values))
         processes.start('player', str(recording), '--image', topics.image, '--camera-info',
                         topics.camera_info, '--depth', topics.depth, '--answers',
                         OUTPUTS['camera_info'][0], '--log', str(log), '--slop',
@@ -77,7 +77,8 @@ def log_end(path) -> str:
     return f'the end of {path}:\n  ' + '\n  '.join(lines)
 
 
-def _ros_arguments(topics, values):
+def node_arguments(topics, values):
+    """Give the arguments of the node for these topics and parameters."""
     depth = 'points' if topics.points else 'sparse_depth'
     # The node adds the transport's name to the topic of a compressed image itself.
     bases = {'image': topics.image.removesuffix('/compressed'), 'camera_info': topics.camera_info,
@@ -88,7 +89,7 @@ def _ros_arguments(topics, values):
         yield from ('-p', f'{name}:={json.dumps(value)}')
 
 
-def _environment():
+def child_environment():
     """Give a domain of its own to the children, on this machine alone."""
     environment = dict(os.environ)
     if not environment.get('LD_LIBRARY_PATH'):
@@ -119,7 +120,7 @@ def _profile():
     return next((p for p in found if p.exists()), None)
 
 
-class _Processes:
+class Processes:
     """Python modules of this package running side by side, each with its log file."""
 
     def __init__(self, folder, environment):
@@ -134,9 +135,18 @@ class _Processes:
                 stdout=log, stderr=subprocess.STDOUT, env=self._environment,
                 stdin=subprocess.DEVNULL, start_new_session=True)
 
-    def wait(self, name, deadline):
-        """Wait for one to end well; raise ReplayError if it does not, or if another one ends."""
+    def pid(self, name):
+        """Give the process id of one that runs."""
+        return self._running[name].pid
+
+    def wait(self, name, deadline, meanwhile=lambda: None):
+        """
+        Wait for one to end well, calling `meanwhile` ten times a second.
+
+        Raise ReplayError if it does not, or if another one ends.
+        """
         while True:
+            meanwhile()
             for other, process in self._running.items():
                 status = process.poll()
                 if status == 0 and other == name:

@@ -1,0 +1,128 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Play a recording through the real node for minutes or hours, and fail on anything that grows."""
+import importlib.util
+from pathlib import Path
+import tempfile
+import time
+
+from tqdm import tqdm
+
+from steer_depth_ros import bag
+from steer_depth_ros.bag_frames import choose_topics, node_values, run_pipeline
+from steer_depth_ros.bag_tools import frames_to_bag
+from steer_depth_ros.commands import options
+from steer_depth_ros.errors import ConfigError
+from steer_depth_ros.preview import write_picture
+from steer_depth_ros.soak import draw, judge, sample_process, summarise
+from steer_depth_ros.transforms import quaternion_from
+
+RENDERED_FRAMES = 8
+SIZE = 240, 720  # two cores complete it at 10 Hz with preset fast
+START_S = 90.0  # for the processes to find each other and the model to load
+
+
+def add_arguments(parser):
+    parser.add_argument('--minutes', type=float, required=True, metavar='N')
+    parser.add_argument('--rate', type=float, default=10.0, metavar='HZ',
+                        help='frames a second (%(default)g)')
+    parser.add_argument('--bag', metavar='PATH', help='a recording to repeat, instead of a '
+                        'rendered drive')
+    parser.add_argument('--leave-out', type=int, default=0, metavar='K',
+                        help='leave the depth of every K-th frame out, as a lossy cable does')
+    parser.add_argument('--json', metavar='FILE', help='write figures and series')
+    parser.add_argument('--plot', metavar='FILE', help='draw the series, PNG')
+    options.add_completer(parser)
+    parser.set_defaults(preset='fast')
+    options.add_topics(parser)
+
+
+def run(args):
+    if importlib.util.find_spec('rclpy') is None:
+        raise ConfigError('soak runs the real node and needs rclpy: pip install '
+                          '"steer_depth_ros[ros]", or source a ROS 2 installation')
+    if not (args.minutes > 0 and args.rate > 0 and args.leave_out >= 0):
+        raise ConfigError('--minutes and --rate must be positive and --leave-out not negative')
+    with tempfile.TemporaryDirectory(prefix='steer_depth_soak_') as folder:
+        source = Path(args.bag) if args.bag else _rendered(Path(folder))
+        report = {**_soak(args, source, Path(folder)), 'rate_asked_hz': args.rate,
+                  'preset': args.preset, 'recording': args.bag or 'rendered drive, '
+                  f'{SIZE[1]} x {SIZE[0]}'}
+    failures = judge(report)
+    _print(report)
+    options.write_json(args.json, {**report, 'failures': failures})
+    if args.plot:
+        write_picture(args.plot, draw(report))
+    if failures:
+        print(f'soak failed: {"; ".join(failures)}')
+    return 1 if failures else 0
+
+
+def _rendered(folder):
+    from steer_depth_ros.datasets.drive import drive_frames
+    frames = tqdm(drive_frames(RENDERED_FRAMES, size=SIZE), total=RENDERED_FRAMES,
+                  unit=' frames', desc='recording')
+    frames_to_bag(frames, folder / 'recording.mcap')
+    return folder / 'recording.mcap'
+
+
+def _soak(args, source, folder):
+    """Run node and player until the time is over; return the report."""
+    import json
+
+    from steer_depth_ros.ros.replay import child_environment, node_arguments, Processes
+    with bag.BagReader(source) as recording:
+        topics = choose_topics(recording, **options.topic_options(args))
+        values = node_values(recording, topics, **options.node_parameters(args))
+        values |= options.completer_options(args) | _extrinsics(recording, topics, values)
+    log, seconds, samples = folder / 'player.json', 60 * args.minutes, []
+    with Processes(folder, child_environment()) as processes, tqdm(
+            total=round(seconds), unit=' s', desc='soak') as progress:
+        processes.start('node', '--ros-args', *node_arguments(topics, values))
+        processes.start('soak_player', str(source), '--image', topics.image, '--camera-info',
+                        topics.camera_info, '--depth', topics.depth, '--log', str(log),
+                        '--seconds', str(seconds), '--rate', str(args.rate), '--slop',
+                        str(values['slop_s']), '--leave-out', str(args.leave_out))
+
+        def watch():
+            now = time.monotonic()
+            if not samples or now - samples[-1]['t'] >= 1.0:
+                samples.append({'t': now, **sample_process(processes.pid('node'))})
+                progress.update(min(1, progress.total - progress.n))
+
+        processes.wait('soak_player', time.monotonic() + seconds + START_S, watch)
+        processes.stop('node')
+    return summarise(samples, json.loads(log.read_text()))
+
+
+def _extrinsics(recording, topics, values):
+    """Give the recorded extrinsics as parameters: what is repeated here is without /tf."""
+    if not topics.points or values['extrinsics.source'] not in ('auto', 'tf'):
+        return {}
+    matrix = next(run_pipeline(recording, topics, values)).frame.camera_from_points
+    return {'extrinsics.source': 'parameters', 'extrinsics.xyz': matrix[:3, 3].tolist(),
+            'extrinsics.quaternion': quaternion_from(matrix).tolist()}
+
+
+def _print(report):
+    print(f'{report["frames"]} frames at {report["rate_hz"]:.2f} Hz in '
+          f'{report["seconds"] / 60:.1f} min, {report["left_out"]} left out on purpose, '
+          f'{report["dropped"]} dropped')
+    print(f'latency p50 {report["latency_p50_ms"]:.1f} ms, p99 {report["latency_p99_ms"]:.1f} ms; '
+          f'p99 of the second minute {report["second_minute_p99_ms"]:.1f} ms, of the last '
+          f'{report["last_minute_p99_ms"]:.1f} ms')
+    print(f'memory {report["pss_mb"]["last_minute"]:.0f} MB, '
+          f'{report["mb_per_1000_frames"]:+.2f} MB per 1000 frames after the first minute; '
+          f'{report["handles"]["last_minute"]:.0f} handles, '
+          f'{report["threads"]["last_minute"]:.0f} threads')
