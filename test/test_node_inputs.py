@@ -14,6 +14,7 @@
 """What the real node takes over DDS: encodings, layouts, calibrations, transforms, QoS."""
 import os
 import random
+import re
 import struct
 
 import cv2
@@ -24,12 +25,14 @@ pytest.importorskip('rclpy', reason='rclpy is not installed')
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import TransformStamped  # noqa: E402
 from node_rig import CAMERA, header, MS, picture, plane, Rig  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import ReliabilityPolicy  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import (  # noqa: E402
     CameraInfo,
     CompressedImage,
@@ -256,6 +259,47 @@ def test_depth_images_raw_and_compressed(stamps):
     rig.send_image(stamps[3])
     completes(rig, stamps[3], 3.0)
     assert rig.close()[0] == 0
+
+
+def test_simulated_time_that_stands_still_and_jumps_back(stamps):
+    rig = Rig(*BASE, 'use_sim_time:=true')
+    clock = rig.node.create_publisher(Clock, '/clock', 10)
+    seen = []
+    rig.node.create_subscription(DiagnosticArray, '/diagnostics', seen.append, 10)
+    rig.listen('depth/image')  # although there is no time yet
+    assert rig.exchange(stamps[5])
+    for stamp in (stamps[5], stamps[0]):
+        clock.publish(Clock(clock=header(stamp).stamp))
+        rig.spin(0.3)
+    assert rig.exchange(stamps[0])
+    del seen[:]
+    assert rig.spin_until(lambda: seen, 5.0)
+    values = {one.key: one.value for one in seen[-1].status[0].values}
+    assert int(values['drops: resets']) >= 1
+    assert rig.close()[0] == 0
+
+
+def test_streams_that_never_meet_are_told_with_the_remedy(rig, stamps):
+    set_parameters(rig, slop_s=0.02)
+    seen = []
+    subscription = rig.node.create_subscription(DiagnosticArray, '/diagnostics', seen.append, 10)
+    try:
+        for stamp in stamps:
+            rig.send_points(stamp + 63 * MS)
+            rig.send_image(stamp)
+            rig.spin(0.02)
+        assert not rig.stamps()
+        assert rig.spin_until(lambda: any('time_offset_s' in m.status[0].message for m in seen))
+        message = next(m.status[0].message for m in seen if 'time_offset_s' in m.status[0].message)
+        assert re.search(r'image and points are 3\d ms apart.* slop is 20 ms', message), message
+        set_parameters(rig, time_offset_s=0.037)
+        for stamp in stamps[:3]:
+            rig.send_points(stamp + 10**10 + 63 * MS)
+            rig.send_image(stamp + 10**10 + 100 * MS)
+        completes(rig, stamps[0] + 10**10 + 100 * MS)
+    finally:
+        rig.node.destroy_subscription(subscription)
+        set_parameters(rig, time_offset_s=0.0, slop_s=0.05)
 
 
 def test_qos_can_be_overridden_by_parameter():

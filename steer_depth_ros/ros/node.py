@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 import numpy as np
 import rclpy
-from rclpy.clock import JumpThreshold
+from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.exceptions import (
     InvalidParameterTypeException,
@@ -79,7 +79,7 @@ class CompletionNode(LifecycleNode):
                           on_clock_change=True), post_callback=lambda _: self._on_jump())
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(Trigger, '~/save_frame', self._on_save_frame)
-        self.create_timer(STATUS_PERIOD_S, self._report)
+        self._every(STATUS_PERIOD_S, self._report)
 
     @property
     def autostart(self) -> bool:
@@ -101,7 +101,7 @@ class CompletionNode(LifecycleNode):
     def on_activate(self, state):
         """Start the worker, and subscribe as soon as somebody wants an output."""
         self._worker = Worker(self._process, self._on_error)
-        self._demand = self.create_timer(DEMAND_PERIOD_S, self._follow_demand)
+        self._demand = self._every(DEMAND_PERIOD_S, self._follow_demand)
         result = super().on_activate(state)
         self._follow_demand()
         return result
@@ -134,6 +134,10 @@ class CompletionNode(LifecycleNode):
     def start(self) -> bool:
         """Configure and activate; false when that failed (and was logged)."""
         return (self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS)
+
+    def _every(self, seconds, callback):
+        """Call back in real time: with use_sim_time nothing would happen while /clock stands."""
+        return self.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _configure(self, values):
         if self._listener is None and self._needs_tf(values):
