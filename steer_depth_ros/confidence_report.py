@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """What a confidence is worth: errors by confidence, as figures and as a picture."""
-from typing import Dict, List
+from typing import Any, Dict, List
 
 import cv2
 import numpy as np
@@ -78,7 +78,7 @@ class ConfidenceReport:
                 'half_ratio': float(confident / other) if other else None, 'reliability': rows}
 
 
-def draw_reliability(figures: Dict[str, object], title: str) -> np.ndarray:
+def draw_reliability(figures: Dict[str, Any], title: str) -> np.ndarray:
     """
     Draw the share of hits over the confidence, with the share of pixels as bars.
 

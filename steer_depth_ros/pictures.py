@@ -13,7 +13,7 @@
 # limitations under the License.
 """PNG and JPEG from anywhere: decoded only if their bytes are sound and can hold the picture."""
 import struct
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 import zlib
 
 import cv2
@@ -56,7 +56,8 @@ def picture_size(data: np.ndarray) -> Optional[Tuple[int, int]]:
 
 def _plain_png(data):
     """Give a PNG with the chunks of its pixels alone; None when any chunk is damaged."""
-    view, at, kept = memoryview(np.ascontiguousarray(data)), len(PNG), []
+    kept: List[np.ndarray] = []
+    view, at = np.ascontiguousarray(data).data, len(PNG)
     while at + 12 <= len(view):
         length, kind = struct.unpack('>I4s', view[at:at + 8])
         end = at + 12 + length

@@ -56,7 +56,8 @@ class SheetRow:
 
 def depth_range(*depths):
     """Return (near, far) metres that hold nearly all finite positive values; (1, 10) if none."""
-    values = np.concatenate([np.asarray(d, np.float32).ravel() for d in depths] or [np.zeros(0)])
+    values = np.concatenate([np.zeros(0, np.float32),
+                             *(np.asarray(d, np.float32).ravel() for d in depths)])
     values = values[np.isfinite(values) & (values > 0)]
     if not len(values):
         return 1.0, 10.0

@@ -280,4 +280,4 @@ class _Stream:
         return min(self.intervals, default=0)
 
     def next_at_least(self):
-        return self.bound + int(NEXT_AT_LEAST * self.shortest_interval())
+        return (self.bound or 0) + int(NEXT_AT_LEAST * self.shortest_interval())

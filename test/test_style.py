@@ -32,6 +32,12 @@ def test_ruff_finds_nothing():
     assert done.returncode == 0, done.stdout
 
 
+def test_mypy_finds_nothing():
+    pytest.importorskip('mypy', reason='mypy is not installed')
+    done = subprocess.run([sys.executable, '-m', 'mypy'], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize('path', SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_file_carries_the_licence(path):
     text = path.read_text()

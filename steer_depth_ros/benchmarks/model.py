@@ -180,7 +180,8 @@ def _timed_stages(device):
     places += [(module, 'kernel_regression', 'operator')
                for module in (ops, steering, steering_net)]
     originals = [(where, name, getattr(where, name)) for where, name, _ in places]
-    seconds, running = {}, []
+    seconds: dict = {}
+    running: list = []
 
     def clocked(function, stage):
         def call(*args, **kwargs):

@@ -172,6 +172,7 @@ def _recorded_extrinsics(recording, topics, values):
         return {}
     # Also tells at once when the recording has no transform.
     first = next(run_pipeline(recording, topics, values)).frame.camera_from_points
+    assert first is not None  # there are points
     try:
         tf_message()
         return {}

@@ -15,7 +15,7 @@
 import argparse
 from functools import partial
 import sys
-from typing import List
+from typing import Any, List
 
 from tqdm import tqdm
 
@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     from steer_depth_ros.evaluation import evaluate
     if args.limit is not None and args.limit < 1:
         raise ConfigError('--limit must be at least 1')
+    if args.seed < 0 or args.sheet_frames < 1:
+        raise ConfigError('--seed must be at least 0, --sheet-frames at least 1')
     if args.compare and not args.ablation:
         raise ConfigError('--compare is for --ablation')
     if args.ablation or args.robustness:
@@ -185,7 +187,7 @@ def make_examples(args, patterns, left_out):
 def _measured_frames(args):
     from steer_depth_ros.datasets.kitti import KittiFrames
     from steer_depth_ros.datasets.nyu import NyuFrames
-    kind = {'nyu': NyuFrames, 'kitti': KittiFrames}[args.dataset]
+    kind: Any = {'nyu': NyuFrames, 'kitti': KittiFrames}[args.dataset]
     return kind(args.data_dir, args.split, DEFAULT_PATTERN[args.dataset], args.seed)
 
 
@@ -227,13 +229,14 @@ def _completer(args, preset):
 
 
 def parse_size(text):
-    """Return (H, W) of "WxH"; ConfigError for anything else."""
+    """Return (H, W) of "WxH", up to 16384 pixels a side; ConfigError for anything else."""
     try:
         width, height = (int(part) for part in text.lower().split('x'))
     except ValueError:
         width = height = 0
-    if min(width, height) < 16:
-        raise ConfigError(f'--size {text}: expected WIDTHxHEIGHT of 16 pixels or more, as 640x480')
+    if min(width, height) < 16 or max(width, height) > 16384:
+        raise ConfigError(f'--size {text}: expected WIDTHxHEIGHT of 16 to 16384 pixels, as '
+                          '640x480')
     return height, width
 
 

@@ -16,6 +16,7 @@ import importlib.util
 from pathlib import Path
 import tempfile
 import time
+from typing import Dict, List
 
 from tqdm import tqdm
 
@@ -86,7 +87,8 @@ def _soak(args, source, folder):
         topics = choose_topics(recording, **options.topic_options(args))
         values = node_values(recording, topics, **options.node_parameters(args))
         values |= options.completer_options(args) | _extrinsics(recording, topics, values)
-    log, seconds, samples = folder / 'player.json', 60 * args.minutes, []
+    log, seconds = folder / 'player.json', 60 * args.minutes
+    samples: List[Dict[str, float]] = []
     with Processes(folder, child_environment()) as processes, tqdm(
             total=round(seconds), unit=' s', desc='soak') as progress:
         processes.start('node', '--ros-args', *node_arguments(topics, values))
@@ -111,6 +113,7 @@ def _extrinsics(recording, topics, values):
     if not topics.points or values['extrinsics.source'] not in ('auto', 'tf'):
         return {}
     matrix = next(run_pipeline(recording, topics, values)).frame.camera_from_points
+    assert matrix is not None  # there are points
     return {'extrinsics.source': 'parameters', 'extrinsics.xyz': matrix[:3, 3].tolist(),
             'extrinsics.quaternion': quaternion_from(matrix).tolist()}
 

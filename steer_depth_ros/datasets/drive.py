@@ -42,7 +42,7 @@ def drive_frames(count, seed=6, size=SIZE) -> Iterator[RecordedFrame]:
     the sky. The same seed and size give the same frames.
     """
     for index in range(count):
-        scene = render_scene(seed, size, kind=KIND, moved=index * STEP_M)
+        scene = render_scene(seed, size, kind=KIND, moved=(index * STEP_M).tolist())
         rng = np.random.default_rng([seed, index])
         frame = Frame(image=scene.image.numpy(), camera=scene.camera,
                       stamp_ns=FIRST_STAMP_NS + index * PERIOD_NS, points=scan(scene, rng),

@@ -57,7 +57,7 @@ class ProceduralFrames(Dataset):
             uv, sparse, name = random_pattern(scene, rng)
         else:
             samples = self._sample(scene, rng)
-            uv, sparse, name = samples.uv, samples.depth, self.pattern
+            uv, sparse, name = samples.uv, samples.depth, str(self.pattern)
         camera = scene.camera
         return {'image': scene.image.cpu(), 'depth': scene.depth.cpu(),
                 'uv': torch.from_numpy(uv), 'sparse': torch.from_numpy(sparse),

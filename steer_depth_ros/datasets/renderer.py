@@ -165,11 +165,11 @@ def _rectangles(items, camera: Camera):
 def _see_through(light, layout, solids, camera, rays, depth, index):
     """Mix what lies behind clear solids into `light`; return its depth, None without any."""
     clear = np.array([m.clear for m in layout.builder.materials])
-    share = clear[[s.material for s in solids.items]]
-    clear_solids = set(np.nonzero(share)[0].tolist()) & set(index.unique().tolist())
+    clear = clear[[s.material for s in solids.items]]
+    clear_solids = set(np.nonzero(clear)[0].tolist()) & set(index.unique().tolist())
     if not clear_solids:
         return None
-    share = torch.as_tensor(share, dtype=torch.float32, device=light.device)
+    share = torch.as_tensor(clear, dtype=torch.float32, device=light.device)
     share = share[index.clamp(min=0)] * (index >= 0)
     v, u = share.nonzero().T
     window = (int(v.min()), int(v.max()) + 1, int(u.min()), int(u.max()) + 1)

@@ -100,9 +100,9 @@ def baseline(scene: Scene, rng) -> np.ndarray:
 def _scan(scene: Scene, rng, directions, offset, tilt) -> Samples:
     """Cast a scanner's rays (M, 3; its own frame, axes as the camera's) into the image."""
     directions = (directions @ tilt.T).astype(np.float32)
-    t, echo = scene.trace(torch.from_numpy(np.asarray(offset, np.float32)),
-                          torch.from_numpy(directions))
-    t, echo = t.cpu().numpy(), echo.cpu().numpy()
+    found = scene.trace(torch.from_numpy(np.asarray(offset, np.float32)),
+                        torch.from_numpy(directions))
+    t, echo = (each.cpu().numpy() for each in found)
     chance = np.where(echo == BLACK, 0.9, np.where(echo == GLASS, 0.7, 0.0))
     lost = rng.random(len(t)) < chance
     points = directions * np.where(np.isfinite(t), t, 0)[:, None] + offset
@@ -314,14 +314,19 @@ def random_pattern(scene: Scene, rng) -> Tuple[np.ndarray, np.ndarray, str]:
     return samples.uv, samples.depth, name
 
 
-SENSORS = {'random': (random_samples, 'n', int), 'features': (image_features, 'n', int),
-           'rows': (image_rows, 'rows', int), 'lidar': (lidar_lines, 'beams', int),
-           'rosette': (rosette, 'n', int), 'depth': (depth_camera, 'stride', int),
-           'semi': (semi_dense, 'density', float)}
-MODIFIERS = {'holes': (drop_regions, 'count', int), 'outliers': (outliers, 'fraction', float),
-             'noise': (noise, 'relative', float),
-             'calibration': (calibration_error, 'degrees', float),
-             'pixels': (to_pixels, None, None)}
+# name: function, what its number is, its type, the least and the most
+SENSORS = {'random': (random_samples, 'n', int, 1, 10 ** 7),
+           'features': (image_features, 'n', int, 1, 10 ** 7),
+           'rows': (image_rows, 'rows', int, 1, 10 ** 4),
+           'lidar': (lidar_lines, 'beams', int, 1, 1024),
+           'rosette': (rosette, 'n', int, 1, 10 ** 7),
+           'depth': (depth_camera, 'stride', int, 1, 64),
+           'semi': (semi_dense, 'density', float, 0.001, 1)}
+MODIFIERS = {'holes': (drop_regions, 'count', int, 0, 1000),
+             'outliers': (outliers, 'fraction', float, 0, 1),
+             'noise': (noise, 'relative', float, 0, 1),
+             'calibration': (calibration_error, 'degrees', float, 0, 45),
+             'pixels': (to_pixels, None, None, 0, 0)}
 
 
 def pattern_by_name(name: str) -> Callable[[Scene, np.random.Generator], Samples]:
@@ -353,13 +358,16 @@ def _named(part, table, name):
         raise ConfigError(f"sampling pattern '{name}': '{key}' is not one of "
                           f"{', '.join(table)}; a pattern is a sensor followed by modifiers, "
                           "as in 'lidar:64+outliers:0.01'")
-    function, argument, kind = table[key]
+    function, argument, kind, least, most = table[key]
     if not value:
         return function
     if argument is None:
         raise ConfigError(f"sampling pattern '{name}': '{key}' takes no number")
     try:
-        return partial(function, **{argument: kind(value)})
+        number = kind(value)
     except ValueError:
-        raise ConfigError(f"sampling pattern '{name}': '{value}' is not a number that {key} "
-                          f"takes ({argument}, {kind.__name__})") from None
+        number = float('nan')
+    if not least <= number <= most:
+        raise ConfigError(f"sampling pattern '{name}': '{value}' is not a number that {key} takes "
+                          f'({argument}, {kind.__name__}, {least:g} to {most:g})')
+    return partial(function, **{argument: number})

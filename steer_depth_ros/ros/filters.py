@@ -35,12 +35,12 @@ class FilterSynchronizer:
             raise ConfigError(f'sync_mode "{mode}" needs message_filters, which is not installed; '
                               'install it or use "nearest"') from None
         self.counts: Counter = Counter()
+        self._slop_s = slop_s
         self._make = lambda inputs: (
             message_filters.TimeSynchronizer(inputs, queue_size) if mode == 'exact' else
             message_filters.ApproximateTimeSynchronizer(
                 inputs, queue_size=queue_size, slop=self._slop_s))
         self._filters = message_filters
-        self._slop_s = slop_s
         self._pairs: List[Pair] = []
         self._start()
 

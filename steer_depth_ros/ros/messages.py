@@ -316,10 +316,9 @@ def _pixels(msg, kind, channels):
             f'image of {msg.width} x {msg.height} pixels in {msg.encoding} says step {msg.step} '
             f'and holds {len(msg.data)} bytes; it needs a step of at least {row} and '
             'height * step bytes')
-    shape, strides = (msg.height, msg.width), (msg.step, channels * dtype.itemsize)
-    if channels > 1:
-        shape, strides = (*shape, channels), (*strides, dtype.itemsize)
-    return np.ndarray(shape, dtype, _bytes(msg), 0, strides)
+    pixels = np.ndarray((msg.height, msg.width, channels), dtype, _bytes(msg), 0,
+                        (msg.step, channels * dtype.itemsize, dtype.itemsize))
+    return pixels if channels > 1 else pixels[:, :, 0]
 
 
 def _metres(depth, scale):
