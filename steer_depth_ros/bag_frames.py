@@ -215,7 +215,7 @@ def _choose(recording, name, kinds, role, accept=None, wanted=None):
         return found[0]
     if not found:
         raise BagError(f'the recording has no topic for {wanted or role}; it has '
-                       f'{_listed(recording)}')
+                       f'{_listed(recording)}: record that topic too, or take another recording')
     raise BagError(f'several topics could be the {role}: {", ".join(sorted(found))}; choose with '
                    f'--{role.replace("_", "-")}')
 

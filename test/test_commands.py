@@ -119,6 +119,37 @@ def test_bag_refuses_wrong_input(tmp_path, capsys):
     assert not out.exists()
 
 
+WRONG = {
+    'missing calibration': ({'camera_info': None}, 'no topic for camera_info', 'record'),
+    'no calibration': ({'camera_info': {'k': [0.0] * 9}}, '/camera/camera_info:', 'calibrate'),
+    'unknown encoding': ({'image': {'encoding': 'yuv422'}}, '/camera/image: image encoding',
+                         'use one of'),
+    'unknown distortion model': ({'camera_info': {'distortion_model': 'magic', 'd': [0.1]}},
+                                 '/camera/camera_info: unknown distortion', 'rectify'),
+    'other size': ({'camera_info': {'width': 128, 'height': 96}},
+                   '/camera/camera_info: it describes images of 128 x 96', 'choose')}
+
+
+@pytest.mark.parametrize('command', ['bag', 'demo', 'eval'])
+@pytest.mark.parametrize('fault', [*WRONG, 'empty', 'truncated'])
+def test_a_recording_that_cannot_be_used_names_it_and_the_remedy(fault, command, tmp_path, capsys):
+    if command == 'demo':
+        pytest.importorskip('rclpy', reason='rclpy is not installed')
+    source = tmp_path / 'drive.mcap'
+    changes, words, remedy = WRONG.get(fault, ({}, 'drive.mcap is ', 'record'))
+    write_bag(source, **changes)
+    if fault == 'empty':
+        with bag.BagWriter(source, overwrite=True) as writer:
+            writer.add_topic('/camera/image', bag.IMAGE)
+    elif fault == 'truncated':
+        source.write_bytes(source.read_bytes()[:5000])
+    argv = {'bag': ['bag', source, tmp_path / 'out.mcap', *PRESET],
+            'demo': ['demo', '--bag', source, '--out', tmp_path / 'demo'],
+            'eval': ['eval', '--dataset', 'bag', '--data-dir', source, *PRESET]}[command]
+    line = refused(capsys, *argv)
+    assert words in line and remedy in line
+
+
 def test_frames_to_bag_refuses_wrong_input(folder, tmp_path, capsys):
     (folder / 'lidar.bin').write_bytes(b'123')
     assert 'lidar.bin is damaged' in refused(capsys, 'frames-to-bag', folder, tmp_path / 'o.mcap')

@@ -199,7 +199,9 @@ def test_patterns_by_name(scene, name):
     assert len(a) > 0 and np.array_equal(a.uv, b.uv) and np.array_equal(a.depth, b.depth)
 
 
-@pytest.mark.parametrize('name', ['radar', 'random:many', 'lidar:64+rain', '', 'lidar+pixels:2'])
+@pytest.mark.parametrize('name', ['radar', 'random:many', 'lidar:64+rain', '', 'lidar+pixels:2',
+                                  'random:-1', 'lidar:0', 'depth:0', 'rows:0', 'semi:2',
+                                  'random:5+noise:nan', 'random:5+outliers:-1'])
 def test_unknown_patterns_are_named(name):
     with pytest.raises(ConfigError, match='sampling pattern'):
         sensors.pattern_by_name(name)

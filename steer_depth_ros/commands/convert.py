@@ -13,9 +13,9 @@
 # limitations under the License.
 """`steer_depth convert`: the two checkpoints of the 2021 release become one safe file."""
 import argparse
-import json
 from pathlib import Path
 
+from steer_depth_ros.commands import options
 from steer_depth_ros.errors import ConfigError
 
 
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
               'sha256': checksum, 'depth_range': depth_range}
     print(f'{args.out}: {report["tensors"]} tensors, {report["parameters"] / 1e6:.1f} M numbers, '
           f'sha256 {checksum[:16]}')
-    if args.json:
-        Path(args.json).write_text(json.dumps(report, indent=2) + '\n')
+    options.write_json(args.json, report)
     return 0
 
 
