@@ -22,12 +22,18 @@
 #include <cstring>
 #include <exception>
 #include <limits>
+#include <new>
 #include <thread>
 #include <vector>
 
 #if defined(STEER_ISA_AVX512) || defined(STEER_ISA_AVX2)
 #include <immintrin.h>
 #endif
+
+// OpenMP, if torch brought it into the process: its threads keep a core busy for some milliseconds
+// after every torch operation, so they had better do the work than slow down threads of our own.
+extern "C" void GOMP_parallel(void (*work)(void *), void *data, unsigned threads, unsigned flags)
+    __attribute__((weak));
 
 namespace steer {
 namespace STEER_ISA {
@@ -135,20 +141,32 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 template <class Job>
 void parallel(int threads, int count, Job job) {
   std::atomic<int> next{0};
+  std::atomic<bool> failed{false};
   auto work = [&] {
 #if defined(STEER_ISA_AVX512) || defined(STEER_ISA_AVX2)
     unsigned state = _mm_getcsr();
     _mm_setcsr(state | 0x8040);  // denormals cost a hundred cycles each
 #endif
-    for (int i; (i = next.fetch_add(1)) < count;) job(i);
+    try {
+      for (int i; (i = next.fetch_add(1)) < count && !failed;) job(i);
+    } catch (const std::exception &) {  // must not leave its thread
+      failed = true;
+    }
 #if defined(STEER_ISA_AVX512) || defined(STEER_ISA_AVX2)
     _mm_setcsr(state);
 #endif
   };
-  std::vector<std::thread> pool;
-  for (int t = 1; t < std::min(threads, count); t++) pool.emplace_back(work);
-  work();
-  for (auto &t : pool) t.join();
+  if (threads < 2 || count < 2) {
+    work();
+  } else if (GOMP_parallel) {
+    GOMP_parallel([](void *w) { (*(decltype(work) *)w)(); }, &work, threads, 0);
+  } else {
+    std::vector<std::thread> pool;
+    for (int t = 1; t < std::min(threads, count); t++) pool.emplace_back(work);
+    work();
+    for (auto &t : pool) t.join();
+  }
+  if (failed) throw std::bad_alloc();
 }
 
 // The samples of one image, sorted into grid cells, one record each.
@@ -260,6 +278,38 @@ Samples prepare(const Problem &p, int batch) {
   return s;
 }
 
+// A growing list of integers, filled by the vector.
+class List {
+ public:
+  void clear() { count_ = 0; }
+
+  // Adds first + the number of every bit of `hits`.
+  inline __attribute__((always_inline)) void add(int first, unsigned hits) {
+    if (items_.size() < (size_t)count_ + kLanes) items_.resize(2 * items_.size() + kLanes);
+    int *to = items_.data() + count_;
+    count_ += __builtin_popcount(hits);
+#if defined(STEER_ISA_AVX512)
+    VI number;
+    for (int l = 0; l < kLanes; l++) number[l] = first + l;
+    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(hits, (__m512i)number));
+#else
+    for (; hits; hits &= hits - 1) *to++ = first + __builtin_ctz(hits);
+#endif
+  }
+
+  void resize(int count) { count_ = count; }  // never more than were added
+  bool empty() const { return count_ == 0; }
+  int size() const { return count_; }
+  int &operator[](int i) { return items_[i]; }
+  int operator[](int i) const { return items_[i]; }
+  const int *begin() const { return items_.data(); }
+  const int *end() const { return items_.data() + count_; }
+
+ private:
+  std::vector<int> items_;
+  int count_ = 0;
+};
+
 // A block of pixels, one a lane, with the samples that can matter to it.
 struct Tile {
   V x, y;
@@ -269,7 +319,8 @@ struct Tile {
   V inverse_spacing;         // neighbours: 1 / local spacing
   float reach[4];            // neighbours: how far each quadrant (2 below + right) is searched
   std::vector<V> guide;
-  std::vector<int> candidates;
+  List candidates;
+  List by_sector[8];         // several sectors: the candidates that can lie in each
   std::vector<V> keep;       // neighbours: a candidate's taper
 };
 
@@ -286,44 +337,18 @@ inline __attribute__((always_inline)) VI in_sector(int sectors, int sector, V dy
   return match;
 }
 
-// Calls visit(sector) for every sector that a sample can lie in for some pixel of the tile.
-template <class Visit>
-inline __attribute__((always_inline)) void for_sectors(int sectors, const Tile &t, float u, float v,
-                                                       Visit visit) {
-  if (sectors == 1) {
-    visit(0);
-    return;
-  }
-  const int down = v >= t.y0, right = u >= t.x0;
-  for (int sy = v >= t.y1; sy <= down; sy++)
-    for (int sx = u >= t.x1; sx <= right; sx++) {
-      visit(sy * 2 + sx);
-      if (sectors == 8) visit(4 + sy * 2 + sx);
-    }
+// By lane: the number of the sector's entry in `table`.
+inline __attribute__((always_inline)) V of_sector(int sectors, const V *table, V dy, V dx) {
+  if (sectors == 1) return table[0];
+  const VI down = dy >= 0.f, right = dx >= 0.f;
+  auto quadrant = [&](const V *t) {
+    return down ? (right ? t[3] : t[2]) : (right ? t[1] : t[0]);
+  };
+  if (sectors == 4) return quadrant(table);
+  return magnitude(dy) > magnitude(dx) ? quadrant(table + 4) : quadrant(table);
 }
 
-// Squared distances of the nearest by sector and lane, in order.
-struct Ranking {
-  int sectors, each;
-  V nearest[64];
-
-  void clear() {
-    for (int i = 0; i < sectors * each; i++) nearest[i] = broadcast(kInfinity);
-  }
-
-  inline __attribute__((always_inline)) void insert(int sector, V d2) {
-    V *list = nearest + sector * each;
-    if (!any(d2 < list[each - 1])) return;
-    for (int i = 0; i < each; i++) {
-      V low = smaller(list[i], d2);
-      d2 = larger(list[i], d2);
-      list[i] = low;
-    }
-  }
-
-  V last(int sector) const { return nearest[sector * each + each - 1]; }
-};
-
+// Collects the samples that the window of some pixel of the tile holds.
 void select_window(const Problem &p, const Samples &s, Tile &t) {
   t.candidates.clear();
   const float u0 = t.x0 - p.window_cols, u1 = t.x1 + p.window_cols;
@@ -331,11 +356,11 @@ void select_window(const Problem &p, const Samples &s, Tile &t) {
   const int c0 = s.column(u0), c1 = s.column(u1);
   for (int r = s.row(v0), r1 = s.row(v1); r <= r1; r++) {
     const int end = s.start[r * s.cols + c1 + 1];
-    for (int i = s.start[r * s.cols + c0]; i < end; i++) {
-      const float *q = s.record(i);
-      if (q[Samples::kU] >= u0 && q[Samples::kU] <= u1 && q[Samples::kV] >= v0 &&
-          q[Samples::kV] <= v1)
-        t.candidates.push_back(i);
+    for (int i = s.start[r * s.cols + c0]; i < end; i += kLanes) {
+      const V u = load(&s.u[i]), v = load(&s.v[i]);
+      unsigned hits = lanes_of((u >= u0) & (u <= u1) & (v >= v0) & (v <= v1));
+      if (end - i < kLanes) hits &= (1u << (end - i)) - 1;
+      t.candidates.add(i, hits);
     }
   }
 }
@@ -368,10 +393,76 @@ void gather(const Samples &s, Tile &t) {
       limit = larger(limit, (below & after) ? broadcast(reach[3]) : none);
       unsigned hits = lanes_of(distance2(dy, dx) <= limit * limit);
       if (end - i < kLanes) hits &= (1u << (end - i)) - 1;
-      for (; hits; hits &= hits - 1) t.candidates.push_back(i + __builtin_ctz(hits));
+      t.candidates.add(i, hits);
     }
   }
 }
+
+// Tells for every sector which candidates lie in it for some pixel of the tile.
+template <int SECTORS>
+void divide(const Samples &s, Tile &t) {
+  for (auto &list : t.by_sector) list.clear();
+  for (int first = 0; first < t.candidates.size(); first += kLanes) {
+    const int some = std::min(kLanes, t.candidates.size() - first);
+    V u{}, v{};
+    for (int l = 0; l < some; l++)
+      u[l] = s.u[t.candidates[first + l]], v[l] = s.v[t.candidates[first + l]];
+    const VI above = v < t.y1, below = v >= t.y0, before = u < t.x1, after = u >= t.x0;
+    VI steep{}, flat = ~steep;
+    if (SECTORS == 8) {
+      const V up = t.y0 - v, down = v - t.y1, left = t.x0 - u, right = u - t.x1;
+      steep = larger(magnitude(up), magnitude(down)) > larger(larger(left, right), V{});
+      flat = larger(larger(up, down), V{}) <= larger(magnitude(left), magnitude(right));
+    }
+    const VI quadrants[] = {above & before, above & after, below & before, below & after};
+    for (int sector = 0; sector < SECTORS; sector++)
+      t.by_sector[sector].add(first, ((1u << some) - 1) &
+                              lanes_of(quadrants[sector & 3] & (sector & 4 ? steep : flat)));
+  }
+}
+
+// Squared distances of the nearest by sector and lane, in order.
+struct Ranking {
+  int sectors, each;
+  V nearest[64];
+
+  // Ranks the samples of one sector. EACH: how many, where known, so that they stay in registers.
+  template <int SECTORS, int EACH>
+  void rank(const Samples &s, const Tile &t, int sector) {
+    const int n = EACH ? EACH : each;
+    V held[EACH ? EACH : 64], *out = nearest + sector * each;
+#pragma GCC unroll 16
+    for (int k = 0; k < n; k++) held[k] = broadcast(kInfinity);
+    const List &list = SECTORS == 1 ? t.candidates : t.by_sector[sector];
+    for (int j : list) {
+      const int i = SECTORS == 1 ? j : t.candidates[j];
+      const V dx = s.u[i] - t.x, dy = s.v[i] - t.y;
+      const V d2 = in_sector(SECTORS, sector, dy, dx) ? distance2(dy, dx) : broadcast(kInfinity);
+      if (!EACH && !any(d2 < held[n - 1])) continue;
+#pragma GCC unroll 16
+      for (int k = n - 1; k > 0; k--) held[k] = larger(held[k - 1], smaller(held[k], d2));
+      held[0] = smaller(held[0], d2);
+    }
+#pragma GCC unroll 16
+    for (int k = 0; k < n; k++) out[k] = held[k];
+  }
+
+  template <int SECTORS>
+  void rank_all(const Samples &s, Tile &t) {
+    if (SECTORS > 1) divide<SECTORS>(s, t);
+    const auto one = each == 2    ? &Ranking::rank<SECTORS, 2>
+                     : each == 4  ? &Ranking::rank<SECTORS, 4>
+                     : each == 16 ? &Ranking::rank<SECTORS, 16>
+                                  : &Ranking::rank<SECTORS, 0>;
+    for (int sector = 0; sector < SECTORS; sector++) (this->*one)(s, t, sector);
+  }
+
+  void rank_all(const Samples &s, Tile &t) {
+    sectors == 1 ? rank_all<1>(s, t) : sectors == 4 ? rank_all<4>(s, t) : rank_all<8>(s, t);
+  }
+
+  V last(int sector) const { return nearest[sector * each + each - 1]; }
+};
 
 // The squared distance beyond which a sector holds no sample at all, by lane.
 inline __attribute__((always_inline)) V limit2(const Samples &s, const Tile &t, int sectors, int sector) {
@@ -416,23 +507,14 @@ void select_neighbours(const Problem &p, const Samples &s, Tile &t) {
   for (float &r : t.reach) r = p.sectors == 1 ? r * 1.05f + 1 : r * 1.2f + 2;
   do {
     gather(s, t);
-    ranking.clear();
-    for (int i : t.candidates) {
-      const float u = s.u[i], v = s.v[i];
-      const V dx = u - t.x, dy = v - t.y, d2 = distance2(dy, dx);
-      for_sectors(p.sectors, t, u, v, [&](int sector) {
-        ranking.insert(sector, in_sector(p.sectors, sector, dy, dx) ? d2 : infinity);
-      });
-    }
+    ranking.rank_all(s, t);
   } while (widen(s, t, ranking));
 
   // Local spacing: geometric mean of the sectors' radii, as if K samples filled a disc of it.
-  V radius2[8], inverse_radius2[8], logs = V{}, filled = V{};
+  V radius2[8], logs = V{}, filled = V{};
   for (int sector = 0; sector < p.sectors; sector++) {
     V last = ranking.last(sector);
-    const VI full = last < infinity;
-    radius2[sector] = full ? larger(last, broadcast(1e-12f)) : infinity;
-    inverse_radius2[sector] = full ? 1.f / radius2[sector] : V{};
+    radius2[sector] = larger(last, broadcast(1e-12f));
     for (int i = each - 2; i >= 0 && any(last == infinity); i--)
       last = last < infinity ? last : ranking.nearest[sector * each + i];  // the farthest there is
     const VI some = last < infinity;
@@ -443,21 +525,30 @@ void select_neighbours(const Problem &p, const Samples &s, Tile &t) {
                     std::sqrt(kPi / p.neighbours);
   t.inverse_spacing = 1.f / larger(spacing, broadcast(kSmallestSpacing));
 
-  size_t kept = 0;
+  int kept = 0;
   t.keep.resize(t.candidates.size());
   for (int i : t.candidates) {
     const float u = s.u[i], v = s.v[i];
     const V dx = u - t.x, dy = v - t.y;
-    V r2 = radius2[0], inverse = inverse_radius2[0];
-    if (p.sectors > 1)
-      for_sectors(p.sectors, t, u, v, [&](int sector) {
-        const VI here = in_sector(p.sectors, sector, dy, dx);
-        r2 = here ? radius2[sector] : r2, inverse = here ? inverse_radius2[sector] : inverse;
-      });
-    const V keep = taper(distance2(dy, dx), r2, inverse);
+    const V d2 = distance2(dy, dx), r2 = of_sector(p.sectors, radius2, dy, dx);
+    if (!any(d2 < r2)) continue;
+    const V keep = taper(d2, r2, 1.f / r2);
     if (any(keep > 0.f)) t.candidates[kept] = i, t.keep[kept++] = keep;
   }
   t.candidates.resize(kept);
+}
+
+// The tile's numbers of a plane of the image; lanes beyond its edge take those of lane 0.
+V load_pixels(const Tile &t, const float *plane, int width) {
+  V x;
+  if (t.pixel[kLanes - 1] >= 0) {
+    for (int r = 0; r < kTileRows; r++)
+      std::memcpy((float *)&x + r * kTileCols, plane + t.pixel[0] + (size_t)r * width,
+                  kTileCols * sizeof(float));
+  } else {
+    for (int l = 0; l < kLanes; l++) x[l] = plane[t.pixel[t.pixel[l] < 0 ? 0 : l]];
+  }
+  return x;
 }
 
 void place(const Problem &p, int batch, int row, int col, Tile &t) {
@@ -475,9 +566,9 @@ void place(const Problem &p, int batch, int row, int col, Tile &t) {
     t.ridge[l] = p.ridge_extent == kPerPixel ? p.ridge[offset + at]
                  : p.ridge_extent == kOne    ? p.ridge[0]
                                              : 0;
-    for (int f = 0; f < p.features; f++)
-      t.guide[f][l] = p.guide[((size_t)batch * p.features + f) * plane + at];
   }
+  for (int f = 0; f < p.features; f++)
+    t.guide[f] = load_pixels(t, p.guide + ((size_t)batch * p.features + f) * plane, p.width);
   if (p.bandwidth_extent == kPerPixel) t.half_inverse_square = 0.5f / (t.bandwidth * t.bandwidth);
 }
 
@@ -527,8 +618,8 @@ inline __attribute__((always_inline)) Sums<V, ORDER> accumulate(const Problem &p
   Sums<V, ORDER> sums;
   sums.clear(V{});
   *shift = V{};
-  const size_t count = t.candidates.size();
-  for (size_t c = 0; c < count; c++) {
+  const int count = t.candidates.size();
+  for (int c = 0; c < count; c++) {
     const float *r = s.record(t.candidates[c]);
     const Pair a = relate<WINDOW>(p, t, r, WINDOW ? V{} : t.keep[c], false);
     sums.add(weight_of(a, V{}) * r[Samples::kScale], a.y, a.x, r[Samples::kValue]);
@@ -536,14 +627,14 @@ inline __attribute__((always_inline)) Sums<V, ORDER> accumulate(const Problem &p
   VI poor = (sums.m[0] < kMassLow) | ~(sums.m[0] < kMassHigh);
   if (count && any(poor)) {
     V best = broadcast(-kInfinity);
-    for (size_t c = 0; c < count; c++) {
+    for (int c = 0; c < count; c++) {
       const float *r = s.record(t.candidates[c]);
       const Pair a = relate<WINDOW>(p, t, r, WINDOW ? V{} : t.keep[c], false);
       best = (a.keep * r[Samples::kScale] > 0.f) ? larger(best, a.exponent) : best;
     }
     *shift = poor & (best > -kInfinity) ? best : *shift;
     sums.clear(V{});
-    for (size_t c = 0; c < count; c++) {
+    for (int c = 0; c < count; c++) {
       const float *r = s.record(t.candidates[c]);
       const Pair a = relate<WINDOW>(p, t, r, WINDOW ? V{} : t.keep[c], false);
       sums.add(weight_of(a, *shift) * r[Samples::kScale], a.y, a.x, r[Samples::kValue]);
@@ -727,8 +818,8 @@ void backward_rows(const Problem &p, const Samples &s, int batch, int row0, int 
         all.x0 = first.x0, all.x1 = own[members - 1].t.x1, all.y0 = first.y0, all.y1 = first.y1;
         select_window(p, s, all);
       }
-      const std::vector<int> &candidates = WINDOW ? all.candidates : first.candidates;
-      for (size_t c = 0; wanted && c < candidates.size(); c++) {
+      const List &candidates = WINDOW ? all.candidates : first.candidates;
+      for (int c = 0; wanted && c < candidates.size(); c++) {
         for (auto &v : lanes) v = V{};
         for (int j = 0; j < members; j++)
           add_pair<ORDER, WINDOW>(p, s.record(candidates[c]), WINDOW ? V{} : first.keep[c], own[j],
