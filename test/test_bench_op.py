@@ -23,14 +23,16 @@ from steer_depth_ros.cli import main
 
 def test_quick_report(tmp_path, capsys):
     file = tmp_path / 'new' / 'op.json'
-    assert main(['bench', 'op', '--quick', '--json', str(file)]) == 0
+    assert main(['bench', 'op', '--quick', '--twin-seconds', '20', '--json', str(file)]) == 0
     report = json.loads(file.read_text())
     assert report['machine']['cores'] >= 1 and report['machine']['date']
     cpu = report['backends']['cpu']
     assert [row['order'] for row in cpu['window']] == [0, 1, 2]
     for row in cpu['window']:
-        assert row['forward_ms'] > 0 and row['backward_ms'] > 0 and row['twin_forward_ms'] > 0
-        assert 0 < row['share_of_peak'] < 1
+        for way in ('forward', 'backward'):
+            assert 0 < row[f'{way}_share_of_peak'] < 1
+            assert row[f'{way}_ratio'] == row[f'twin_{way}_ms'] / row[f'{way}_ms'] > 0
+        assert row['twin_measured'] == 1 and not row['twin_extrapolated']
     assert [row['sectors'] for row in cpu['neighbours']] == [1, 4, 8]
     assert 'to the power of' in capsys.readouterr().out
 
@@ -42,6 +44,26 @@ def test_pairs_are_those_within_the_window():
     near = (((uv[:, 1, None, None] - y).abs() <= op.WINDOW[0])
             & ((uv[:, 0, None, None] - x).abs() <= op.WINDOW[1]))
     assert op.count_pairs(uv, size) == near.sum()
+
+
+def test_tiles_of_the_twin_hold_all_pairs():
+    size, tile = (40, 70), 16
+    data = op.scene(size, 30)
+    corners = [(top, left) for top in range(0, 40, tile) for left in range(0, 70, tile)]
+    pairs = [op.twin_tile(data, size, 1, tile, corner)[2] for corner in corners]
+    assert sum(pairs) == op.count_pairs(data['uv'][0], size)
+
+
+def test_a_twin_out_of_time_is_extrapolated_and_marked(monkeypatch, capsys):
+    size = (64, 96)
+    monkeypatch.setattr(op, 'twin_tile', lambda data, size, order, tile, corner: (2., 3., 1_000))
+    monkeypatch.setattr(op, 'best_tile', lambda data, size: 32)
+    pairs = op.count_pairs(op.scene(size, 50)['uv'][0], size)
+    row = op.window_case('a case', size, 50, 100., 'cpu', twin_seconds=0)[0]
+    assert row['twin_extrapolated'] and row['twin_measured'] == 1_000 / pairs
+    assert row['twin_forward_ms'] == pytest.approx(2 * pairs / 1_000)
+    assert row['twin_backward_ms'] == pytest.approx(3 * pairs / 1_000)
+    assert '~' in capsys.readouterr().out
 
 
 def test_unknown_subject_is_a_usage_error():

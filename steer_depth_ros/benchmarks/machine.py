@@ -60,9 +60,9 @@ def median_ms(call, device: str = 'cpu', runs: int = 7, seconds: float = 3.0) ->
 def once_ms(call, device: str = 'cpu') -> float:
     """Return the milliseconds of one call."""
     if device == 'cpu':
-        begin = time.perf_counter()
+        started = time.perf_counter()
         call()
-        return (time.perf_counter() - begin) * 1e3
+        return (time.perf_counter() - started) * 1e3
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     call()

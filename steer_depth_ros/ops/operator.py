@@ -258,7 +258,7 @@ def _library(values):
     return name, native.load(name)
 
 
-_warned = set()
+_warned: set[str] = set()
 
 
 def _warn_once(device):
