@@ -13,6 +13,8 @@
 # limitations under the License.
 """Every model agrees with OpenCV, inverts, and refuses what it cannot see."""
 import cv2
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -86,6 +88,61 @@ def test_random_cameras_invert():
         steep = np.hypot(*points[seen, :2].T) > 0.9 * camera.max_radius
         assert valid[~steep].all()
         assert np.abs(again - points[seen])[~steep].max(initial=0) < 1e-4
+
+
+@st.composite
+def lenses(draw):
+    """Cameras of any model with coefficients as lenses have them, mild to severe."""
+    model = draw(st.sampled_from(['pinhole', 'plumb_bob', 'rational_polynomial', 'equidistant']))
+    scale = {'pinhole': (), 'plumb_bob': (.5, .3, .005, .005, .2),
+             'equidistant': (.15, .08, .04, .02),
+             'rational_polynomial': (.5, .4, .005, .005, .2, .4, .3, .2)}[model]
+    part = st.floats(-1, 1)
+    focal = draw(st.floats(200, 2000))
+    return Camera(640, 480, focal, focal * draw(st.floats(.8, 1.25)), draw(st.floats(200, 440)),
+                  draw(st.floats(150, 330)), model, tuple(draw(part) * s for s in scale))
+
+
+@settings(max_examples=150, deadline=None)
+@given(lenses(), st.integers(0, 2**32 - 1))
+def test_a_pixel_that_has_a_ray_is_seen_again_in_its_place(camera, seed):
+    rng = np.random.default_rng(seed)
+    uv = rng.uniform((-0.5, -0.5), (639.5, 479.5), (300, 2))
+    rays, valid = camera.unproject(uv)
+    assert np.isnan(rays[~valid]).all() and np.isfinite(rays[valid]).all()
+    back, seen = camera.project(rays[valid] * rng.uniform(0.1, 100, (valid.sum(), 1)))
+    assert seen.all()
+    assert np.abs(back - uv[valid]).max(initial=0) < 0.01
+    assert np.hypot(*rays[valid, :2].T).max(initial=0) <= camera.max_radius
+
+
+@settings(max_examples=150, deadline=None)
+@given(lenses(), st.floats(0, 2 * np.pi), st.floats(1.0, 50.0))
+def test_what_lies_outside_the_field_of_view_is_refused(camera, angle, beyond):
+    if not np.isfinite(camera.max_radius):
+        return
+    radius = camera.max_radius * beyond + 1e-9
+    uv, valid = camera.project(np.array([[radius * np.cos(angle), radius * np.sin(angle), 1.0]]))
+    assert not valid.any() and np.isnan(uv).all()
+    if camera.model == 'equidistant':
+        # The image of the widest angle ends the picture: pixels beyond it have no ray.
+        edge = np.arctan(camera.max_radius)
+        powers = edge ** np.arange(1, 10, 2)
+        reach = 1.001 * beyond * (powers * (1.0, *camera.distortion)).sum()
+        pixel = reach * np.array([camera.fx * np.cos(angle), camera.fy * np.sin(angle)])
+        rays, valid = camera.unproject(pixel[None] + (camera.cx, camera.cy))
+        assert not valid.any() and np.isnan(rays).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(lenses(), st.lists(st.tuples(*[st.floats(width=64)] * 3), min_size=1, max_size=20))
+def test_any_numbers_give_a_place_or_nothing(camera, numbers):
+    points = np.array(numbers)
+    uv, valid = camera.project(points)
+    assert np.isfinite(uv[valid]).all() and np.isnan(uv[~valid]).all()
+    assert (points[valid, 2] > 0).all()
+    rays, valid = camera.unproject(points[:, :2])
+    assert np.isfinite(rays[valid]).all() and np.isnan(rays[~valid]).all()
 
 
 @each_camera

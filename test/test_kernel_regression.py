@@ -212,3 +212,20 @@ def test_symmetries(seed, factor, shift, mode, order):
     moved, _ = run_native(dict(data, uv=data['uv'] + torch.tensor([3., 2.])), size, **more)
     torch.testing.assert_close(moved[:, 2:, 3:], dense[:, :-2, :-3], rtol=1e-3, atol=1e-3,
                                equal_nan=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), counts=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+       mode=st.sampled_from(MODES), order=st.integers(0, 2), features=st.integers(0, 2))
+def test_a_batch_is_its_frames_one_by_one(seed, counts, mode, order, features):
+    size, most = (13, 19), max(counts)
+    data = scene(len(counts), most, size, features, seed)
+    data['valid'] = torch.arange(most) < torch.tensor(counts)[:, None]
+    options = dict(mode, order=order, ridge=0.02)
+    dense, mass = run_native(data, size, **options)
+    for b, count in enumerate(counts):
+        alone = {k: v[b:b + 1] if k == 'guide' else v[b:b + 1, :count] for k, v in data.items()
+                 if k != 'valid'}
+        expected, expected_mass = run_native(alone, size, **options)
+        torch.testing.assert_close(mass[b], expected_mass[0], rtol=1e-4, atol=1e-30)
+        torch.testing.assert_close(dense[b], expected[0], rtol=1e-3, atol=1e-4, equal_nan=True)

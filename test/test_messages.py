@@ -17,7 +17,7 @@ import struct
 from types import SimpleNamespace
 
 import cv2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
@@ -78,6 +78,35 @@ def xyz_columns(points, kind='f4', code=7, first=0):
 def test_encodings(encoding, pixels, expected, pad):
     found = messages.image_to_rgb(image_msg(np.ascontiguousarray(pixels), encoding, pad))
     assert found.dtype == np.uint8 and np.array_equal(found, expected)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'mono16']), st.integers(1, 9),
+       st.integers(1, 9), st.integers(0, 7), st.booleans(), st.integers(0, 2**32 - 1))
+def test_any_layout_of_an_image(encoding, height, width, pad, bigendian, seed):
+    size, channels, _ = messages.IMAGE_ENCODINGS[encoding]
+    stored = np.random.default_rng(seed).integers(0, 256 ** size, (height, width, channels))
+    pixels = stored.astype(f'u{size}')
+    found = messages.image_to_rgb(image_msg(pixels.squeeze(2) if channels == 1 else pixels,
+                                            encoding, pad, bigendian and size > 1))
+    expected = stored // 256 if size == 2 else stored
+    expected = np.repeat(expected, 3, 2) if channels == 1 else expected[..., :3]
+    assert np.array_equal(found, expected[..., ::-1] if encoding.startswith('bgr') else expected)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(width=32), min_size=1, max_size=30), st.sampled_from(['32FC1', '16UC1']))
+def test_any_depth_goes_out_and_comes_in_again(values, encoding):
+    depth = np.array([values], np.float32)
+    with np.errstate(all='ignore'):
+        found = messages.depth_to_metres(as_msg(messages.depth_fields(depth, encoding)))
+        known = (depth > 0) & (depth < np.inf)
+    if encoding == '32FC1':
+        assert np.array_equal(found, np.where(known, depth, np.nan), equal_nan=True)
+    else:
+        held = known & (depth > 0.000501) & (depth < 65.535)
+        assert np.abs(found - depth)[held].max(initial=0) < 0.00051
+        assert np.isnan(found[~known]).all() and np.isnan(found[known & (depth > 65.536)]).all()
 
 
 def test_big_endian_mono16():

@@ -14,6 +14,8 @@
 """Points become samples where the camera sees them, once a pixel, with their fractions."""
 import time
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -118,6 +120,38 @@ def test_depth_image():
     assert sparse.depth.tolist() == [1, 4, 7, 8, 9, 2]
     thin = sparse_from_depth_image(depth, stride=2)
     assert thin.uv.tolist() == [[0, 0], [0, 2]] and thin.depth.tolist() == [1, 9]
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([CAMERA, RAW, FISHEYE]),
+       st.sampled_from([np.float32, np.float64]), st.integers(0, 400),
+       st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 1e38, -1e-38]), max_size=6))
+def test_samples_are_points_in_the_image_once_a_pixel(seed, camera, dtype, count, odd):
+    rng = np.random.default_rng(seed)
+    points = (rng.normal(size=(count, 3)) * rng.choice([1, 5, 30], 3)).astype(dtype)
+    for value in odd:
+        if count:
+            points[rng.integers(count), rng.integers(3)] = value
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation * np.linalg.det(rotation), rng.normal(size=3)
+    sparse = project_points(points, camera, matrix, 0.5, 60.0)
+    assert (sparse.depth >= 0.5).all() and (sparse.depth < 60.0).all()
+    assert (sparse.uv >= -0.5).all()
+    assert (sparse.uv < [camera.width - 0.5, camera.height - 0.5]).all()
+    pixels = np.clip(np.rint(sparse.uv), 0, [camera.width - 1, camera.height - 1])
+    assert len(np.unique(pixels, axis=0)) == len(sparse)
+    # The order of the points changes nothing but the order of the samples.
+    again = project_points(rng.permutation(points), camera, matrix, 0.5, 60.0)
+    assert {*map(tuple, again.uv)} == {*map(tuple, sparse.uv)}
+    # What a sample says is where one of the points is.
+    with np.errstate(all='ignore'):
+        moved = points.astype(float) @ matrix[:3, :3].T + matrix[:3, 3]
+    rays, valid = camera.unproject(sparse.uv.astype(float))
+    for ray, depth, known in zip(rays, sparse.depth, valid):
+        with np.errstate(all='ignore'):
+            apart = np.abs(moved - ray * depth).max(1)
+        assert not known or np.nanmin(apart) < 1e-3 * max(1.0, depth * np.abs(ray).max())
 
 
 def test_fast_enough_for_every_sweep():

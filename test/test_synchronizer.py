@@ -12,6 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Properties of the synchroniser, for streams of any rate, jitter, offset and arrival order."""
+import pickle
+import random
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
@@ -75,6 +78,42 @@ def test_invariants(images, depths, slop_ms, offset_ms, choices, queue_size):
         dropped = sum(n for key, n in sync.counts.items() if key.startswith(f'{name}_'))
         assert sync.counts[name] == len(sent) == sync.counts['pairs'] + dropped
     assert sync.counts['pairs'] == len(pairs)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.one_of(
+    st.integers(0, 40).map(lambda n: n * 25 * MS), st.integers(-2**62, 2**62),
+    st.sampled_from([0, 1, 100 * MS, 101 * MS, 2**31 * 1000 * MS]))), max_size=120),
+       st.integers(0, 120), st.integers(-80, 80), st.integers(1, 8))
+def test_no_stamps_break_it(events, slop_ms, offset_ms, queue_size):
+    """Stamps that jump, repeat, run backwards or are zero: still no wrong pair, and none twice."""
+    sync = Synchronizer(slop_ms / 1e3, offset_ms / 1e3, queue_size)
+    pairs = []
+    for number, (is_image, stamp) in enumerate(events):
+        pairs += (sync.add_image if is_image else sync.add_depth)(stamp, (number, stamp))
+        assert sync.pending() <= 2 * queue_size
+    sync.hint()
+    pairs += sync.flush()
+    assert sync.pending() == 0
+    for pair in pairs:
+        assert abs(pair.image_ns - pair.depth_ns - offset_ms * MS) <= slop_ms * MS
+        assert (pair.image[1], pair.depth[1]) == (pair.image_ns, pair.depth_ns)
+    for used in ([p.image[0] for p in pairs], [p.depth[0] for p in pairs]):
+        assert len(used) == len(set(used))
+    for name, sent in (('image', True), ('depth', False)):
+        dropped = sum(n for key, n in sync.counts.items() if key.startswith(f'{name}_'))
+        count = sum(is_image == sent for is_image, _ in events)
+        assert sync.counts[name] == count == sync.counts['pairs'] + dropped
+
+
+def test_hours_of_any_stream_take_no_memory():
+    sync = Synchronizer(0.02, queue_size=10)
+    rng = random.Random(3)
+    stamp = 10**9
+    for _ in range(20_000):
+        stamp += rng.choice((1, 30, 100, 5000, -20_000)) * MS
+        rng.choice((sync.add_image, sync.add_depth))(max(stamp, 0), b'')
+    assert len(pickle.dumps(vars(sync))) < 20_000
 
 
 def best_pairs(images, depths, slop):
