@@ -74,7 +74,7 @@ def _compared(path, device):
     if info.architecture not in REFINEMENTS:
         raise WeightsError(f'{path} holds weights of {info.architecture!r}; the ablation compares '
                            f'those of {" and ".join(REFINEMENTS)}')
-    options = {key: info.config[key] for key in OPTIONS[info.architecture]}
+    options = {key: info.config[key] for key in OPTIONS[info.architecture] if key in info.config}
     net = make_objective({'architecture': info.architecture, **options}).model.eval()
     load_into(net, state, path)
     name = info.config.get('training', {}).get('name', Path(path).stem)

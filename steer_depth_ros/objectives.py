@@ -18,6 +18,7 @@ An objective is the model with its loss: `example(item, flip)` prepares one data
 the objective with a list of examples gives the loss and rows of errors.
 """
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,28 +26,29 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from steer_depth_ros.errors import ConfigError, DatasetError
-from steer_depth_ros.network import absolute, reference, steering_net
-from steer_depth_ros.network.learned import ARCHITECTURE, LearnedModel
-from steer_depth_ros.steering import STEP
+from steer_depth_ros.network import absolute, mixture_net, reference, steering_net
+from steer_depth_ros.network.learned import LearnedModel
 from steer_depth_ros.visibility import visible
 
 OWN = ('channels', 'features', 'neighbours')
-OPTIONS = {ARCHITECTURE: OWN, absolute.ARCHITECTURE: OWN,
+OPTIONS = {steering_net.ARCHITECTURE: OWN, absolute.ARCHITECTURE: OWN,
+           mixture_net.ARCHITECTURE: ('channels',),
            reference.ARCHITECTURE: ('depth_range',)}
 
 
-def steering_example(item, flip, device='cpu'):
+def _example(prepare, item, flip, device='cpu'):
     """
     Make (inputs, truth) of one data set item; truth (H, W) is log(median / depth) or NaN.
 
-    Samples that the completer would drop as hidden are dropped here too.
+    prepare: image, uv and depth to inputs. Samples that the completer would drop as hidden are
+    dropped here too.
     """
     image, truth, uv, sparse = _arrays(item)
     keep = visible(uv, sparse, image.shape[:2])
     uv, sparse = uv[keep], sparse[keep]
     if flip:
         image, truth, uv = _flipped(image, truth, uv)
-    inputs = steering_net.net_inputs(np.ascontiguousarray(image), uv, sparse)
+    inputs = prepare(np.ascontiguousarray(image), uv, sparse)
     target = torch.from_numpy(np.log(inputs.median / truth).astype(np.float32))[None]
     return inputs.to(device), target.to(device)
 
@@ -55,7 +57,7 @@ def frame_loss(estimate, expected, kernel, inputs, truth):
     """
     Return the loss of one frame and the errors that it is made of.
 
-    Errors are relative to those of the rough first estimate, so that easy and hard frames, near
+    Errors are relative to those of the first estimate, so that easy and hard frames, near
     and far ones, count alike. The expected error is that of a Laplace distribution.
     """
     seen = truth.isfinite()
@@ -69,7 +71,7 @@ def frame_loss(estimate, expected, kernel, inputs, truth):
         return off.mean(), metric.abs().mean(), (metric.pow(2).mean() + 1e-12).sqrt(), off
 
     with torch.no_grad():
-        first = errors(inputs.guide[:, 3] * STEP)
+        first = errors(inputs.first)
     final, before = errors(estimate), errors(kernel)
     relative = [f / (r + 1e-4) for f, r in zip(final[:3], first[:3])]
     relative_before = [f / (r + 1e-4) for f, r in zip(before[:3], first[:3])]
@@ -84,12 +86,12 @@ class SteeringObjective(nn.Module):
     """
     Our own model with its loss; DistributedDataParallel sees one forward call.
 
-    options: arguments of SteeringNet. amp: bfloat16 convolutions.
+    options: arguments of the network. amp: bfloat16 convolutions.
     """
 
-    architecture = ARCHITECTURE
+    architecture = steering_net.ARCHITECTURE
     network = steering_net.SteeringNet
-    example = staticmethod(steering_example)
+    example = staticmethod(partial(_example, steering_net.net_inputs))
 
     def __init__(self, options, amp=False):
         super().__init__()
@@ -112,7 +114,7 @@ class SteeringObjective(nn.Module):
         return torch.stack(losses).mean(), rows
 
     def _features(self, maps):
-        """Run the trunk on all maps (1, 6, h, w), those of one size in one batch."""
+        """Run the trunk on all maps (1, C, h, w), those of one size in one batch."""
         found = {}
         for size in dict.fromkeys(m.shape for m in maps):
             alike = [i for i, m in enumerate(maps) if m.shape == size]
@@ -127,6 +129,14 @@ class AbsoluteObjective(SteeringObjective):
 
     architecture = absolute.ARCHITECTURE
     network = absolute.AbsoluteNet
+
+
+class MixtureObjective(SteeringObjective):
+    """The same for the model that mixes kernels."""
+
+    architecture = mixture_net.ARCHITECTURE
+    network = mixture_net.MixtureNet
+    example = staticmethod(partial(_example, mixture_net.mixture_inputs))
 
 
 @dataclass
@@ -223,25 +233,44 @@ def _flipped(image, truth, uv):
 
 
 OBJECTIVES = {kind.architecture: kind
-              for kind in (SteeringObjective, AbsoluteObjective, ReferenceObjective)}
+              for kind in (SteeringObjective, AbsoluteObjective, MixtureObjective,
+                          ReferenceObjective)}
+
+
+def _whole(value, least, most):
+    return type(value) is int and least <= value <= most
+
+
+def _rising(value):
+    return (isinstance(value, (list, tuple)) and len(value) == 2
+            and all(isinstance(v, (int, float)) for v in value) and 0 <= value[0] < value[1])
+
+
+VALUES = {  # of the options: what is accepted, in code and in words
+    'channels': (lambda value: isinstance(value, (list, tuple)) and len(value) == 4
+                 and all(_whole(v, 1, 4096) for v in value), 'four whole numbers'),
+    'features': (lambda value: _whole(value, 1, 64), 'a whole number from 1 to 64'),
+    'neighbours': (lambda value: _whole(value, 4, 64), 'a whole number from 4 to 64'),
+    'depth_range': (lambda value: value is None or _rising(value),
+                    'two rising numbers in metres, or null')}
 
 
 def make_objective(model, amp=False):
     """
     Build what is trained from the configuration's `model`.
 
-    model: a mapping with `architecture` (steering_net, absolute_net or reference) and the
+    model: a mapping with `architecture` (mixture_net, steering_net, absolute_net or reference) and the
     network's own arguments. ConfigError names what does not exist.
     """
     options = dict(model)
-    name = options.pop('architecture', ARCHITECTURE)
+    name = options.pop('architecture', steering_net.ARCHITECTURE)
     if name not in OBJECTIVES:
         raise ConfigError(f'model: architecture {name!r} is not one of {", ".join(OBJECTIVES)}')
     known = OPTIONS[name]
-    for key in options:
+    for key, value in options.items():
         if key not in known:
             raise ConfigError(f'model: {name} has no {key!r}, only {", ".join(known)}')
-    try:
-        return OBJECTIVES[name](options, amp)
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise ConfigError(f'model: {options} builds no {name} ({error})') from None
+        accepts, wanted = VALUES[key]
+        if not accepts(value):
+            raise ConfigError(f'model: {key} must be {wanted}, not {value!r}')
+    return OBJECTIVES[name](options, amp)

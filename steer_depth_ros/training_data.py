@@ -13,6 +13,7 @@
 # limitations under the License.
 """The data of a training run: the sets that its configuration names, mixed, step by step."""
 import inspect
+import math
 import os
 from pathlib import Path
 import signal
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from steer_depth_ros.errors import ConfigError, SteerDepthError
 
 PREFETCH = 4  # steps a worker
+TEXTS = 'data_dir', 'folder', 'pattern', 'split'  # arguments of data sets
 
 
 def rendered(frames=1500, patterns=4, seed=1, size='320x240', folder=None):
@@ -38,7 +40,11 @@ def rendered(frames=1500, patterns=4, seed=1, size='320x240', folder=None):
     for name, value in (('frames', frames), ('patterns', patterns)):
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f'{name} must be a whole number of at least 1, not {value!r}')
-    return RenderedFrames(Path(folder).expanduser(), frames, patterns, seed, _size(size))
+    try:
+        return RenderedFrames(Path(folder).expanduser(), frames, patterns, seed, _size(size))
+    except OSError as error:
+        raise ConfigError(f'cannot keep scenes in {folder} ({error.strerror}); choose another '
+                          'folder') from None
 
 
 def nyu(data_dir, split='train', pattern='random:500', seed=0):
@@ -94,7 +100,7 @@ def _open(entry, where):
     kind, weight = entry.pop('dataset', None), entry.pop('weight', 1)
     if kind not in DATASETS:
         raise ConfigError(f'{where}: dataset must be one of {", ".join(DATASETS)}, not {kind!r}')
-    if not isinstance(weight, (int, float)) or weight <= 0:
+    if not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
         raise ConfigError(f'{where}: weight must be a number above 0, not {weight!r}')
     arguments = inspect.signature(DATASETS[kind]).parameters
     for key in entry:
@@ -104,6 +110,12 @@ def _open(entry, where):
     for name, argument in arguments.items():
         if argument.default is argument.empty and name not in entry:
             raise ConfigError(f'{where}: {kind} needs {name}')
+    for name in entry.keys() & set(TEXTS):
+        if not isinstance(entry[name], str) and entry[name] != arguments[name].default:
+            raise ConfigError(f'{where}: {name} must be a text, not {entry[name]!r}')
+    seed = entry.get('seed', 0)
+    if not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f'{where}: seed must be a whole number of at least 0, not {seed!r}')
     try:
         return DATASETS[kind](**entry), weight
     except ConfigError as error:

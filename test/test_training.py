@@ -412,7 +412,12 @@ def test_a_damaged_frame_is_one_sentence(tmp_path, capsys):
     ({'data': [{'dataset': 'rendered', 'size': 320}]}, 'size must be WIDTHxHEIGHT'),
     ({'data': [{'dataset': 'rendered', 'weight': -1}]}, 'weight must be a number above 0'),
     ({'model': {'depth': 3}}, "steering_net has no 'depth'"),
-    ({'model': {'channels': [8, 8]}}, 'builds no steering_net'),
+    ({'data': [{'dataset': 'rendered', 'seed': -1}]}, 'seed must be a whole number of at least 0'),
+    ({'data': [{'dataset': 'nyu', 'data_dir': 5}]}, 'data_dir must be a text, not 5'),
+    ({'data': [{'dataset': 'rendered', 'folder': __file__}]}, 'cannot keep scenes in'),
+    ({'model': {'channels': [8, 8]}}, 'channels must be four whole numbers, not [8, 8]'),
+    ({'model': {'neighbours': 100}}, 'neighbours must be a whole number from 4 to 64'),
+    ({'model': {'architecture': 'reference', 'depth_range': [5, 1]}}, 'two rising numbers'),
     ({'model': {'architecture': 'unet'}}, "architecture 'unet' is not one of"),
     ({'model': {'architecture': 'reference'}, 'amp': True}, 'amp is for our own model')])
 def test_configuration_errors_are_one_sentence(changes, message, tmp_path, capsys):
