@@ -56,6 +56,12 @@ def cdr(data):
         bag.cdr_stamp_ns(raw)
 
 
+def generated():
+    """Give the functions that the rosbags package wrote for the types of messages used here."""
+    return [getattr(bag.TYPES.get_msgdef(kind), f'deserialize_cdr_{order}')
+            for kind in KINDS for order in ('le', 'be')]
+
+
 def recording_seeds(ending):
     """Give a recording with clouds and one with depth images, two frames of 6 x 4 pixels each."""
     found = []
