@@ -123,6 +123,7 @@ setup(
         'pyyaml',
         'rosbags>=0.11',
         'safetensors>=0.4',
+        'scipy',
         'torch>=2.4',
         'tqdm',
     ],
@@ -132,7 +133,7 @@ setup(
                 'ros-jazzy-diagnostic-msgs', 'ros-jazzy-std-srvs', 'ros-jazzy-lifecycle-msgs'],
         'train': ['h5py', 'tensorboard'],
         'fuzz': ['atheris'],
-        'test': ['hypothesis', 'mypy', 'pytest', 'pytest-cov', 'ruff', 'scipy'],
+        'test': ['hypothesis', 'mypy', 'pytest', 'pytest-cov', 'ruff'],
     },
     entry_points={'console_scripts': [
         'steer_depth = steer_depth_ros.cli:main',

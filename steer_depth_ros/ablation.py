@@ -30,8 +30,8 @@ from steer_depth_ros.errors import ConfigError, WeightsError
 from steer_depth_ros.evaluation import Predict, Result
 from steer_depth_ros.network import absolute
 from steer_depth_ros.network.checkpoints import load_into, load_safetensors
-from steer_depth_ros.network.learned import ARCHITECTURE, LearnedModel
-from steer_depth_ros.network.steering_net import net_inputs, SteeringNet
+from steer_depth_ros.network.learned import LearnedModel
+from steer_depth_ros.network.steering_net import ARCHITECTURE, net_inputs, SteeringNet
 from steer_depth_ros.objectives import make_objective, OPTIONS
 from steer_depth_ros.ops import kernel_regression
 from steer_depth_ros.visibility import visible

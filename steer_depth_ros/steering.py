@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 import torch
 
+from steer_depth_ros import leave_one_out
 from steer_depth_ros.ops import kernel_regression
 from steer_depth_ros.spacing import kernel_aspect, sample_spacing
 
@@ -53,7 +54,8 @@ class Inputs:
     A frame as the interpolation sees it, free of metric scale.
 
     lab: float32 (H, W, 3) CIELab, smoothed. uv: (1, N, 2). inverse: (1, N) median depth / depth.
-    median: metres. aspect: of the operator. spacing: mean distance of samples in pixels.
+    median: metres. aspect: of the operator. spacing: mean distance of samples in pixels, rows:
+    that of scan lines.
     """
 
     lab: np.ndarray
@@ -62,6 +64,7 @@ class Inputs:
     median: float
     aspect: float
     spacing: float
+    rows: float
 
     @property
     def size(self):
@@ -75,7 +78,7 @@ def prepare(image, uv, depth):
     median = float(np.median(depth))
     across, rows = sample_spacing(uv, image.shape[:2])
     return Inputs(lab, batch(uv), batch(median / depth), median, kernel_aspect(across, rows),
-                  math.sqrt(across * rows))
+                  math.sqrt(across * rows), rows)
 
 
 def at_samples(maps, uv):
@@ -151,16 +154,32 @@ def bandwidths(inputs, distance):
     return BANDWIDTH * np.clip(NARROWEST + (1 - NARROWEST) * share, NARROWEST, WIDEST)
 
 
+def regress(inputs, kernels, guide, at, bandwidth, settings):
+    """
+    Return inverse depth (H, W) inside the range of the samples.
+
+    guide (H, W, 4) and at (N, 4) as `guides` gives them. settings: (6,), see `leave_one_out`.
+    """
+    factors = settings.exp()
+    scale = (1 / factors[:4]).numpy()
+    dense, _ = kernel_regression(
+        inputs.uv, inputs.inverse, kernels, inputs.size,
+        guide=batch((guide * scale).transpose(2, 0, 1)), guide_at_samples=batch(at * scale),
+        neighbours=NEIGHBOURS, order=1,
+        bandwidth=batch(bandwidth * factors[leave_one_out.BANDWIDTH].item()),
+        ridge=RIDGE * factors[leave_one_out.RIDGE].item(), aspect=inputs.aspect)
+    low, high = inputs.inverse.min().item(), inputs.inverse.max().item()
+    return np.clip(dense[0].numpy(), low, high)
+
+
 def interpolate(inputs):
     """Return inverse depth (median / depth) and the expected relative error, both (H, W)."""
     guide, at, off = guides(inputs)
     distance = sample_distance(inputs)
-    dense, _ = kernel_regression(
-        inputs.uv, inputs.inverse, image_steering(inputs.lab, inputs.uv), inputs.size,
-        guide=batch(guide.transpose(2, 0, 1)), guide_at_samples=batch(at), neighbours=NEIGHBOURS,
-        order=1, bandwidth=batch(bandwidths(inputs, distance)), ridge=RIDGE, aspect=inputs.aspect)
-    low, high = inputs.inverse.min().item(), inputs.inverse.max().item()
-    return np.clip(dense[0].numpy(), low, high), expected_error(inputs, off, distance)
+    kernels = image_steering(inputs.lab, inputs.uv)
+    settings = leave_one_out.tune(leave_one_out.LeaveOneOut(inputs, kernels))
+    dense = regress(inputs, kernels, guide, at, bandwidths(inputs, distance), settings)
+    return dense, expected_error(inputs, off, distance)
 
 
 def expected_error(inputs, off, distance):

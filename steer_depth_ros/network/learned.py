@@ -15,47 +15,53 @@
 import torch
 
 from steer_depth_ros.errors import WeightsError
+from steer_depth_ros.network import mixture_net, steering_net
 from steer_depth_ros.network.checkpoints import check_state, load_safetensors
-from steer_depth_ros.network.steering_net import net_inputs, SteeringNet
 
-ARCHITECTURE = 'steering_net'
-CONFIGURED = ('channels', 'features', 'neighbours')
+# Network, its options in the file, and what prepares a frame for it.
+OWN = {steering_net.ARCHITECTURE: (steering_net.SteeringNet,
+                                   ('channels', 'features', 'neighbours'),
+                                   steering_net.net_inputs),
+       mixture_net.ARCHITECTURE: (mixture_net.MixtureNet, ('channels',),
+                                  mixture_net.mixture_inputs)}
 
 
 class LearnedModel:
-    """SteeringNet with trained weights; `estimate` gives depth and the expected relative error."""
+    """A trained network of ours; `estimate` gives depth and the expected relative error."""
 
     def __init__(self, net, device):
         self.net, self.device = net.eval().to(device), torch.device(device)
+        self.prepare = next(prepare for kind, _, prepare in OWN.values() if isinstance(net, kind))
 
     @classmethod
     def load(cls, path, device='cpu'):
         """Read a safetensors file; WeightsError where it is missing, damaged or foreign."""
         state, info = load_safetensors(path)
-        if info.architecture != ARCHITECTURE:
+        if info.architecture not in OWN:
             raise WeightsError(f'{path} holds weights of {info.architecture!r}, not of '
-                               f"{ARCHITECTURE!r}; choose preset 'reference' for those of the "
+                               f"{' or '.join(OWN)}; choose preset 'reference' for those of the "
                                '2021 release')
         with torch.device('meta'):  # nothing is allocated before file and configuration agree
-            shapes = _net(info.config, path)
+            shapes = _net(info, path)
         check_state(shapes, state, path)
-        net = _net(info.config, path)
+        net = _net(info, path)
         net.load_state_dict(state)
         return cls(net, device)
 
     def estimate(self, image, uv, depth):
         """Return depth (metres) and expected relative error, float32 (H, W)."""
-        inputs = net_inputs(image, uv, depth).to(self.device)
+        inputs = self.prepare(image, uv, depth).to(self.device)
         inverse, error, _ = self.net(inputs)
         dense = inputs.median / inverse[0].exp()
         return dense.cpu().numpy(), error[0].clamp(-9, 2).exp().cpu().numpy()
 
 
-def _net(config, path):
+def _net(info, path):
+    kind, options, _ = OWN[info.architecture]
     try:
-        if not 4 <= config['neighbours'] <= 64:
+        if not 4 <= info.config.get('neighbours', 4) <= 64:
             raise ValueError('neighbours must be from 4 to 64')
-        return SteeringNet(**{name: config[name] for name in CONFIGURED})
+        return kind(**{name: info.config[name] for name in options})
     except Exception as error:  # whatever numbers and texts of a file lead to inside the layers
         reason = (str(error).splitlines() or [''])[0][:200]
         raise WeightsError(f'{path} states a configuration that cannot be built '

@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from steer_depth_ros import steering
 from steer_depth_ros.ops import kernel_regression
 
+ARCHITECTURE = 'steering_net'
 MARGIN = 0.3  # how far, in log depth, results may leave the range of the samples
 
 
@@ -58,6 +59,11 @@ class NetInputs:
     @property
     def size(self):
         return tuple(self.guide.shape[-2:])
+
+    @property
+    def first(self):
+        """(1, H, W): the estimate that the model has to beat."""
+        return self.guide[:, 3] * steering.STEP
 
     def to(self, device):
         """Return the same frame with its tensors on `device`."""
@@ -173,8 +179,7 @@ class SteeringNet(nn.Module):
             aspect=frame.aspect)
         low, high = frame.inverse.min(), frame.inverse.max()
         kernel = dense.clamp(low * (1 - MARGIN), high * (1 + MARGIN)).log()
-        first = frame.guide[:, 3] * steering.STEP
-        shrunk = F.interpolate(torch.stack([kernel - first, (mass + 1e-6).log() * 0.2], 1),
+        shrunk = F.interpolate(torch.stack([kernel - frame.first, (mass + 1e-6).log() * 0.2], 1),
                                size=x.shape[-2:], mode='area')
         refined = self.refine(torch.cat([x, shrunk, frame.maps[:, 4:5]], 1))
         refined = _enlarge(refined, size)

@@ -1,0 +1,109 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Settings chosen by leave-one-out: the predictions are the operator's, and they pay."""
+import numpy as np
+import pytest
+import torch
+
+from steer_depth_ros import steering
+from steer_depth_ros.leave_one_out import BANDWIDTH, COLOUR, LeaveOneOut, STEP, tune
+
+HEIGHT, WIDTH = 96, 128
+ZERO = torch.zeros(6)
+
+
+def prepared(image, uv, depth):
+    inputs = steering.prepare(image, uv, depth)
+    return inputs, steering.image_steering(inputs.lab, inputs.uv)
+
+
+def scattered(count=400, seed=0):
+    rng = np.random.default_rng(seed)
+    uv = np.unique(rng.integers(0, (WIDTH, HEIGHT), (count, 2)), axis=0).astype(np.float32)
+    return rng.permutation(uv)
+
+
+def textured(seed=4):
+    rng = np.random.default_rng(seed)
+    return np.kron(rng.integers(0, 255, (12, 16, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+
+
+def stepped(image, uv):
+    """Depth that has a step wherever the image has one."""
+    u, v = uv.astype(int).T
+    return (2 + image[v, u, 0] / 60).astype(np.float32)
+
+
+def test_a_sample_is_predicted_as_the_operator_does_without_it():
+    image, uv = textured(), scattered()
+    inputs, kernels = prepared(image, uv, stepped(image, uv))
+    left_out = LeaveOneOut(inputs, kernels)
+    predicted = left_out.log_errors(ZERO) + left_out.truth
+    middle = np.abs(uv[left_out.chosen] - (64, 48)).max(1).argsort()[:10]
+    for query in middle:
+        sample = left_out.chosen[query]
+        others = np.arange(len(uv)) != sample
+        frame, _ = prepared(image, uv[others], stepped(image, uv[others]))
+        frame.median, frame.aspect, frame.spacing = inputs.median, inputs.aspect, inputs.spacing
+        frame.inverse = inputs.inverse[:, others]
+        guide, at, _ = steering.guides(frame)
+        # The operator's first estimate is one of half resolution; give it the one at the sample.
+        u, v = uv[sample].astype(int)
+        guide[v, u, 3] = (left_out.first[query] + left_out.truth[query]) / steering.STEP
+        width = steering.bandwidths(frame, steering.sample_distance(frame))
+        dense = steering.regress(frame, kernels[:, others], guide, at, width, ZERO)
+        assert dense[v, u] == pytest.approx(predicted[query].exp().item(), rel=0.02)
+
+
+def test_colour_counts_where_it_tells_depth_and_not_where_it_does_not():
+    image, uv = textured(), scattered()
+    telling = tune(LeaveOneOut(*prepared(image, uv, stepped(image, uv))))
+    plane = (4 + uv[:, 0] / 40).astype(np.float32)
+    silent = tune(LeaveOneOut(*prepared(image, uv, plane)))
+    assert telling[COLOUR].mean() < silent[COLOUR].mean() - 0.2
+
+
+def test_tuning_lowers_the_error_that_it_looks_at():
+    image, uv = textured(), scattered()
+    left_out = LeaveOneOut(*prepared(image, uv, stepped(image, uv)))
+    tuned = tune(left_out)
+    assert left_out.loss(tuned) < left_out.loss(ZERO)
+    assert tuned.abs().max() < 2.5 and tuned[[STEP, BANDWIDTH]].isfinite().all()
+
+
+def test_the_line_of_a_sample_is_left_out_of_scan_lines():
+    v = np.linspace(4, HEIGHT - 5, 9)
+    uv = np.stack([a.ravel() for a in np.meshgrid(np.arange(0, WIDTH, 2), v)], 1)
+    uv = uv.astype(np.float32)
+    rng = np.random.default_rng(0)
+    by_line = {row: depth for row, depth in zip(np.unique(uv[:, 1]), rng.uniform(2, 9, 9))}
+    depth = np.float32([by_line[row] for row in uv[:, 1]])
+    left_out = LeaveOneOut(*prepared(np.full((HEIGHT, WIDTH, 3), 90, np.uint8), uv, depth))
+    assert len(left_out.chosen) > 100
+    # Each line has a depth of its own: with its neighbours there the error would be nearly 0.
+    assert left_out.log_errors(ZERO).abs().mean() > 0.2
+
+
+@pytest.mark.parametrize('count', [1, 10, 59])
+def test_few_samples_leave_the_constants_alone(count):
+    image, uv = textured(), scattered()[:count]
+    assert not tune(LeaveOneOut(*prepared(image, uv, stepped(image, uv)))).any()
+
+
+def test_it_works_inside_inference_mode_and_repeats_itself():
+    image, uv = textured(), scattered()
+    with torch.inference_mode():
+        one = tune(LeaveOneOut(*prepared(image, uv, stepped(image, uv))))
+        two = tune(LeaveOneOut(*prepared(image, uv, stepped(image, uv))))
+    assert torch.equal(one, two) and one.any()
