@@ -127,7 +127,7 @@ def test_rviz_shows_topics_that_the_node_publishes():
     tree = yaml.safe_load((ROOT / 'config' / 'depth_completion.rviz').read_text())
     topics = {d['Topic']['Value']: d['Topic']['Reliability Policy']
               for d in tree['Visualization Manager']['Displays'] if 'Topic' in d}
-    # Big best-effort messages get lost with Fast DDS as it comes, so outputs are asked for reliably.
+    # With the defaults of Fast DDS big best-effort messages get lost.
     assert {name for name, policy in topics.items() if policy == 'Best Effort'} == {'image'}
     assert set(topics) == {'image', 'depth_completion/debug/overlay',
                       'depth_completion/debug/depth_color', 'depth_completion/depth/image',
