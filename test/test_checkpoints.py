@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Checkpoints: every PyTorch age is read, nothing is executed, and every difference is listed."""
+from collections import OrderedDict
 import io
 import json
 import os
@@ -61,16 +62,30 @@ class OldPickler(pickle.Pickler):
         return None
 
 
-def save_as_pytorch_0_3(state, path):
+class Python2Pickler(pickle._Pickler):
+    """The same under Python 2, whose texts were byte strings."""
+
+    storages: list
+    persistent_id = OldPickler.persistent_id
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_bytes(self, text):
+        self.write(pickle.SHORT_BINSTRING + bytes([len(text)]) + text.encode())
+        self.memoize(text)
+
+    dispatch[str] = save_bytes
+
+
+def save_as_pytorch_0_3(state, path, pickler=OldPickler):
     """Write the file that torch.save of PyTorch 0.3 wrote for a state dict on a GPU."""
     with open(path, 'wb') as file:
         pickle.dump(MAGIC, file, protocol=2)
         pickle.dump(PROTOCOL, file, protocol=2)
         pickle.dump({'protocol_version': PROTOCOL, 'little_endian': True,
                      'type_sizes': {'short': 2, 'int': 4, 'long': 4}}, file, protocol=2)
-        pickler = OldPickler(file, protocol=2)
+        pickler = pickler(file, protocol=2)
         pickler.storages = []
-        pickler.dump({name: OldTensor(tensor) for name, tensor in state.items()})
+        pickler.dump(OrderedDict((name, OldTensor(tensor)) for name, tensor in state.items()))
         stored = {s.key: s.tensor for s in pickler.storages}
         pickle.dump(sorted(stored), file, protocol=2)
         for key in sorted(stored):
@@ -78,8 +93,18 @@ def save_as_pytorch_0_3(state, path):
             file.write(stored[key].numpy().tobytes())
 
 
+def with_versions(state):
+    """Return what state_dict() of a module gives since PyTorch 0.4."""
+    state = OrderedDict(state)
+    state._metadata = OrderedDict({'': {'version': 1}})
+    return state
+
+
 SAVERS = {
     '0.3': save_as_pytorch_0_3,
+    '0.3, Python 2': lambda s, p: save_as_pytorch_0_3(s, p, Python2Pickler),
+    'with versions': lambda s, p: torch.save(with_versions(s), p,
+                                             _use_new_zipfile_serialization=False),
     'legacy': lambda s, p: torch.save(s, p, _use_new_zipfile_serialization=False),
     'zip': torch.save,
     'nested': lambda s, p: torch.save({'epoch': 3, 'state_dict': s}, p),
