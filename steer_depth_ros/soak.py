@@ -27,10 +27,16 @@ LINES = ((190, 60, 20), (40, 90, 170))
 
 
 def sample_process(pid: int) -> Dict[str, float]:
-    """Read a process's proportional and resident memory (MB), open handles and threads."""
+    """
+    Read a process's memory (MB), open handles and threads.
+
+    pss_mb: what it holds, shared pages in equal parts; own_mb: of that what it shares with nobody
+    by its nature (the heap, not the segments of the middleware); rss_mb: shared pages in full.
+    """
     proc = Path(f'/proc/{pid}')
     memory = _fields(proc / 'smaps_rollup')
     return {'pss_mb': memory['Pss'] / 1024, 'rss_mb': memory['Rss'] / 1024,
+            'own_mb': memory['Pss_Anon'] / 1024,
             'handles': len(list((proc / 'fd').iterdir())),
             'threads': _fields(proc / 'status')['Threads']}
 
@@ -41,8 +47,8 @@ def summarise(samples: List[Dict[str, float]], log: Dict[str, Any]) -> Dict[str,
 
     samples: `sample_process` with `t`, seconds of the monotonic clock. log: that of
     ros/soak_player.py. The report holds series by the second from the first frame on ('t',
-    'pss_mb', 'rss_mb', 'handles', 'threads', 'p50_ms', 'p99_ms', 'lost'), and the figures that
-    are judged.
+    'pss_mb', 'own_mb', 'rss_mb', 'handles', 'threads', 'p50_ms', 'p99_ms', 'lost'), and the
+    figures that are judged.
     """
     published = {int(stamp): at - log['began'] for stamp, at in log['published'].items()}
     answered = {int(stamp): at - log['began'] for stamp, at in log['answered'].items()}
@@ -71,7 +77,7 @@ def summarise(samples: List[Dict[str, float]], log: Dict[str, Any]) -> Dict[str,
         'mb_per_1000_frames': _growth(series, part, rate),
         **{name: {'second_minute': _median(series, name, part, 2 * part),
                   'last_minute': _median(series, name, duration - part, np.inf)}
-           for name in ('pss_mb', 'handles', 'threads')},
+           for name in ('pss_mb', 'own_mb', 'handles', 'threads')},
         'series': series}
 
 
@@ -100,7 +106,7 @@ def judge(report: Dict[str, Any]) -> List[str]:
 def draw(report: Dict[str, Any]) -> np.ndarray:
     """Plot the series over time, uint8 (H, W, 3) RGB."""
     series = report['series']
-    plots = (('memory (MB): PSS, RSS', ('pss_mb', 'rss_mb')),
+    plots = (('memory (MB): PSS, heap', ('pss_mb', 'own_mb')),
              ('latency (ms): p99, p50', ('p99_ms', 'p50_ms')),
              ('handles, threads', ('handles', 'threads')), ('frames lost', ('lost',)))
     canvas = np.full((TOP + len(plots) * (HEIGHT + GAP), WIDTH, 3), PAPER, np.uint8)

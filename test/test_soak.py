@@ -33,8 +33,8 @@ def report(latency_ms=lambda t: 40.0, dropped=(), left_out=(), began=1000.0, **s
            'published': {str(s): began + s / RATE for s in stamps},
            'answered': {str(s): began + s / RATE + latency_ms(s / RATE) / 1e3 for s in stamps
                         if s not in {*dropped, *left_out}}}
-    steady = {'pss_mb': lambda t: 400.0, 'rss_mb': lambda t: 500.0, 'handles': lambda t: 23,
-              'threads': lambda t: 16}
+    steady = {'pss_mb': lambda t: 400.0, 'rss_mb': lambda t: 500.0,
+              'own_mb': lambda t: 300.0, 'handles': lambda t: 23, 'threads': lambda t: 16}
     samples = [{'t': began + t, **{name: f(t) for name, f in {**steady, **series}.items()}}
                for t in range(-5, SECONDS)]
     return summarise(samples, log)
@@ -87,7 +87,7 @@ def test_the_plot_shows_every_series():
 
 def test_this_process_is_measured():
     sample = sample_process(os.getpid())
-    assert 10 < sample['pss_mb'] <= sample['rss_mb']
+    assert 10 < sample['own_mb'] < sample['pss_mb'] <= sample['rss_mb']
     with open(os.devnull):
         assert sample_process(os.getpid())['handles'] == sample['handles'] + 1
 
