@@ -187,8 +187,8 @@ struct Samples {
   int row(float v) const { return clamp_cell((v - top) / cell, rows); }
 
  private:
-  static int clamp_cell(float x, int n) {
-    return x <= 0 ? 0 : x >= n - 1 ? n - 1 : (int)x;
+  static int clamp_cell(float x, int n) {  // NaN, where nothing checked the positions: 0
+    return !(x > 0) ? 0 : x >= n - 1 ? n - 1 : (int)x;
   }
 };
 

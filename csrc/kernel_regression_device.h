@@ -198,7 +198,8 @@ inline Work plan(const Problem &p, bool backward, size_t *bytes) {
 
 // --- Sorting the samples and their reflections into cells -----------------------------------------
 
-STEER_ANYWHERE int clamped(float x, int n) { return x <= 0 ? 0 : x >= n - 1 ? n - 1 : (int)x; }
+// NaN, where nothing checked the positions, becomes 0.
+STEER_ANYWHERE int clamped(float x, int n) { return !(x > 0) ? 0 : x >= n - 1 ? n - 1 : (int)x; }
 STEER_ANYWHERE int column(const Work &w, float u) { return clamped((u - w.left) / w.cell, w.cols); }
 STEER_ANYWHERE int row(const Work &w, float v) { return clamped((v - w.top) / w.cell, w.rows); }
 

@@ -13,12 +13,13 @@
 # limitations under the License.
 """The operator's limits: few, many, coinciding and padded samples, tiny images, bad arguments."""
 import math
+from unittest import mock
 
 import pytest
 from regression_cases import backend, cast, run_native, run_twin, scene
 import torch
 
-from steer_depth_ros.ops import kernel_regression
+from steer_depth_ros.ops import kernel_regression, operator
 
 SIZE = (15, 21)
 MODES = [dict(window=(4, 6)), dict(window=(4, 6), border='mirror'),
@@ -182,6 +183,27 @@ def test_exact_at_samples():
     assert torch.equal(dense[~carried], plain[~carried])
 
 
+def test_exact_at_samples_passes_gradients_to_the_sample():
+    data = scene(1, 3, SIZE)
+    data['uv'] = torch.tensor([[[3., 4.], [3.2, 4.2], [60., 4.]]]).double()
+    values = data['values'].float().requires_grad_()
+    dense, _ = run_native(dict(data, values=values), SIZE, order=0, exact_at_samples=True)
+    dense[0, 4, 3].backward()
+    assert values.grad.tolist() == [[1., 0., 0.]]
+    none, _ = run_native(scene(1, 0, SIZE), SIZE, exact_at_samples=True)
+    assert none.isnan().all()
+
+
+@pytest.mark.parametrize('options', MODES)
+def test_positions_that_nobody_checked_do_no_harm(options):
+    # While a graph is captured or compiled, looking at the data is not possible.
+    data = scene(1, 30, SIZE)
+    data['uv'][0, :5], data['uv'][0, 5:9], data['uv'][0, 9:12] = math.nan, math.inf, -1e30
+    with mock.patch.object(operator, '_require_sound', lambda *_, **__: None):
+        dense, mass = run_native(data, SIZE, **options)
+    assert dense.shape == mass.shape == (1, *SIZE)
+
+
 def call(**changes):
     data = cast(scene(2, 10, SIZE, features=2), torch.float32)
     return kernel_regression(**{**data, 'size': SIZE, **changes})
@@ -199,6 +221,15 @@ def call(**changes):
     (dict(steering=torch.zeros(2, 10, 3)), ValueError, 'steering'),
     (dict(steering=torch.ones(2, 10, 3, device='meta')), ValueError, 'steering'),
     (dict(size=(0, 5)), ValueError, 'size'),
+    (dict(size=(4.5, 5)), ValueError, 'size'),
+    (dict(size=7), ValueError, 'size'),
+    (dict(values=[1.]), TypeError, 'values'),
+    (dict(bandwidth=None), TypeError, 'bandwidth'),
+    (dict(bandwidth='wide'), TypeError, 'bandwidth'),
+    (dict(window=5), ValueError, 'window'),
+    (dict(window=(1, 2, 3)), ValueError, 'window'),
+    (dict(valid=[True]), TypeError, 'valid'),
+    (dict(valid=torch.ones(2, 10, dtype=torch.bool, device='meta')), ValueError, 'valid'),
     (dict(valid=torch.ones(2, 10)), TypeError, 'valid'),
     (dict(valid=torch.ones(2, 9, dtype=torch.bool)), ValueError, 'valid'),
     (dict(guide=None), ValueError, 'guide'),

@@ -76,14 +76,14 @@ def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_
     ValueError or TypeError that names the argument.
 
     """
+    if not _two_integers(size, smallest=1):
+        raise ValueError(f'size must be (height, width), two integers >= 1, got {size}')
+    if not _two_integers(window, smallest=0):
+        raise ValueError(f'window must be two half sizes, integers >= 0, got {window}')
     data = _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwidth, ridge,
                     profile)
     height, width = size
-    if neighbours is None:
-        rows, cols = window
-        if rows < 0 or cols < 0:
-            raise ValueError(f'window must be two half sizes >= 0, got {tuple(window)}')
-    else:
+    if neighbours is not None:
         if not 4 <= neighbours <= 64:
             raise ValueError(f'neighbours must be 4 to 64, got {neighbours}')
         if sectors not in (1, 4, 8):
@@ -119,22 +119,27 @@ def describe_backend(device='cpu'):
         name, f'native CPU ({name})')
 
 
+def _two_integers(pair, smallest):
+    return (isinstance(pair, (tuple, list)) and len(pair) == 2
+            and all(hasattr(n, '__index__') and n >= smallest for n in pair))
+
+
 def _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwidth, ridge,
              profile):
     """Return the operator's tensors: of one device and float type, contiguous and finite."""
-    tensors = {'uv': uv, 'values': values, 'steering': steering, 'guide': guide,
-               'guide_at_samples': guide_at_samples}
-    for name in ('bandwidth', 'ridge'):
-        extra = {'bandwidth': bandwidth, 'ridge': ridge}[name]
-        if extra is not None and not isinstance(extra, Tensor):
-            extra = torch.full((), float(extra), device=values.device)
-        tensors[name] = extra
+    tensors = {'values': values, 'uv': uv, 'steering': steering, 'guide': guide,
+               'guide_at_samples': guide_at_samples, 'bandwidth': bandwidth, 'ridge': ridge,
+               'valid': valid}
     for name, tensor in tensors.items():
-        if tensor is None:
+        if name in ('bandwidth', 'ridge') and isinstance(tensor, (int, float)):
+            tensor = tensors[name] = torch.full((), float(tensor), device=values.device)
+        if tensor is None and name in ('guide', 'guide_at_samples', 'ridge', 'valid'):
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f'{name} must be a tensor, got {type(tensor).__name__}')
-        if not tensor.is_floating_point():
+        if name == 'valid' and tensor.dtype != torch.bool:
+            raise TypeError(f'valid must be bool, got {tensor.dtype}')
+        if name != 'valid' and not tensor.is_floating_point():
             raise TypeError(f'{name} must be of a floating-point type, got {tensor.dtype}')
         if tensor.device != values.device:
             raise ValueError(f'{name} is on {tensor.device}, but values on {values.device}')
@@ -142,8 +147,6 @@ def _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwid
         raise ValueError(f'uv must have shape (B, N, 2), got {tuple(uv.shape)}')
     batch, count = uv.shape[:2]
     height, width = size
-    if height < 1 or width < 1:
-        raise ValueError(f'size must be at least (1, 1), got {tuple(size)}')
     shapes = {'values': (batch, count), 'steering': (batch, count, 3)}
     if (guide is None) != (guide_at_samples is None):
         raise ValueError('guide and guide_at_samples go together; one of them is missing')
@@ -152,9 +155,7 @@ def _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwid
         shapes.update(guide=(batch, features, height, width),
                       guide_at_samples=(batch, count, features))
     if valid is not None:
-        if valid.dtype != torch.bool:
-            raise TypeError(f'valid must be bool, got {valid.dtype}')
-        tensors['valid'], shapes['valid'] = valid, (batch, count)
+        shapes['valid'] = (batch, count)
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != shape:
             raise ValueError(f'{name} must have shape {shape}, got {tuple(tensors[name].shape)}')
@@ -222,23 +223,22 @@ def _require_sound(tensors, smallest_sigma):
 def _overwrite(dense, uv, values, valid):
     """Give the pixels that carry a sample its value; of several, the one nearest the centre."""
     batch, height, width = dense.shape
-    pixel = uv.round().long()
-    inside = ((pixel >= 0) & (pixel < pixel.new_tensor([width, height]))).all(-1)
+    count = uv.shape[1]
+    if count == 0:
+        return dense
+    # Shapes do not depend on the data, so that this can be compiled and captured in a graph.
+    pixel = uv.round()
+    x, y = pixel.unbind(-1)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     if valid is not None:
         inside = inside & valid
-    off = (uv - pixel).pow(2).sum(-1)
-    # Far ones first: in the stable order the nearest is written last.
-    order = torch.where(inside, off, -1.).argsort(dim=1, descending=True, stable=True)
-    flat = dense.reshape(batch, -1)
-    rows = []
-    for b in range(batch):
-        take = order[b][inside[b][order[b]]].flip(0)
-        at = pixel[b, take, 1] * width + pixel[b, take, 0]
-        first = torch.full((height * width,), len(take), device=dense.device)
-        first = first.scatter_reduce(0, at, torch.arange(len(take), device=dense.device), 'amin')
-        hit = first < len(take)
-        rows.append(flat[b].masked_scatter(hit, values[b, take[first[hit]]]))
-    return torch.stack(rows).reshape(dense.shape)
+    nearest_first = (uv - pixel).pow(2).sum(-1).argsort(dim=1, stable=True)
+    at = torch.where(inside, y.long() * width + x.long(), height * width)
+    rank = torch.arange(count, device=dense.device).expand(batch, count)
+    best = rank.new_full((batch, height * width + 1), count).scatter_reduce(
+        1, at.gather(1, nearest_first), rank, 'amin')[:, :-1]
+    found = values.gather(1, nearest_first).gather(1, best.clamp(max=count - 1))
+    return torch.where(best < count, found, dense.reshape(batch, -1)).reshape(dense.shape)
 
 
 def _library_name(device):
