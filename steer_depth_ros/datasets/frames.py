@@ -251,7 +251,8 @@ def _decode(path, flags):
     data = np.frombuffer(_read_bytes(path), np.uint8)
     # A camera's orientation tag must not turn the image away from its calibration.
     flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    image = _decode_tiff(data, flags) if path.suffix in TIFF else decode_picture(data, flags)
+    decode = _decode_tiff if Path(path).suffix in TIFF else decode_picture
+    image = decode(data, flags)
     if image is None:
         raise DatasetError(f'{path} cannot be decoded: it is damaged or no image')
     return image
