@@ -155,15 +155,15 @@ def main(argv=None) -> int:
             inside(target, args.executions, args.findings)
         target.load()[0](args.replay.read_bytes())
         return 0
-    crashes = 0
+    failed = 0
     for target in chosen:
         figures = fuzz(target, args.executions, args.findings)
-        crashes += len(figures['crashes'])
+        failed += 'status' in figures
         print(f'{target.name}: {figures["executions"]:,} executions in {figures["seconds"]:.0f} s,'
               f' {figures["edges"]} edges, {len(figures["crashes"])} crashes', flush=True)
         if args.json:
             record(args.json, target, figures)
-    return int(crashes > 0)
+    return int(failed > 0)
 
 
 def record(path, target, figures):
