@@ -341,6 +341,10 @@ def main(args=None) -> int:
     except (ConfigError, InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f'completion_node: error: {error}', file=sys.stderr)
         return 2
+    except RuntimeError:  # rclpy's RCLError among them
+        if rclpy.ok():
+            raise
+        # Interrupted on the way: the transition could not be announced any more.
     finally:
         # launch and the terminal both interrupt; a second time would break the tidying up.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -348,6 +352,7 @@ def main(args=None) -> int:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        gc.freeze()  # at its end Python would look through all of torch for a second
     return 0
 
 
