@@ -157,8 +157,9 @@ def cloud_to_xyz(msg: Any) -> np.ndarray:
         views.append(_field(msg, fields[name]))
     _check_apart([fields[name] for name in 'xyz'])
     points = np.empty((msg.height, msg.width, 3), np.float32)
-    for axis, view in enumerate(views):
-        points[:, :, axis] = view
+    with np.errstate(over='ignore', invalid='ignore'):  # what float32 cannot hold is invalid
+        for axis, view in enumerate(views):
+            points[:, :, axis] = view
     return points.reshape(-1, 3)
 
 
