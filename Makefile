@@ -11,7 +11,7 @@ demo: venv
 	$(BIN)/steer_depth demo --out out/demo $(if $(FRAMES),--frames $(FRAMES)) $(if $(BAG),--bag $(BAG)) $(if $(PRESET),--preset $(PRESET))
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report=term
 
 venv: $(BIN)/.installed
 
