@@ -31,13 +31,17 @@ from steer_depth_ros.evaluation import Predict, Result
 from steer_depth_ros.network import absolute
 from steer_depth_ros.network.checkpoints import load_into, load_safetensors
 from steer_depth_ros.network.learned import LearnedModel
-from steer_depth_ros.network.steering_net import ARCHITECTURE, net_inputs, SteeringNet
+from steer_depth_ros.network.mixture_net import MixtureNet
+from steer_depth_ros.network.steering_net import ARCHITECTURE, net_inputs
 from steer_depth_ros.objectives import make_objective, OPTIONS
 from steer_depth_ros.ops import kernel_regression
+from steer_depth_ros.presets import find_preset
+from steer_depth_ros.steering import SteeringModel
 from steer_depth_ros.visibility import visible
 
 FIXED = 'fixed kernels, order 1'
-UNTRAINED = ' (untrained)'
+TUNED = '  + tuned to each frame (preset steering)'
+MIXTURE = '  + learned mixture of kernels'
 ORDERS = (0, 1, 2)
 REFINEMENTS = {ARCHITECTURE: 'residual', absolute.ARCHITECTURE: 'absolute'}
 
@@ -46,19 +50,20 @@ def ablation_methods(weights=None, device='cpu', compared=()) -> Dict[str, Predi
     """
     Return the methods by name, fixed kernels among them.
 
-    weights: a safetensors file of our own model, None for one that has learned nothing.
-    compared: files of further trainings, of our own model or the one without the skip. Raise
-    WeightsError for a file that cannot be used.
+    weights: a safetensors file of a network that mixes kernels, None for that of the package.
+    compared: files of further trainings, of kernels learned through the operator, with the skip
+    or without. Raise WeightsError for a file that cannot be used.
     """
     methods = {f'fixed kernels, order {order}': _weight_free(order, False, False)
                for order in ORDERS}
     methods['image-structure kernels, order 1'] = _weight_free(1, True, False)
     methods.update({f'  + colour and depth guide, order {order}': _weight_free(order, True, True)
                     for order in ORDERS})
-    name = '' if weights else UNTRAINED
-    net = _network(weights, device)
-    methods[f'learned kernels and guide{name}'] = _learned(net, device, refined=False)
-    methods[f'  + residual refinement{name}'] = _learned(net, device, refined=True)
+    methods[TUNED] = _estimated(SteeringModel())
+    model = LearnedModel.load(weights or find_preset('default').weights_path(), device)
+    if not isinstance(model.net, MixtureNet):
+        raise WeightsError(f'{weights} holds no network that mixes kernels; give it as --compare')
+    methods[MIXTURE] = _estimated(model)
     for path in compared:
         rows = _compared(path, device)
         if rows.keys() & methods.keys():
@@ -84,11 +89,11 @@ def _compared(path, device):
             refinement: _learned(net, device, refined=True)}
 
 
-def _network(weights, device):
-    if weights is not None:
-        return LearnedModel.load(weights, device).net
-    torch.manual_seed(0)
-    return SteeringNet().eval().to(device)
+def _estimated(model):
+    def predict(image, uv, depth):
+        with torch.inference_mode():
+            return model.estimate(image, *_seen(image, uv, depth))[0], None
+    return predict
 
 
 def _weight_free(order, structure, guided):

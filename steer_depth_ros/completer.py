@@ -14,7 +14,6 @@
 """DepthCompleter: the one call behind the node, the bag tool, the commands and the evaluation."""
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 import time
 from typing import Dict
 
@@ -76,8 +75,6 @@ class DepthCompleter:
 
     def _load(self):
         model = self.preset.model
-        if self.preset.name == 'default' and self.weights is not None:
-            model = 'learned'  # weights of one's own training
         if model == 'steering':
             if self.weights is not None:
                 raise WeightsError(f'preset {self.preset.name!r} takes no weights, but '
@@ -88,8 +85,7 @@ class DepthCompleter:
             from steer_depth_ros.network.reference import ReferenceModel
             return ReferenceModel.load(self.weights, self.device)
         from steer_depth_ros.network.learned import LearnedModel
-        path = self.weights or Path(__file__).parent / 'weights' / self.preset.weights
-        return LearnedModel.load(path, self.device)
+        return LearnedModel.load(self.weights or self.preset.weights_path(), self.device)
 
     def describe(self):
         """One line for start-up: preset, device, operator backend and weights."""

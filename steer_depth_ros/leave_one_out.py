@@ -29,7 +29,7 @@ import torch
 from steer_depth_ros import steering
 
 FEWEST = 60  # samples, below which the constants stay as they are
-QUERIES = 1000  # samples that are predicted; more tell little more
+QUERIES = 600  # samples that are predicted; more tell little more
 ITERATIONS, RATE, DECAY = 8, 0.25, (0.7, 0.9)  # of Adam
 PRIOR = 0.01  # holds settings that the samples say nothing about
 LINES = 1.3  # aspect from which on samples lie on scan lines
@@ -115,11 +115,11 @@ def tune(left_out):
 def _neighbours(inputs, uv, chosen):
     """Return the samples that have enough neighbours, and these and their distances, (Q, K)."""
     count = steering.NEIGHBOURS
-    points = uv / np.float32([1, inputs.aspect])
+    points = uv / np.array([1, inputs.aspect], np.float32)
     lines = inputs.aspect > LINES
     if len(uv) < max(FEWEST, count + 1):
         return chosen[:0], None, None
-    asked = min(4 * count if lines else count + 1, len(uv))
+    asked = min(3 * count if lines else count + 1, len(uv))
     distance, near = cKDTree(points).query(points[chosen], asked)
     left_out = near == chosen[:, None]
     if lines:

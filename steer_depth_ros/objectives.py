@@ -19,6 +19,7 @@ the objective with a list of examples gives the loss and rows of errors.
 """
 from dataclasses import dataclass
 from functools import partial
+from typing import Type
 
 import numpy as np
 import torch
@@ -90,7 +91,7 @@ class SteeringObjective(nn.Module):
     """
 
     architecture = steering_net.ARCHITECTURE
-    network = steering_net.SteeringNet
+    network: Type[nn.Module] = steering_net.SteeringNet
     example = staticmethod(partial(_example, steering_net.net_inputs))
 
     def __init__(self, options, amp=False):

@@ -41,8 +41,10 @@ class Preset:
 
 
 PRESETS = {p.name: p for p in (
-    Preset('default', 'steering', 'the best that ships; at present the same as `steering`'),
-    Preset('steering', 'steering', 'kernels from the image structure, no weights'),
+    Preset('default', 'learned', 'a trained network mixes steering kernels: the most accurate',
+           weights='default.safetensors'),
+    Preset('steering', 'steering', 'kernels from the image structure, tuned to each frame, no '
+           'weights'),
     Preset('fast', 'steering', '`steering` at half the resolution, in a fraction of the time',
            half=True),
     Preset('reference', 'reference', 'the network of the 2021 paper',

@@ -18,12 +18,20 @@ import pytest
 import torch
 import yaml
 
-from steer_depth_ros.ablation import ablation_methods, FIXED, format_ablation, quotient
+from steer_depth_ros.ablation import (
+    ablation_methods,
+    FIXED,
+    format_ablation,
+    MIXTURE,
+    quotient,
+    TUNED,
+)
 from steer_depth_ros.cli import main
 from steer_depth_ros.completer import DepthCompleter
 from steer_depth_ros.datasets.procedural import ProceduralFrames
 from steer_depth_ros.evaluation import evaluate, procedural_examples, Result
 from steer_depth_ros.network.checkpoints import save_safetensors
+from steer_depth_ros.network.mixture_net import MixtureNet
 from steer_depth_ros.network.steering_net import SteeringNet
 from steer_depth_ros.robustness import FACTORS, format_robustness, PATTERNS, RESIZED
 
@@ -43,15 +51,15 @@ def test_ablation_has_every_step_of_the_method(tmp_path, capsys):
     assert list(figures) == list(ablation_methods())
     assert all(f['frames'] == 2 and f['coverage'] == 1 for f in figures.values())
     guided = figures['  + colour and depth guide, order 1']['mae']
-    assert guided < 0.95 * figures[FIXED]['mae']
+    assert figures[MIXTURE]['mae'] < guided < 0.95 * figures[FIXED]['mae']
     table = capsys.readouterr().out.splitlines()
-    assert len(table) == 1 + len(figures) and '(untrained)' in table[-1]
+    assert len(table) == 1 + len(figures)
     assert ' 1.000' in next(line for line in table if line.startswith(FIXED))
 
 
-def test_the_guided_step_is_the_preset_steering():
+def test_the_tuned_step_is_the_preset_steering():
     _, example = next(procedural_examples(ProceduralFrames(1, 77, (64, 80)), ['random:300']))
-    step = ablation_methods()['  + colour and depth guide, order 1']
+    step = ablation_methods()[TUNED]
     depth, _ = step(example.image, example.uv, example.sparse)
     preset = DepthCompleter('steering', 'cpu', reach=1000).complete(
         example.image, example.uv, example.sparse)
@@ -59,15 +67,20 @@ def test_the_guided_step_is_the_preset_steering():
 
 
 def test_ablation_takes_weights(tmp_path, capsys):
-    torch.manual_seed(1)
-    net = SteeringNet(channels=(8, 8, 8, 8), features=2, neighbours=8)
-    torch.nn.init.constant_(net.refine[-1].bias[:1], 2.0)  # refinement: depth / exp(0.2)
-    save_safetensors(tmp_path / 'w.safetensors', net.state_dict(), 'steering_net', net.config)
+    net = MixtureNet(channels=(8, 8, 8, 8))
+    with torch.no_grad():
+        net.head.bias[0] = 30.0  # all weight to the tuned kernels
+    save_safetensors(tmp_path / 'w.safetensors', net.state_dict(), 'mixture_net', net.config)
     study = run(tmp_path, '--ablation', '--limit', '1', '--weights',
                 str(tmp_path / 'w.safetensors'))
-    learned, refined = study['results'][-2:]
-    assert learned['method'] == 'learned kernels and guide' and refined['mae'] > learned['mae']
-    assert 'untrained' not in capsys.readouterr().out
+    tuned, mixture = study['results'][-2:]
+    assert mixture['method'] == MIXTURE
+    assert mixture['mae'] == pytest.approx(tuned['mae'], rel=0.01)
+    other = SteeringNet(channels=(8, 8, 8, 8), features=2, neighbours=8)
+    save_safetensors(tmp_path / 'o.safetensors', other.state_dict(), 'steering_net', other.config)
+    capsys.readouterr()
+    assert main(['eval', *SMALL, '--ablation', '--weights', str(tmp_path / 'o.safetensors')]) == 2
+    assert 'give it as --compare' in capsys.readouterr().err
 
 
 def test_residual_and_absolute_trainings_are_compared(tmp_path, capsys):

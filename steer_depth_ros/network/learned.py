@@ -31,7 +31,7 @@ class LearnedModel:
 
     def __init__(self, net, device):
         self.net, self.device = net.eval().to(device), torch.device(device)
-        self.prepare = next(prepare for kind, _, prepare in OWN.values() if isinstance(net, kind))
+        self.inputs = next(inputs for kind, _, inputs in OWN.values() if isinstance(net, kind))
 
     @classmethod
     def load(cls, path, device='cpu'):
@@ -48,9 +48,13 @@ class LearnedModel:
         net.load_state_dict(state)
         return cls(net, device)
 
+    def prepare(self, image, uv, depth):
+        """Return what the network takes, on its device."""
+        return self.inputs(image, uv, depth).to(self.device)
+
     def estimate(self, image, uv, depth):
         """Return depth (metres) and expected relative error, float32 (H, W)."""
-        inputs = self.prepare(image, uv, depth).to(self.device)
+        inputs = self.prepare(image, uv, depth)
         inverse, error, _ = self.net(inputs)
         dense = inputs.median / inverse[0].exp()
         return dense.cpu().numpy(), error[0].clamp(-9, 2).exp().cpu().numpy()

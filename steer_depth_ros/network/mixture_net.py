@@ -33,12 +33,12 @@ from steer_depth_ros import steering
 from steer_depth_ros.leave_one_out import LeaveOneOut, tune
 
 # Around the tuned settings: logarithms of factors on L, a, b; depth step; bandwidth; ridge.
-KERNELS = np.float32([[0, 0, 0, 0, 0, 0],
-                      [0.8, 0.8, 0.8, 0, 0.25, 0],
-                      [-0.7, -0.7, -0.7, 0, 0, 0],
-                      [0, 0, 0, -0.6, 0, 0],
-                      [0, 0, 0, 0.7, 0, 0],
-                      [0.9, 0.9, 0.9, 0.7, 0.45, 2.3]])
+KERNELS = np.array([[0, 0, 0, 0, 0, 0],
+                    [0.8, 0.8, 0.8, 0, 0.25, 0],
+                    [-0.7, -0.7, -0.7, 0, 0, 0],
+                    [0, 0, 0, -0.6, 0, 0],
+                    [0, 0, 0, 0.7, 0, 0],
+                    [0.9, 0.9, 0.9, 0.7, 0.45, 2.3]], np.float32)
 ARCHITECTURE = 'mixture_net'
 MIXED = len(KERNELS) + 1  # the rough first estimate is one of them
 CHANNELS = MIXED - 1 + 4 + 2 * MIXED + 2 + 4  # as mixture_inputs joins them
@@ -90,19 +90,20 @@ def mixture_inputs(image, uv, depth):
 
 
 def _half(maps):
-    """Average (H, W) or (H, W, C) over 2 x 2 pixels."""
-    height, width = maps.shape[:2]
-    return cv2.resize(maps, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
+    """Average maps (H, W) over 2 x 2 pixels and stack them, (h, w, C)."""
+    height, width = maps[0].shape
+    half = ((width + 1) // 2, (height + 1) // 2)
+    return cv2.merge([cv2.resize(each, half, interpolation=cv2.INTER_AREA) for each in maps])
 
 
 def _everywhere(size, numbers):
     shape = ((size[0] + 1) // 2, (size[1] + 1) // 2, len(numbers))
-    return np.broadcast_to(np.float32(numbers), shape)
+    return np.broadcast_to(np.array(numbers, np.float32), shape)
 
 
 def _differences(estimates):
     """Return how each estimate differs from the first, compressed, (h, w, MIXED - 1)."""
-    apart = _half(cv2.merge([e - estimates[0] for e in estimates[1:]]))
+    apart = _half([e - estimates[0] for e in estimates[1:]])
     return np.copysign(np.log1p(np.abs(apart) * 100) / 3, apart)
 
 
@@ -113,10 +114,10 @@ def _surroundings(inputs, dense, off, distance):
                         cv2.Sobel(field, cv2.CV_32F, 0, 1, scale=1 / 8))
 
     spread = steering.rough(inputs, steering.batch(np.abs(off)), 0)
-    return _half(cv2.merge([np.log(slope(dense) * inputs.spacing + 1e-3) / 3 + 1,
-                            np.log(slope(inputs.lab[..., 0] / 100) + 1e-3) / 3 + 1.5,
-                            np.log(np.maximum(spread, 0) + 1e-3) / 3 + 1.5,
-                            np.minimum(distance / inputs.spacing, 3)]))
+    return _half([np.log(slope(dense) * inputs.spacing + 1e-3) / 3 + 1,
+                  np.log(slope(inputs.lab[..., 0] / 100) + 1e-3) / 3 + 1.5,
+                  np.log(np.maximum(spread, 0) + 1e-3) / 3 + 1.5,
+                  np.minimum(distance / inputs.spacing, 3)])
 
 
 def _errors(inputs, left_out, settings):
@@ -125,8 +126,8 @@ def _errors(inputs, left_out, settings):
     half = ((width + 1) // 2, (height + 1) // 2)
     if len(left_out.chosen) == 0:
         return np.zeros((half[1], half[0], 2 * MIXED), np.float32)
-    off = torch.stack([left_out.log_errors(each) for each in settings] + [left_out.first], 1)
-    off = off.abs().clamp(max=1).numpy()
+    off = np.stack([left_out.log_errors(each) for each in settings] + [left_out.first], 1)
+    off = np.minimum(np.abs(off), 1)
     mean = off.mean(0)
     cells = (-(-height // CELL), -(-width // CELL))
     place = np.clip(inputs.uv[0].numpy()[left_out.chosen] / CELL, 0,
@@ -166,10 +167,10 @@ class MixtureNet(nn.Module):
             nn.Sequential(_block(c[i], c[i + 1], 2), _block(c[i + 1], c[i + 1])) for i in range(3))
         self.up = nn.ModuleList(_block(c[i + 1] + c[i], c[i]) for i in (2, 1, 0))
         self.head = nn.Conv2d(c[0], MIXED + 1, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        nn.init.constant_(self.head.bias[:1], 1)  # it begins near the tuned kernels
-        nn.init.constant_(self.head.bias[-1:], -4)  # and with an error of about 2 %
+        # It begins near the tuned kernels, and with an error of about 2 %.
+        bias = torch.tensor([1.0] + [0.0] * (MIXED - 1) + [-4.0])
+        self.head.weight, self.head.bias = (nn.Parameter(torch.zeros_like(self.head.weight)),
+                                            nn.Parameter(bias))
 
     def trunk(self, maps):
         """(B, CHANNELS, h, w) to (B, C, h, w)."""
