@@ -21,6 +21,8 @@ SECOND = 1_000_000_000
 # A stream's next stamp is taken to be at least this part of its shortest recent period away.
 NEXT_AT_LEAST = 0.75
 INTERVALS = 16
+LONGEST_PERIOD = 5  # seconds; more than that is a pause or a jump of the clock
+NEAR_NS = SECOND // 2  # stamps farther apart than that are not of one time, whatever the period
 ENOUGH = 5  # messages of both streams before hint() judges
 CLOCKS_DIFFER = 5.0  # seconds; sensors that far apart do not share a clock
 
@@ -170,17 +172,22 @@ class Synchronizer:
         if stamp == stream.last:
             self.counts[f'{stream.name}_repeated'] += 1
             return False
-        if stream.last - stamp < stream.shortest_interval():
+        late_again = stream.late is not None and stamp > stream.late
+        if stream.last - stamp < min(stream.shortest_interval(), NEAR_NS) and not late_again:
             self.counts[f'{stream.name}_out_of_order'] += 1
+            stream.late = stamp
             return False
-        if stream.behind:  # the other stream has jumped already, what it holds is new
+        near = min(2 * max(stream.shortest_interval(), other.shortest_interval()), NEAR_NS)
+        alone = other.last is not None and abs(stamp - other.last) <= near + self.slop_ns
+        if stream.behind or alone:
+            # The other stream has jumped already, or never: what it holds belongs to this time.
             self._forget(stream)
         else:
             self.counts['resets'] += 1
             self._forget(stream)
             self._forget(other)
             other.behind = other.last is not None
-        stream.last, stream.behind = None, False
+        stream.begin_anew()
         return True
 
     def _forget(self, stream):
@@ -263,6 +270,7 @@ class _Stream:
         self.name = name
         self.queue: List[Tuple[int, Any]] = []
         self.last: Optional[int] = None
+        self.late: Optional[int] = None  # a message out of order; a second one is a jump back
         self.bound: Optional[int] = None  # later stamps are above it; None after a jump
         self.behind = False  # the other stream has jumped back, this one has not yet
         self.stamps: Deque[int] = deque(maxlen=64)
@@ -270,11 +278,18 @@ class _Stream:
         self.apart: Deque[int] = deque(maxlen=100)
 
     def push(self, stamp, item):
-        if self.last is not None:
+        if self.last is not None and stamp - self.last < LONGEST_PERIOD * SECOND:
             self.intervals.append(stamp - self.last)
-        self.last = self.bound = stamp
+        self.last, self.bound, self.late = stamp, stamp, None
         self.stamps.append(stamp)
         self.queue.append((stamp, item))
+
+    def begin_anew(self):
+        """Go on at another time in the rhythm of before; bursts and pauses say nothing."""
+        self.last, self.behind = None, False
+        usual = sorted(self.intervals)[3 * len(self.intervals) // 4:][:1]
+        self.intervals.clear()
+        self.intervals.extend(usual)
 
     def shortest_interval(self):
         return min(self.intervals, default=0)

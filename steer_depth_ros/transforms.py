@@ -37,7 +37,9 @@ class _Edge:
     static: bool
     stamps: List[int] = field(default_factory=list)
     poses: List[tuple] = field(default_factory=list)  # (translation (3,), quaternion xyzw (4,))
-    too_old: bool = False  # the latest that arrived was older than the history
+    latest: Optional[tuple] = None  # stamp and pose that arrived last
+    too_old: bool = False  # `latest` was older than the history, and is not among the poses
+    arrival: int = 0  # counts what arrives at the buffer
 
 
 class TransformBuffer:
@@ -46,7 +48,7 @@ class TransformBuffer:
 
     history_ns: how long before the newest stamp of a frame its poses are kept; what arrives
     older than that is ignored once. A second one in a row says that the clock of its publisher has
-    jumped back (or had a wrong stamp ahead of time), and the frame starts over.
+    jumped back (or had a wrong stamp ahead of time), and the frame starts over with both.
     tolerance_ns: up to this far outside the known stamps the nearest pose holds; nothing is ever
     extrapolated. Safe to use from several threads.
     """
@@ -55,6 +57,8 @@ class TransformBuffer:
         self._history_ns = history_ns
         self._tolerance_ns = tolerance_ns
         self._edges: Dict[str, _Edge] = {}
+        self._arrivals = 0
+        self._refused: Dict[str, int] = {}  # arrivals when a frame would have closed a loop
         self._lock = RLock()
 
     def set_transform(self, parent: str, child: str, stamp_ns: int, matrix: np.ndarray,
@@ -71,7 +75,7 @@ class TransformBuffer:
         pose = _pose(matrix, parent, child)
         with self._lock:
             path = self._ancestors(parent)
-            if child in path:
+            if child in path and not self._break_loop(child, path[:path.index(child)]):
                 raise TransformError(
                     f'{child} in {parent} would close a loop of the frames '
                     f'{", ".join(path[:path.index(child) + 1])}; each frame may have one parent '
@@ -79,6 +83,8 @@ class TransformBuffer:
             edge = self._edges.get(child)
             if static or edge is None or edge.parent != parent or edge.static:
                 edge = self._edges[child] = _Edge(parent, static)
+            self._arrivals += 1
+            edge.arrival = self._arrivals
             self._insert(edge, int(stamp_ns), pose)
 
     def lookup(self, target: str, source: str, stamp_ns: Optional[int] = None) -> np.ndarray:
@@ -114,19 +120,32 @@ class TransformBuffer:
             return sorted({*self._edges, *(e.parent for e in self._edges.values())})
 
     def clear(self) -> None:
-        """Forget what moves (a recording started over); static transforms stay."""
+        """
+        Forget what moves (a recording started over); static transforms stay.
+
+        A pose that arrived last but is not the newest belongs to the new time already and stays.
+        """
         with self._lock:
-            self._edges = {c: e for c, e in self._edges.items() if e.static}
+            for child, edge in list(self._edges.items()):
+                if not edge.static:
+                    del self._edges[child]
+                    if edge.latest[0] < edge.stamps[-1]:
+                        self._edges[child] = _Edge(edge.parent, False, arrival=edge.arrival)
+                        self._insert(self._edges[child], *edge.latest)
 
     def _insert(self, edge, stamp, pose):
         oldest = edge.stamps[-1] - self._history_ns if edge.stamps else stamp
+        before, edge.latest = edge.latest, (stamp, pose)
         if stamp < oldest and not edge.too_old:
             edge.too_old = True
             return
+        edge.too_old = False
         if stamp < oldest:
             edge.stamps.clear()
             edge.poses.clear()
-        edge.too_old = False
+            self._insert(edge, *before)
+            self._insert(edge, stamp, pose)
+            return
         at = bisect.bisect_left(edge.stamps, stamp)
         if at < len(edge.stamps) and edge.stamps[at] == stamp:
             edge.poses[at] = pose
@@ -135,6 +154,15 @@ class TransformBuffer:
         edge.poses.insert(at, pose)
         old = bisect.bisect_left(edge.stamps, edge.stamps[-1] - self._history_ns)
         del edge.stamps[:old], edge.poses[:old]
+
+    def _break_loop(self, child, links):
+        """Drop a moving link that nobody has renewed since `child` was refused before, if any."""
+        before, self._refused[child] = self._refused.get(child, -1), self._arrivals
+        for link in links:
+            if not self._edges[link].static and self._edges[link].arrival <= before:
+                del self._edges[link]
+                return True
+        return False
 
     def _ancestors(self, name):
         """Frames from `name` up to its root."""

@@ -180,6 +180,44 @@ def test_every_pass_of_a_loop_gives_the_same_pairs():
     assert sync.counts['resets'] == 4
 
 
+@pytest.mark.parametrize('kind, lost', [('image', [2000]), ('depth', [2000, 2100])])
+def test_a_wrong_stamp_ahead_of_time_resets_its_own_stream_alone(kind, lost):
+    sync = Synchronizer(0.05)
+    good = [(k, s) for s in periodic(10, 2) for k in ('image', 'depth')]
+    at = good.index((kind, 2000 * MS))
+    pairs = feed(sync, [*good[:at], (kind, 9_000_000 * MS), *good[at + 1:]])
+    # An image that finds a cloud of the far future before its own one is given up.
+    assert [p.image_ns for p in pairs] == [s for s in periodic(10, 2) if s // MS not in lost]
+    assert sync.counts['resets'] == 0 and sync.counts[f'{kind}_reset'] == 1
+
+
+def test_a_clock_that_is_set_at_the_start_and_set_back_later():
+    sync = Synchronizer(0.05)
+    hours = 3 * 3600 * 1000
+    stamps = [1000, 1000 + hours, 1100, 1200, 1300]  # the first interval is no period
+    pairs = feed(sync, [(k, s * MS) for s in stamps for k in ('image', 'depth')])
+    assert [p.image_ns // MS for p in pairs] == stamps
+    assert not sync.counts['image_out_of_order']
+
+
+def test_two_late_messages_in_a_row_are_a_jump_back():
+    sync = Synchronizer(0.05)
+    stamps = [1000, 1400, 1800, 1500, 1600, 1700, 1800, 1900]
+    pairs = feed(sync, [(k, s * MS) for s in stamps for k in ('image', 'depth')])
+    assert [p.image_ns // MS for p in pairs] == [1000, 1400, 1800, 1700, 1800, 1900]
+    assert sync.counts['image_out_of_order'] == 1
+
+
+def test_a_burst_does_not_slow_down_what_follows_a_jump():
+    sync = Synchronizer(0.05)
+    burst = [10_000 + 10 * i for i in range(9)]
+    for start in [*range(1000, 3000, 100), *burst]:
+        feed(sync, [('depth', start * MS + 15 * MS), ('image', start * MS)])
+    pairs = [feed(sync, [('depth', s * MS + 15 * MS), ('image', s * MS)]) for s in (500, 600, 700)]
+    assert [p.image_ns // MS for found in pairs for p in found] == [500, 600, 700]
+    assert len(pairs[2]) == 1
+
+
 def test_late_and_repeated_messages_are_counted_not_paired():
     sync = Synchronizer(0.01)
     feed(sync, [('image', stamp * MS) for stamp in (100, 200, 150, 200)])

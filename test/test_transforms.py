@@ -119,6 +119,30 @@ def test_a_loop_is_refused_and_does_no_harm():
     assert buffer.lookup('a', 'c', 0) == pytest.approx(np.eye(4))
 
 
+def test_a_loop_goes_to_the_one_who_keeps_publishing():
+    buffer = TransformBuffer()
+    buffer.set_transform('b', 'a', 0, np.eye(4))  # wrong, and never renewed
+    with pytest.raises(TransformError, match='loop'):
+        buffer.set_transform('a', 'b', 1, np.eye(4))
+    buffer.set_transform('a', 'b', 2, moved(2))
+    assert buffer.lookup('a', 'b', 2)[0, 3] == moved(2)[0, 3]
+    for tick in range(3, 9):  # both go on: the first stays
+        with pytest.raises(TransformError, match='loop'):
+            buffer.set_transform('b', 'a', tick, np.eye(4))
+        buffer.set_transform('a', 'b', tick, moved(tick))
+
+
+@pytest.mark.parametrize('jump', [5, 500])
+def test_clear_keeps_what_has_arrived_after_the_jump(jump):
+    buffer = TransformBuffer()
+    for tick in (1000, 1001, 1001 - jump):
+        buffer.set_transform('odom', 'base', tick * SECOND, moved(tick))
+    buffer.clear()
+    assert buffer.lookup('odom', 'base', (1001 - jump) * SECOND)[0, 3] == moved(1001 - jump)[0, 3]
+    with pytest.raises(TransformError):
+        buffer.lookup('odom', 'base', 1001 * SECOND)
+
+
 @pytest.mark.parametrize('wrong', [0, 5000 * SECOND])
 def test_one_wrong_stamp_costs_one_transform_a_clock_that_jumped_back_two(wrong):
     buffer = TransformBuffer()
@@ -127,7 +151,8 @@ def test_one_wrong_stamp_costs_one_transform_a_clock_that_jumped_back_two(wrong)
     assert buffer.lookup('odom', 'base', 1003 * SECOND)[0, 3] == moved(1003)[0, 3]
     for tick in (500, 501):
         buffer.set_transform('odom', 'base', tick * SECOND, moved(tick))
-    assert buffer.lookup('odom', 'base', 501 * SECOND)[0, 3] == moved(501)[0, 3]
+    for tick in (500, 501):
+        assert buffer.lookup('odom', 'base', tick * SECOND)[0, 3] == moved(tick)[0, 3]
 
 
 def test_history_is_bounded():

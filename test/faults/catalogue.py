@@ -313,14 +313,15 @@ def points_behind(rig, rng):
 
 
 def bad_info(rig, **changes):
+    """
+    Send a camera_info that cannot be used, and a healthy pair.
+
+    Where the pair overtakes the camera_info it may be answered, with the calibration of before.
+    """
     rig.publish_info(**changes)
     rig.spin(0.02)
-    serial = rig.tick()
-    rig.send_tf(rig.now)
-    # Not by send_healthy_...: nothing may come of it.
-    rig.points.publish(rig.cloud_msg(rig.now, rig.wall(serial)))
-    rig.image.publish(rig.image_msg(rig.now, serial))
-    rig.spin(0.03)
+    rig.tick()
+    rig.send_pair()
     rig.publish_info()
     rig.spin(0.02)
 
@@ -433,11 +434,8 @@ def host_memory(rig, rng):
 def out_of_memory(rig, rng, order):
     rig.tell(order)
     for _ in range(rng.integers(1, 4)):
-        serial = rig.tick()
-        rig.send_tf(rig.now)
-        rig.points.publish(rig.cloud_msg(rig.now, rig.wall(serial)))
-        rig.image.publish(rig.image_msg(rig.now, serial))
-        rig.spin(0.02)
+        rig.tick()
+        rig.send_pair()
     rig.tell()
 
 

@@ -38,7 +38,10 @@ def hook(order: Path) -> None:
     work = SteeringModel.estimate
 
     def estimate(self, *arguments):
-        words = order.read_text().split() if order.exists() else []
+        try:
+            words = order.read_text().split()
+        except FileNotFoundError:
+            words = []
         if words == ['cuda', 'memory']:
             raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')
         if words == ['host', 'memory']:
