@@ -70,6 +70,9 @@ class BagReader:
         with self._readable():
             self._reader = Reader(source)
             self._reader.open()
+            if not all(isinstance(name, str) for c in self._reader.connections
+                       for name in (c.topic, c.msgtype)):
+                raise ValueError('a topic without name or type')
         used = [c for c in self._reader.connections if c.msgcount]
         self.topics: Dict[str, str] = {c.topic: c.msgtype for c in used}
         self.counts: Dict[str, int] = {}

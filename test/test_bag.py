@@ -257,6 +257,20 @@ def test_metadata_that_lists_messages_which_are_not_there(tmp_path):
         complete(path, tmp_path / 'out.mcap')
 
 
+@pytest.mark.parametrize('column', ['name', 'type'])
+def test_a_topic_without_name_or_type_is_a_damaged_recording(tmp_path, column):
+    path = cloud_bag(tmp_path / 'a.db3')
+    with sqlite3.connect(path) as database:
+        columns = [row[1] for row in database.execute('PRAGMA table_info(topics)')]
+        values = ', '.join('NULL' if c == column else c for c in columns)
+        database.execute(f'CREATE TABLE other AS SELECT {values} FROM topics')
+        database.execute('DROP TABLE topics')
+        database.execute(f'CREATE TABLE topics ({", ".join(columns)})')
+        database.execute('INSERT INTO topics SELECT * FROM other')
+    with pytest.raises(BagError, match='without name or type'):
+        bag.BagReader(path)
+
+
 def test_a_length_beyond_all_memory_is_a_damaged_recording(tmp_path):
     path = cloud_bag(tmp_path / 'a.mcap')
     data = bytearray(path.read_bytes())
