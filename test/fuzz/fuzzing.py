@@ -39,6 +39,7 @@ PACKAGE = 'steer_depth_ros'
 LONGEST_INPUT = 16384  # bytes; recordings get longer ones
 HANG_S, MEMORY_MB = 20, 2048
 LOG_LINES = 30
+ROUND = 250_000  # executions of one process: atheris itself takes a little memory for each
 
 
 class Target(NamedTuple):
@@ -85,28 +86,31 @@ def replay(target, executions, seed=0):
 
 
 def fuzz(target, executions, findings) -> dict:
-    """Run a target under atheris in a process of its own; return the figures."""
+    """Run a target under atheris, in rounds with other random numbers; return the figures."""
     findings.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, __file__, target.name, '--executions', str(executions), '--inside',
-         '--findings', str(findings)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        errors='replace', env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
-    log = done.stdout + done.stderr
-    found = sorted(p.name for p in findings.glob(f'{target.name}-*'))
-    last = re.findall(r'#(\d+)\s.*?cov: (\d+) ft: (\d+) corp: (\d+)', log)
-    ran = re.findall(r'stat::number_of_executed_units:\s*(\d+)', log)
-    figures = {'executions': int(ran[-1]) if ran else 0,
-               'seconds': round(time.monotonic() - began, 1),
-               'edges': int(last[-1][1]) if last else None,
-               'inputs_kept': int(last[-1][3]) if last else None, 'crashes': found}
-    if done.returncode or found:
-        print('\n'.join(log.splitlines()[-LOG_LINES:]), file=sys.stderr)
-        figures['status'] = done.returncode
+    figures: dict = {'executions': 0, 'seconds': 0.0, 'edges': 0, 'crashes': []}
+    for number, begin in enumerate(range(0, executions, ROUND), 1):
+        began = time.monotonic()
+        count = min(ROUND, executions - begin)
+        done = subprocess.run(
+            [sys.executable, __file__, target.name, '--executions', str(count), '--inside',
+             str(number), '--findings', str(findings)], stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE, text=True, errors='replace',
+            env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
+        ran = re.findall(r'stat::number_of_executed_units:\s*(\d+)', done.stdout)
+        edges = re.findall(r'cov: (\d+) ft:', done.stdout)
+        figures['executions'] += int(ran[-1]) if ran else 0
+        figures['seconds'] = round(figures['seconds'] + time.monotonic() - began, 1)
+        figures['edges'] = max(figures['edges'], *map(int, edges)) if edges else figures['edges']
+        figures['crashes'] = sorted(p.name for p in findings.glob(f'{target.name}-*'))
+        if done.returncode or figures['crashes']:
+            print('\n'.join(done.stdout.splitlines()[-LOG_LINES:]), file=sys.stderr)
+            figures['status'] = done.returncode
+            break
     return figures
 
 
-def inside(target, executions, findings):
+def inside(target, executions, findings, seed):
     """Fuzz in this process, which ends with it."""
     import atheris
     for name in target.also:
@@ -128,7 +132,7 @@ def inside(target, executions, findings):
         for index, seed in enumerate(seeds):
             once(seed)  # what is imported late is not the input's doing
             Path(corpus, str(index)).write_bytes(seed)
-        atheris.Setup([sys.argv[0], f'-runs={executions}', '-seed=1', f'-timeout={HANG_S}',
+        atheris.Setup([sys.argv[0], f'-runs={executions}', f'-seed={seed}', f'-timeout={HANG_S}',
                        '-keep_seed=1',  # the insides of numpy and OpenCV show no coverage
                        f'-max_len={target.longest}', f'-rss_limit_mb={MEMORY_MB}',
                        f'-artifact_prefix={findings}/{target.name}-', '-print_final_stats=1',
@@ -152,7 +156,7 @@ def main(argv=None) -> int:
     if args.inside or args.replay:
         target, = chosen
         if args.inside:
-            inside(target, args.executions, args.findings)
+            inside(target, args.executions, args.findings, args.inside)
         target.load()[0](args.replay.read_bytes())
         return 0
     failed = 0
@@ -186,7 +190,7 @@ def _arguments(argv):
     parser.add_argument('--findings', type=Path, default=Path('out/fuzz'),
                         help='folder for inputs that went wrong (%(default)s)')
     parser.add_argument('--replay', type=Path, metavar='FILE', help='run one such input again')
-    parser.add_argument('--inside', action='store_true', help=argparse.SUPPRESS)
+    parser.add_argument('--inside', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
