@@ -129,9 +129,9 @@ def inside(target, executions, findings, seed):
             pass
 
     with tempfile.TemporaryDirectory() as corpus:
-        for index, seed in enumerate(seeds):
-            once(seed)  # what is imported late is not the input's doing
-            Path(corpus, str(index)).write_bytes(seed)
+        for index, data in enumerate(seeds):
+            once(data)  # what is imported late is not the input's doing
+            Path(corpus, str(index)).write_bytes(data)
         atheris.Setup([sys.argv[0], f'-runs={executions}', f'-seed={seed}', f'-timeout={HANG_S}',
                        '-keep_seed=1',  # the insides of numpy and OpenCV show no coverage
                        f'-max_len={target.longest}', f'-rss_limit_mb={MEMORY_MB}',
@@ -165,7 +165,7 @@ def main(argv=None) -> int:
         failed += 'status' in figures
         print(f'{target.name}: {figures["executions"]:,} executions in {figures["seconds"]:.0f} s,'
               f' {figures["edges"]} edges, {len(figures["crashes"])} crashes', flush=True)
-        if args.json:
+        if args.json and figures['executions']:
             record(args.json, target, figures)
     return int(failed > 0)
 
