@@ -35,6 +35,7 @@ PHASE_CHANGE = 0.05
 RARE_EVERY = 1000  # steps
 PHASES_NS = 0, 20_000_000, -15_000_000
 SETTLE_S = 0.3
+TWO_PERIODS_MS = 200.0
 
 
 class Record:
@@ -129,6 +130,7 @@ def summary(rig, record):
             'events': record.events[:20], 'wrong_outputs': rig.wrong[:20],
             'healthy_pairs': len(rig.pairs), 'lost': len(rig.pairs - rig.answered),
             'recovery_ms': dict(zip(('p50', 'p99', 'max'), times, strict=True)),
+            'over_two_periods': int(np.sum(np.array(record.milliseconds) > TWO_PERIODS_MS)),
             'drops': dict(sorted(record.drops.items())), 'faults': record.faults}
 
 
