@@ -90,6 +90,8 @@ class BagReader:
             return
         with self._readable():
             for connection, log_ns, raw in self._reader.messages(chosen):
+                if not (isinstance(raw, (bytes, memoryview)) and isinstance(log_ns, int)):
+                    raise ValueError('a message that is no bytes')
                 yield Record(connection.topic, log_ns, raw)
 
     def at(self, topic, log_ns, stamp_ns) -> Record:

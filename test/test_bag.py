@@ -271,6 +271,15 @@ def test_a_topic_without_name_or_type_is_a_damaged_recording(tmp_path, column):
         bag.BagReader(path)
 
 
+@pytest.mark.parametrize('change', ['data = 7', "data = 'text'", "timestamp = 'noon'"])
+def test_a_message_that_is_no_bytes_is_a_damaged_recording(tmp_path, change):
+    path = cloud_bag(tmp_path / 'a.db3')
+    with sqlite3.connect(path) as database:
+        database.execute(f'UPDATE messages SET {change} WHERE id > 6')
+    with pytest.raises(BagError, match='truncated or damaged'):
+        complete(path, tmp_path / 'out.mcap')
+
+
 def test_a_length_beyond_all_memory_is_a_damaged_recording(tmp_path):
     path = cloud_bag(tmp_path / 'a.mcap')
     data = bytearray(path.read_bytes())
