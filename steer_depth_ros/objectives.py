@@ -260,7 +260,8 @@ def make_objective(model, amp=False):
     """
     Build what is trained from the configuration's `model`.
 
-    model: a mapping with `architecture` (a key of OBJECTIVES) and the network's own arguments. ConfigError names what does not exist.
+    model: a mapping with `architecture` (a key of OBJECTIVES) and the network's own arguments.
+    ConfigError names what does not exist.
     """
     options = dict(model)
     name = options.pop('architecture', steering_net.ARCHITECTURE)

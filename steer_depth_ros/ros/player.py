@@ -44,7 +44,8 @@ class Player:
     def __init__(self, node, recording, args):
         self.node, self.recording, self.args = node, recording, args
         self.answered = set()
-        self.log: dict = {'published_ns': {}, 'expected': [], 'unanswered': [], 'skipped_topics': []}
+        self.log: dict = {'published_ns': {}, 'expected': [], 'unanswered': [],
+                          'skipped_topics': []}
         self.publishers = {}
         for topic, kind in recording.topics.items():
             self._advertise(topic, kind)
