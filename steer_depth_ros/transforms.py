@@ -37,7 +37,7 @@ class _Edge:
     static: bool
     stamps: List[int] = field(default_factory=list)
     poses: List[tuple] = field(default_factory=list)  # (translation (3,), quaternion xyzw (4,))
-    latest: Optional[tuple] = None  # stamp and pose that arrived last
+    latest: tuple = ()  # stamp and pose that arrived last
     too_old: bool = False  # `latest` was older than the history, and is not among the poses
     arrival: int = 0  # counts what arrives at the buffer
 
