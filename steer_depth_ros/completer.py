@@ -69,6 +69,8 @@ class DepthCompleter:
                  reach=None):
         self.preset = find_preset(preset)
         self.device = find_device(device)
+        if self.preset.model == 'steering':
+            self.device = torch.device('cpu')  # there is no network to run elsewhere
         self.drop_hidden, self.reach = drop_hidden, reach
         self.weights = weights
         self._model = self._load()
@@ -97,7 +99,7 @@ class DepthCompleter:
         if device == 'cuda':
             device = f'{self.device} ({torch.cuda.get_device_name(self.device)})'
         return {'preset': self.preset.name, 'device': device,
-                'backend': describe_backend(self.device),
+                'backend': describe_backend(self._model.operator_device),
                 'weights': str(self.weights or self.preset.weights or 'no weights')}
 
     def complete(self, image, uv, depth):

@@ -190,7 +190,9 @@ def expected_error(inputs, off, distance):
 
 
 class SteeringModel:
-    """The preset `steering` as the completer calls it."""
+    """The preset `steering` as the completer calls it; all of it runs on the CPU."""
+
+    operator_device = torch.device('cpu')
 
     def estimate(self, image, uv, depth):
         """Return depth (metres) and expected relative error, float32 (H, W)."""

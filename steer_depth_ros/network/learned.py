@@ -32,6 +32,9 @@ class LearnedModel:
     def __init__(self, net, device):
         self.net, self.device = net.eval().to(device), torch.device(device)
         self.inputs = next(inputs for kind, _, inputs in OWN.values() if isinstance(net, kind))
+        # The kernels that are mixed come from the preset `steering`; only the weighing is here.
+        mixing = isinstance(net, mixture_net.MixtureNet)
+        self.operator_device = torch.device('cpu') if mixing else self.device
 
     @classmethod
     def load(cls, path, device='cpu'):

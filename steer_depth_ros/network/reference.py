@@ -296,7 +296,7 @@ class ReferenceModel:
     """The assembled model with weights, on arrays, ready for one frame after the other."""
 
     def __init__(self, model: SteeringKernelNet, device: str = 'cpu'):
-        self.device = torch.device(device)
+        self.device = self.operator_device = torch.device(device)
         self.model = model.eval().to(self.device)
 
     @classmethod
