@@ -77,7 +77,7 @@ def summarise(samples: List[Dict[str, float]], log: Dict[str, Any]) -> Dict[str,
         'mb_per_1000_frames': _growth(series, part, rate),
         **{name: {'second_minute': _median(series, name, part, 2 * part),
                   'last_minute': _median(series, name, duration - part, np.inf)}
-           for name in ('pss_mb', 'own_mb', 'handles', 'threads')},
+           for name in ('rss_mb', 'pss_mb', 'own_mb', 'handles', 'threads')},
         'series': series}
 
 
@@ -106,7 +106,7 @@ def judge(report: Dict[str, Any]) -> List[str]:
 def draw(report: Dict[str, Any]) -> np.ndarray:
     """Plot the series over time, uint8 (H, W, 3) RGB."""
     series = report['series']
-    plots = (('memory (MB): PSS, heap', ('pss_mb', 'own_mb')),
+    plots = (('memory (MB): RSS, heap', ('rss_mb', 'own_mb')),
              ('latency (ms): p99, p50', ('p99_ms', 'p50_ms')),
              ('handles, threads', ('handles', 'threads')), ('frames lost', ('lost',)))
     canvas = np.full((TOP + len(plots) * (HEIGHT + GAP), WIDTH, 3), PAPER, np.uint8)
@@ -144,8 +144,12 @@ def _text(canvas, text, x, y, colour):
 
 
 def _growth(series, after, rate):
-    """Fit a line to the memory after the first minute; MB per 1000 frames."""
-    t, memory = (np.array(series.get(name, []), float) for name in ('t', 'pss_mb'))
+    """
+    Fit a line to the resident memory after the first minute; MB per 1000 frames.
+
+    Shared pages count in full: their share (PSS) rises whenever another Python process ends.
+    """
+    t, memory = (np.array(series.get(name, []), float) for name in ('t', 'rss_mb'))
     later = t >= after
     if later.sum() < 3 or not rate:
         return 0.0

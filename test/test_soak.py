@@ -51,7 +51,7 @@ def test_a_steady_run_passes():
 
 def test_the_first_minute_may_grow_and_be_slow():
     assert judge(report(latency_ms=lambda t: 400.0 if t < 50 else 40.0,
-                        pss_mb=lambda t: 200.0 + 4 * min(t, 50))) == []
+                        rss_mb=lambda t: 200.0 + 4 * min(t, 50))) == []
 
 
 def test_depth_that_was_left_out_is_no_drop():
@@ -61,7 +61,7 @@ def test_depth_that_was_left_out_is_no_drop():
 
 
 @pytest.mark.parametrize('change, words', [
-    ({'pss_mb': lambda t: 400 + 0.02 * t}, 'memory grew by 2.00 MB per 1000 frames'),
+    ({'rss_mb': lambda t: 400 + 0.02 * t}, 'memory grew by 2.00 MB per 1000 frames'),
     ({'latency_ms': lambda t: 40 + 0.1 * t}, 'latency (p99) rose from'),
     ({'dropped': [700]}, '1 of 3000 frames were dropped'),
     ({'dropped': range(SECONDS * RATE)}, 'answered no frame'),
@@ -74,12 +74,12 @@ def test_each_growth_fails_the_run(change, words):
 
 
 def test_growth_within_the_limit_passes():
-    assert judge(report(pss_mb=lambda t: 400 + 0.008 * t,
+    assert judge(report(rss_mb=lambda t: 400 + 0.008 * t,
                         latency_ms=lambda t: 40 + 0.02 * t)) == []
 
 
 def test_the_plot_shows_every_series():
-    plain, grown = draw(report()), draw(report(pss_mb=lambda t: 400 + t, dropped=[5]))
+    plain, grown = draw(report()), draw(report(rss_mb=lambda t: 400 + t, dropped=[5]))
     assert plain.shape == grown.shape and plain.dtype == np.uint8
     rows = np.flatnonzero((plain != grown).any(axis=(1, 2)))
     assert rows.min() < 60 and (rows > 750).any()  # the title, and the last of the plots

@@ -125,7 +125,7 @@ def _print(report):
     print(f'latency p50 {report["latency_p50_ms"]:.1f} ms, p99 {report["latency_p99_ms"]:.1f} ms; '
           f'p99 of the second minute {report["second_minute_p99_ms"]:.1f} ms, of the last '
           f'{report["last_minute_p99_ms"]:.1f} ms')
-    print(f'memory {report["pss_mb"]["last_minute"]:.0f} MB, '
+    print(f'memory {report["rss_mb"]["last_minute"]:.0f} MB (RSS), '
           f'{report["mb_per_1000_frames"]:+.2f} MB per 1000 frames after the first minute; '
           f'{report["handles"]["last_minute"]:.0f} handles, '
           f'{report["threads"]["last_minute"]:.0f} threads')
