@@ -36,6 +36,7 @@ RARE_EVERY = 1000  # steps
 PHASES_NS = 0, 20_000_000, -15_000_000
 SETTLE_S = 0.3
 TWO_PERIODS_MS = 200.0
+SLOW_MS = 1000.0  # told one by one
 
 
 class Record:
@@ -43,11 +44,15 @@ class Record:
 
     def __init__(self):
         self.drops, self.milliseconds = Counter(), []
-        self.faults, self.events = {}, []
+        self.faults, self.events, self.slow = {}, [], []
         self.crashes = self.hangs = 0
 
-    def injected(self, names, frames, milliseconds):
+    def injected(self, names, recovery):
+        frames, milliseconds, paused = recovery
         self.milliseconds.append(milliseconds)
+        if milliseconds > SLOW_MS or frames > 2:
+            self.slow.append({'faults': names, 'pair': frames, 'ms': round(milliseconds),
+                              'tester_paused_ms': round(paused)})
         for name in names:
             entry = self.faults.setdefault(name, {
                 'injected': 0, 'first_pair': 0, 'second_pair': 0, 'later': 0, 'worst_ms': 0.0})
@@ -69,14 +74,13 @@ def step(rig, faults, names, rng, record):
     try:
         for name in names:
             faults[name].inject(rig, rng)
-        record.injected(names, *rig.recover())
+        record.injected(names, rig.recover())
     except AssertionError as error:
         dead = rig.process.poll() is not None
         record.crashes, record.hangs = record.crashes + dead, record.hangs + (not dead)
         record.events.append(f'{"+".join(names)}: {error}')
         rig.tell()
         rig.restart()
-        rig.recover()
 
 
 def random_steps(rig, faults, steps, seed, progress=lambda done: None):
@@ -131,7 +135,8 @@ def summary(rig, record):
             'healthy_pairs': len(rig.pairs), 'lost': len(rig.pairs - rig.answered),
             'recovery_ms': dict(zip(('p50', 'p99', 'max'), times, strict=True)),
             'over_two_periods': int(np.sum(np.array(record.milliseconds) > TWO_PERIODS_MS)),
-            'drops': dict(sorted(record.drops.items())), 'faults': record.faults}
+            'slow': record.slow, 'drops': dict(sorted(record.drops.items())),
+            'faults': record.faults}
 
 
 def main(argv=None):

@@ -45,7 +45,7 @@ START_NS = 1_700_000_000_000 * MS
 TOLERANCE = 1e-3  # relative; depths of two walls differ by 2 % or more
 KEPT = 3000  # images and clouds that are remembered; outputs come within a few periods
 PROCESSING_S = 0.05  # what the node takes for a pair, with some to spare
-BUSY_S = 1.0  # how long other work of the machine may keep the node waiting
+BUSY_S = 3.0  # how long other work of the machine may keep the node waiting
 PATIENCE = 20  # frames without an answer that count as a hang
 PARAMETERS = ('preset:=steering', 'device:=cpu', 'cloud_edge_filter:=false')
 KINDS = {bool: (ParameterType.PARAMETER_BOOL, 'bool_value'),
@@ -55,10 +55,15 @@ KINDS = {bool: (ParameterType.PARAMETER_BOOL, 'bool_value'),
 
 
 class Recovery(NamedTuple):
-    """Which healthy pair after the fault was answered first (from 1), and when."""
+    """
+    Which healthy pair after the fault was answered first (from 1), and when.
+
+    paused_ms: for how long at most this process, which has nothing to wait for, did not run.
+    """
 
     frames: int
     milliseconds: float
+    paused_ms: float
 
 
 class FaultRig(Rig):
@@ -84,7 +89,7 @@ class FaultRig(Rig):
         self.now, self.lag_ns, self.serial, self.lidar_z = START_NS, 0, 0, 0.0
         self.cameras, self.scales = [CAMERA], {1.0}
         self.pairs, self.answered, self.wrong, self.came = set(), set(), [], 0
-        self.status = {}
+        self.status, self.paused_s = {}, 0.0
         self._images, self._clouds = {}, deque(maxlen=KEPT)
         self._uv = np.random.default_rng(1).uniform((0, 0), (95, 63), (POINTS, 2))
         self._setter = self.node.create_client(SetParameters, 'depth_completion/set_parameters')
@@ -98,11 +103,11 @@ class FaultRig(Rig):
     def open(self):
         """Subscribe, and exchange pairs until the node has learnt the period of the sensors."""
         self.listen('depth/image', 'depth/camera_info', 'points')
-        assert self.spin_until(lambda: self.image.get_subscription_count()
-                               and self.points.get_subscription_count())
-        for _ in range(100):
-            if self.answers(self.pair(), 0.1):
-                break
+        self._connect()
+
+    def _connect(self):
+        """Send pairs until both sides have discovered each other, and the node the period."""
+        assert any(self.answers(self.pair(), 0.1) for _ in range(200))
         for _ in range(4):
             self.recover()
 
@@ -123,7 +128,7 @@ class FaultRig(Rig):
                                and not self.status['message'].startswith(('idle', 'inactive')),
                                60.0), self.status
         self.publish_info()
-        self.spin(0.3)
+        self._connect()
 
     # Messages
 
@@ -236,7 +241,12 @@ class FaultRig(Rig):
 
     def spin_until(self, condition, timeout=15.0):
         """Spin, and judge whatever comes."""
+        last = time.monotonic()
+
         def done():
+            nonlocal last
+            now = time.monotonic()
+            self.paused_s, last = max(self.paused_s, now - last), now
             self._judge_all()
             return condition()
 
@@ -253,13 +263,13 @@ class FaultRig(Rig):
         After the second pair there is time for a machine that is busy otherwise: a third would
         replace it. AssertionError when none is answered for long, or the node has died.
         """
-        begun, stamps = time.monotonic(), []
+        begun, stamps, self.paused_s = time.monotonic(), [], 0.0
         for number in range(1, PATIENCE + 1):
             stamps.append(self.pair(wait=0))
             patience = BUSY_S if number == 2 else PERIOD_NS * 1e-9
             if self.spin_until(lambda: self.answered.intersection(stamps), patience):
                 first = min(stamps.index(s) for s in self.answered.intersection(stamps))
-                return Recovery(first + 1, 1e3 * (time.monotonic() - begun))
+                return Recovery(first + 1, 1e3 * (time.monotonic() - begun), 1e3 * self.paused_s)
             assert self.process.poll() is None, 'the node has died'
         raise AssertionError('the node does not answer any more')
 
