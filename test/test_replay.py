@@ -33,12 +33,10 @@ PASSES = 4
 ALL_OUTPUTS = {**OUTPUTS, 'overlay': ('/depth_completion/debug/overlay', bag.IMAGE),
                'depth_color': ('/depth_completion/debug/depth_color', bag.IMAGE),
                'diagnostics': ('/diagnostics', 'diagnostic_msgs/msg/DiagnosticArray')}
-P99_LIMIT_MS = 150.0
-BUSY = 1.0  # load average over one minute, from which on a timing tells about the others
 
 
 class Replayed:
-    """The player's log, the decoded outputs by stamp, and when each depth arrived."""
+    """The player's log, and the decoded outputs by stamp."""
 
     def __init__(self, folder):
         frames = list(read_frames(DRIVE))
@@ -50,7 +48,6 @@ class Replayed:
         with bag.BagReader(folder / 'drive.mcap') as recording:
             topics = choose_topics(recording)
             values = node_values(recording, topics, preset='fast', device='cpu')
-        self.load = os.getloadavg()[0]
         self.log = replay(folder / 'drive.mcap', topics, values, folder, wait=False,
                           outputs=ALL_OUTPUTS)
         self.outputs = {name: {} for name in ALL_OUTPUTS}
@@ -110,13 +107,3 @@ def test_the_diagnostics_name_rates_and_latencies(replayed):
             for status in message.status for value in status.values}
     assert {'model', 'pairs', 'rate in: image (Hz)', 'rate in: depth (Hz)', 'rate out (Hz)',
             'latency: complete p50 / p99 (ms)'} <= keys
-
-
-def test_no_frame_is_dropped_and_the_depth_is_there_in_time(replayed):
-    if replayed.load > BUSY:
-        pytest.skip(f'the machine is busy (load {replayed.load:.1f}): a timing would say nothing')
-    published = {int(stamp): at for stamp, at in replayed.log['published_ns'].items()}
-    arrived = replayed.outputs['depth']
-    assert set(arrived) == set(replayed.log['expected'])
-    latency_ms = [(arrived[stamp][0] - published[stamp]) / 1e6 for stamp in arrived]
-    assert np.percentile(latency_ms, 99) < P99_LIMIT_MS, sorted(latency_ms)
