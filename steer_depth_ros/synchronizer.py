@@ -135,10 +135,12 @@ class Synchronizer:
                         'each message anew')
         rarer = self._image if images <= depths else self._depth
         apart = rarer.apart or self._image.apart or self._depth.apart
-        if not apart:
+        if apart:
+            return self._apart(sum(apart) / len(apart) / SECOND)
+        if self._depth.last is None or self._image.last is None:
             return None
-        mean = sum(apart) / len(apart) / SECOND
-        return self._apart(mean)
+        latest = (self._depth.last - self._image.last) / SECOND  # so far apart nothing is dropped
+        return self._apart(latest) if abs(latest) >= LONGEST_PERIOD else None
 
     def _apart(self, mean):
         """Word the mean of (depth stamp + offset - image stamp) in seconds."""
@@ -245,8 +247,13 @@ class Synchronizer:
         return Pair(image[0], image[1], depth[0] - self.offset_ns, depth[1])
 
     def _drop_hopeless(self, stream, other):
-        """Drop from the front what no present or future message of the other stream can reach."""
-        while stream.queue and other.bound is not None:
+        """
+        Drop from the front what no present or future message of the other stream can reach.
+
+        A stream far ahead may have a wrong stamp and come back: nothing is hopeless for that.
+        """
+        while (stream.queue and other.bound is not None
+               and other.bound - stream.last < LONGEST_PERIOD * SECOND):
             stamp = stream.queue[0][0]
             near = any(abs(entry[0] - stamp) <= self.slop_ns for entry in other.queue)
             if near or other.bound < stamp + self.slop_ns:

@@ -180,14 +180,13 @@ def test_every_pass_of_a_loop_gives_the_same_pairs():
     assert sync.counts['resets'] == 4
 
 
-@pytest.mark.parametrize('kind, lost', [('image', [2000]), ('depth', [2000, 2100])])
-def test_a_wrong_stamp_ahead_of_time_resets_its_own_stream_alone(kind, lost):
+@pytest.mark.parametrize('kind', ['image', 'depth'])
+def test_a_wrong_stamp_ahead_of_time_costs_its_own_pair_alone(kind):
     sync = Synchronizer(0.05)
     good = [(k, s) for s in periodic(10, 2) for k in ('image', 'depth')]
     at = good.index((kind, 2000 * MS))
     pairs = feed(sync, [*good[:at], (kind, 9_000_000 * MS), *good[at + 1:]])
-    # An image that finds a cloud of the far future before its own one is given up.
-    assert [p.image_ns for p in pairs] == [s for s in periodic(10, 2) if s // MS not in lost]
+    assert [p.image_ns for p in pairs] == [s for s in periodic(10, 2) if s != 2000 * MS]
     assert sync.counts['resets'] == 0 and sync.counts[f'{kind}_reset'] == 1
 
 
