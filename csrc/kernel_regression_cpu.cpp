@@ -421,6 +421,49 @@ void divide(const Samples &s, Tile &t) {
   }
 }
 
+inline __attribute__((always_inline)) void order(V &a, V &b) {
+  const V low = smaller(a, b);
+  b = larger(a, b), a = low;
+}
+
+// Sorts N vectors, lane by lane, that rise and then fall.
+template <int N>
+inline __attribute__((always_inline)) void sort_bitonic(V *x) {
+  if constexpr (N > 1) {
+#pragma GCC unroll 16
+    for (int i = 0; i < N / 2; i++) order(x[i], x[i + N / 2]);
+    sort_bitonic<N / 2>(x);
+    sort_bitonic<N / 2>(x + N / 2);
+  }
+}
+
+// The smallest network that sorts eight.
+inline __attribute__((always_inline)) void sort_eight(V *x) {
+  order(x[0], x[2]), order(x[1], x[3]), order(x[4], x[6]), order(x[5], x[7]);
+  order(x[0], x[4]), order(x[1], x[5]), order(x[2], x[6]), order(x[3], x[7]);
+  order(x[0], x[1]), order(x[2], x[3]), order(x[4], x[5]), order(x[6], x[7]);
+  order(x[2], x[4]), order(x[3], x[5]), order(x[1], x[4]), order(x[3], x[6]);
+  order(x[1], x[2]), order(x[3], x[4]), order(x[5], x[6]);
+}
+
+// Of N sorted vectors and eight more keeps the N smallest, sorted. `held` and `more` reversed rise
+// and fall (with N = 16, eight infinities lie between), so halves of them sort as networks do.
+template <int N>
+inline __attribute__((always_inline)) void merge_eight(V *held, V *more) {
+  static_assert(N == 16 || N == 24, "as far as the networks go");
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++) {
+    if (N == 16) {
+      held[8 + i] = smaller(held[8 + i], more[7 - i]);
+    } else {
+      order(held[8 + i], more[7 - i]);
+      held[16 + i] = smaller(held[16 + i], more[7 - i]);
+    }
+  }
+  sort_bitonic<16>(held);
+  if constexpr (N == 24) sort_bitonic<8>(held + 16);
+}
+
 // Squared distances of the nearest by sector and lane, in order.
 struct Ranking {
   int sectors, each;
@@ -447,13 +490,35 @@ struct Ranking {
     for (int k = 0; k < n; k++) out[k] = held[k];
   }
 
+  // The same for one sector by sorting eight at a time, in half the steps; ranks EACH or more.
+  template <int EACH>
+  void rank_eights(const Samples &s, const Tile &t) {
+    V held[EACH];
+#pragma GCC unroll 24
+    for (int k = 0; k < EACH; k++) held[k] = broadcast(kInfinity);
+    const int count = t.candidates.size();
+    for (int first = 0; first < count; first += 8) {
+      V more[8];
+#pragma GCC unroll 8
+      for (int k = 0; k < 8; k++) {
+        const int i = t.candidates[std::min(first + k, count - 1)];
+        more[k] = first + k < count ? distance2(s.v[i] - t.y, s.u[i] - t.x) : broadcast(kInfinity);
+      }
+      sort_eight(more);
+      merge_eight<EACH>(held, more);
+    }
+#pragma GCC unroll 24
+    for (int k = 0; k < EACH; k++) nearest[k] = held[k];
+  }
+
   template <int SECTORS>
   void rank_all(const Samples &s, Tile &t) {
+    if (SECTORS == 1 && each > 8 && each <= 16) return rank_eights<16>(s, t);
+    if (SECTORS == 1 && each > 16 && each <= 24) return rank_eights<24>(s, t);
     if (SECTORS > 1) divide<SECTORS>(s, t);
-    const auto one = each == 2    ? &Ranking::rank<SECTORS, 2>
-                     : each == 4  ? &Ranking::rank<SECTORS, 4>
-                     : each == 16 ? &Ranking::rank<SECTORS, 16>
-                                  : &Ranking::rank<SECTORS, 0>;
+    const auto one = each == 2   ? &Ranking::rank<SECTORS, 2>
+                     : each == 4 ? &Ranking::rank<SECTORS, 4>
+                                 : &Ranking::rank<SECTORS, 0>;
     for (int sector = 0; sector < SECTORS; sector++) (this->*one)(s, t, sector);
   }
 
@@ -551,25 +616,31 @@ V load_pixels(const Tile &t, const float *plane, int width) {
   return x;
 }
 
-void place(const Problem &p, int batch, int row, int col, Tile &t) {
-  const size_t plane = (size_t)p.height * p.width, offset = (size_t)batch * plane;
+// Puts the tile at a place of the image.
+void place(const Problem &p, int row, int col, Tile &t) {
   t.x0 = col, t.x1 = std::min(col + kTileCols, p.width) - 1;
   const float row_scale = p.neighbours ? p.row_scale : 1;
   t.y0 = row * row_scale, t.y1 = (std::min(row + kTileRows, p.height) - 1) * row_scale;
-  t.guide.resize(p.features);
   for (int l = 0; l < kLanes; l++) {
     const int y = row + l / kTileCols, x = col + l % kTileCols;
-    const int cy = std::min(y, p.height - 1), cx = std::min(x, p.width - 1), at = cy * p.width + cx;
-    t.pixel[l] = y < p.height && x < p.width ? at : -1;
+    const int cy = std::min(y, p.height - 1), cx = std::min(x, p.width - 1);
+    t.pixel[l] = y < p.height && x < p.width ? cy * p.width + cx : -1;
     t.x[l] = cx, t.y[l] = cy * row_scale;
-    if (p.bandwidth_extent == kPerPixel) t.bandwidth[l] = p.bandwidth[offset + at];
-    t.ridge[l] = p.ridge_extent == kPerPixel ? p.ridge[offset + at]
-                 : p.ridge_extent == kOne    ? p.ridge[0]
-                                             : 0;
   }
+}
+
+// Reads what an image of the batch gives for each of the tile's pixels.
+void fetch(const Problem &p, int batch, Tile &t) {
+  const size_t plane = (size_t)p.height * p.width, offset = (size_t)batch * plane;
+  t.ridge = p.ridge_extent == kPerPixel ? load_pixels(t, p.ridge + offset, p.width)
+            : p.ridge_extent == kOne    ? broadcast(p.ridge[0])
+                                        : V{};
+  t.guide.resize(p.features);
   for (int f = 0; f < p.features; f++)
     t.guide[f] = load_pixels(t, p.guide + ((size_t)batch * p.features + f) * plane, p.width);
-  if (p.bandwidth_extent == kPerPixel) t.half_inverse_square = 0.5f / (t.bandwidth * t.bandwidth);
+  if (p.bandwidth_extent != kPerPixel) return;
+  t.bandwidth = load_pixels(t, p.bandwidth + offset, p.width);
+  t.half_inverse_square = 0.5f / (t.bandwidth * t.bandwidth);
 }
 
 // Everything about one (sample, tile) pair that both directions need.
@@ -657,24 +728,30 @@ void first_reach(const Problem &p, const Samples &s, Tile &t) {
   for (float &r : t.reach) r = std::sqrt(p.neighbours * area / (kPi * std::max(s.count, 1)));
 }
 
+// `images`: those of the batch, from `first` on, whose samples lie alike: one search serves them all.
 template <int ORDER, bool WINDOW>
-void forward_rows(const Problem &p, const Samples &s, int batch, int row0, int row1) {
+void forward_rows(const Problem &p, const std::vector<Samples> &images, int first, int row0, int row1) {
   Tile t;
-  const size_t offset = (size_t)batch * p.height * p.width;
+  const size_t plane = (size_t)p.height * p.width;
   const float nothing = p.profile == kTanh ? 0 : std::numeric_limits<float>::quiet_NaN();
   for (int row = row0; row < row1; row += kTileRows) {
-    first_reach(p, s, t);
+    first_reach(p, images[0], t);
     for (int col = 0; col < p.width; col += kTileCols) {
-      place(p, batch, row, col, t);
-      select<WINDOW>(p, s, t);
-      V shift;
-      const auto sums = accumulate<ORDER, WINDOW>(p, s, t, &shift);
-      const auto fit = solve<V, ORDER, false>(sums, t.ridge);
-      const V mass = sums.m[0] * exponential(shift);
-      for (int l = 0; l < kLanes; l++) {
-        if (t.pixel[l] < 0) continue;
-        p.dense[offset + t.pixel[l]] = sums.m[0][l] > 0 ? fit.estimate[l] + s.reference : nothing;
-        p.mass[offset + t.pixel[l]] = sums.m[0][l] > 0 ? mass[l] : 0;
+      place(p, row, col, t);
+      select<WINDOW>(p, images[0], t);
+      for (size_t b = 0; b < images.size(); b++) {
+        const Samples &s = images[b];
+        fetch(p, first + b, t);
+        V shift;
+        const auto sums = accumulate<ORDER, WINDOW>(p, s, t, &shift);
+        const auto fit = solve<V, ORDER, false>(sums, t.ridge);
+        const V mass = sums.m[0] * exponential(shift);
+        const size_t offset = (first + b) * plane;
+        for (int l = 0; l < kLanes; l++) {
+          if (t.pixel[l] < 0) continue;
+          p.dense[offset + t.pixel[l]] = sums.m[0][l] > 0 ? fit.estimate[l] + s.reference : nothing;
+          p.mass[offset + t.pixel[l]] = sums.m[0][l] > 0 ? mass[l] : 0;
+        }
       }
     }
   }
@@ -735,7 +812,8 @@ void differentiate(const Problem &p, const Samples &s, int batch, int row, int c
                    Adjoint<ORDER> &own) {
   Tile &t = own.t;
   const size_t offset = (size_t)batch * p.height * p.width;
-  place(p, batch, row, col, t);
+  place(p, row, col, t);
+  fetch(p, batch, t);
   V g, g_mass;
   for (int l = 0; l < kLanes; l++) {
     g[l] = t.pixel[l] < 0 ? 0 : p.grad_dense[offset + t.pixel[l]];
@@ -839,15 +917,24 @@ void dispatch(const Problem &p, Run run) {
   if (p.order == 2) window ? run.template operator()<2, true>() : run.template operator()<2, false>();
 }
 
+// Tells whether two images of the batch have their samples in the same places.
+bool lie_alike(const Problem &p, int a, int b) {
+  const size_t n = p.samples;
+  return !std::memcmp(p.uv + a * n * 2, p.uv + b * n * 2, n * 2 * sizeof(float)) &&
+         (!p.valid || !std::memcmp(p.valid + a * n, p.valid + b * n, n * sizeof(*p.valid)));
+}
+
 struct Forward {
   const Problem &p;
   template <int ORDER, bool WINDOW>
   void operator()() const {
     const int rows = std::max(kTileRows, 8), bands = (p.height + rows - 1) / rows;
-    for (int b = 0; b < p.batch; b++) {
-      const Samples s = prepare(p, b);
+    for (int first = 0, end; first < p.batch; first = end) {
+      std::vector<Samples> images;
+      for (end = first; end < p.batch && (end == first || lie_alike(p, first, end)); end++)
+        images.push_back(prepare(p, end));
       parallel(p.threads, bands, [&](int i) {
-        forward_rows<ORDER, WINDOW>(p, s, b, i * rows, std::min((i + 1) * rows, p.height));
+        forward_rows<ORDER, WINDOW>(p, images, first, i * rows, std::min((i + 1) * rows, p.height));
       });
     }
   }

@@ -22,7 +22,8 @@ import torch
 
 SIZE = (41, 57)
 MODES = [dict(window=(9, 13)), dict(window=(9, 13), border='mirror'),
-         dict(window=(9, 13), profile='tanh'), dict(neighbours=16),
+         dict(window=(9, 13), profile='tanh'), dict(neighbours=12), dict(neighbours=16),
+         dict(neighbours=19), dict(neighbours=24),
          dict(neighbours=32, sectors=4), dict(neighbours=32, sectors=8, aspect=0.5),
          dict(neighbours=16, aspect=3.)]
 VARIANTS = [pytest.param(name, marks=pytest.mark.skipif(
@@ -230,3 +231,19 @@ def test_a_batch_is_its_frames_one_by_one(seed, counts, mode, order, features):
         expected, expected_mass = run_native(alone, size, **options)
         torch.testing.assert_close(mass[b], expected_mass[0], rtol=1e-4, atol=1e-30)
         torch.testing.assert_close(dense[b], expected[0], rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize('mode', MODES, ids=str)
+def test_images_with_samples_in_the_same_places_share_a_search(mode, each_backend):
+    """Guides, values, kernels, bandwidths and ridges are still each image's own."""
+    data = scene(3, 90, SIZE, features=2, seed=5)
+    data['uv'][1] = data['uv'][0]
+    data['valid'] = torch.ones(3, 90, dtype=torch.bool)
+    data['valid'][2, 80:] = False
+    data['bandwidth'] = torch.linspace(.8, 1.6, 3)[:, None, None].expand(3, *SIZE)
+    ridge = torch.linspace(.01, .3, 3)[:, None, None].expand(3, *SIZE)
+    dense, mass = run_native(data, SIZE, order=1, ridge=ridge, **mode)
+    for b in range(3):
+        alone = {k: v[b:b + 1] for k, v in data.items()}
+        expected, expected_mass = run_native(alone, SIZE, order=1, ridge=ridge[b:b + 1], **mode)
+        assert torch.equal(dense[b:b + 1], expected) and torch.equal(mass[b:b + 1], expected_mass)
