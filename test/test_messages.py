@@ -114,13 +114,16 @@ def test_big_endian_mono16():
     assert (messages.image_to_rgb(msg) == 0x12).all()
 
 
-@pytest.mark.parametrize('encoding, first_rows', [
-    ('bayer_rggb8', 'rg gb'), ('bayer_bggr8', 'bg gr'),
-    ('bayer_gbrg8', 'gb rg'), ('bayer_grbg8', 'gr bg')])
-def test_bayer_mosaics_give_their_colour(encoding, first_rows):
+@pytest.mark.parametrize('kind, bigendian', [(np.uint8, False), (np.uint16, False),
+                                             (np.uint16, True)])
+@pytest.mark.parametrize('order, first_rows', [
+    ('rggb', 'rg gb'), ('bggr', 'bg gr'), ('gbrg', 'gb rg'), ('grbg', 'gr bg')])
+def test_bayer_mosaics_give_their_colour(order, first_rows, kind, bigendian):
+    bits = 8 * np.dtype(kind).itemsize
     colour = {'r': 200, 'g': 100, 'b': 30}
-    tile = np.array([[colour[c] for c in row] for row in first_rows.split()], np.uint8)
-    found = messages.image_to_rgb(image_msg(np.tile(tile, (6, 6)), encoding))
+    tile = np.array([[colour[c] for c in row] for row in first_rows.split()]) << (bits - 8)
+    mosaic = np.tile(tile, (6, 6)).astype(kind)
+    found = messages.image_to_rgb(image_msg(mosaic, f'bayer_{order}{bits}', bigendian=bigendian))
     assert np.array_equal(found[4:-4, 4:-4], np.broadcast_to([200, 100, 30], (4, 4, 3)))
 
 

@@ -125,13 +125,13 @@ def coordinates(kind='f4', depth=WALL_M):
     return {name: (kind, plane(depth)[:, axis]) for axis, name in enumerate('xyz')}
 
 
-@pytest.mark.parametrize('encoding, channels', [
+@pytest.mark.parametrize('encoding, pixel_bytes', [
     ('rgba8', 4), ('bgra8', 4), ('8UC3', 3), ('8UC1', 1), ('bayer_bggr8', 1), ('bayer_gbrg8', 1),
-    ('bayer_grbg8', 1)])
-def test_encodings_of_images_with_padded_rows(rig, stamps, encoding, channels):
-    pixels = np.resize(picture(), (96, 160, channels))
-    rows = np.zeros((96, 160 * channels + 12), np.uint8)
-    rows[:, :160 * channels] = pixels.reshape(96, -1)
+    ('bayer_grbg8', 1), ('bayer_rggb16', 2)])
+def test_encodings_of_images_with_padded_rows(rig, stamps, encoding, pixel_bytes):
+    pixels = np.resize(picture(), (96, 160, pixel_bytes))
+    rows = np.zeros((96, 160 * pixel_bytes + 12), np.uint8)
+    rows[:, :160 * pixel_bytes] = pixels.reshape(96, -1)
     rig.send_points(stamps[0])
     rig.image.publish(messages.fill(
         Image(header=header(stamps[0]), height=96, width=160, encoding=encoding,

@@ -44,6 +44,10 @@ IMAGE_ENCODINGS: Dict[str, Tuple[int, int, Optional[int]]] = {
     'bayer_bggr8': (1, 1, cv2.COLOR_BayerRG2RGB),
     'bayer_gbrg8': (1, 1, cv2.COLOR_BayerGR2RGB),
     'bayer_grbg8': (1, 1, cv2.COLOR_BayerGB2RGB),
+    'bayer_rggb16': (2, 1, cv2.COLOR_BayerBG2RGB),
+    'bayer_bggr16': (2, 1, cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg16': (2, 1, cv2.COLOR_BayerGR2RGB),
+    'bayer_grbg16': (2, 1, cv2.COLOR_BayerGB2RGB),
 }
 DEPTH_ENCODINGS = {'16UC1': 'u2', 'mono16': 'u2', '32FC1': 'f4'}
 POINT_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
@@ -62,7 +66,7 @@ def stamp_ns(header: Any) -> int:
 
 def image_to_rgb(msg: Any) -> np.ndarray:
     """
-    Convert a sensor_msgs/Image to uint8 (H, W, 3) RGB; mono16 keeps its high byte.
+    Convert a sensor_msgs/Image to uint8 (H, W, 3) RGB; of 16 bits the high byte stays.
 
     An rgb8 message is not copied: the result is a read-only view of it where its rows have no
     padding. Raise MessageError for an encoding or a size that cannot be used.
