@@ -12,11 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Recordings: whatever a file holds, frames come out or a SteerDepthError."""
+from copy import deepcopy
 from functools import lru_cache, partial
+from types import SimpleNamespace
 
 from fuzz_input import Input, joined, Scratch
 import numpy as np
-from rosbags.rosbag2 import storage_mcap, storage_sqlite3
+from rosbags.rosbag2 import reader, storage_mcap, storage_sqlite3
 from ruamel.yaml import YAML
 
 from steer_depth_ros import bag
@@ -27,8 +29,11 @@ from steer_depth_ros.datasets.frames import PERIOD_NS, RecordedFrame
 from steer_depth_ros.frame import Frame
 from steer_depth_ros.projection import sparse_from_depth_image
 
-# Most of the time would go into YAML: the list of plug-ins, and the same QoS again and again.
+# Most of the time would go into YAML: the list of plug-ins, the same QoS again and again, and
+# metadata that stay as they are while the storage beside them changes.
 YAML.official_plug_ins = lambda self: []
+parsed = lru_cache(maxsize=256)(lambda text: YAML(typ='safe').load(text))
+reader.YAML = lambda typ: SimpleNamespace(load=lambda text: deepcopy(parsed(text)))
 for storage in (storage_mcap, storage_sqlite3):
     storage.parse_qos = lru_cache(storage.parse_qos)
 
