@@ -38,6 +38,8 @@ OUTPUTS = {'depth': (f'/{NODE}/depth/image', bag.IMAGE),
            'camera_info': (f'/{NODE}/depth/camera_info', bag.CAMERA_INFO),
            'confidence': (f'/{NODE}/confidence/image', bag.IMAGE),
            'cloud': (f'/{NODE}/points', bag.POINT_CLOUD)}
+PICTURES = {'overlay': (f'/{NODE}/debug/overlay', bag.IMAGE),
+            'depth_color': (f'/{NODE}/debug/depth_color', bag.IMAGE)}
 
 
 def frames_to_bag(frames, target, overwrite=False) -> int:

@@ -21,7 +21,7 @@ import pytest
 
 from steer_depth_ros import bag
 from steer_depth_ros.bag_frames import choose_topics, node_values
-from steer_depth_ros.bag_tools import frames_to_bag, OUTPUTS
+from steer_depth_ros.bag_tools import frames_to_bag, OUTPUTS, PICTURES
 from steer_depth_ros.datasets.frames import FIRST_STAMP_NS, PERIOD_NS, read_frames
 from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.replay import replay
@@ -30,8 +30,7 @@ pytest.importorskip('rclpy', reason='rclpy is not installed; pip install steer_d
 DATA = Path(os.environ.get('STEER_DEPTH_DATA', Path(__file__).parents[2] / 'shared' / 'data'))
 DRIVE = DATA / 'lidarseq_kittiraw_a'
 PASSES = 4
-ALL_OUTPUTS = {**OUTPUTS, 'overlay': ('/depth_completion/debug/overlay', bag.IMAGE),
-               'depth_color': ('/depth_completion/debug/depth_color', bag.IMAGE),
+ALL_OUTPUTS = {**OUTPUTS, **PICTURES,
                'diagnostics': ('/diagnostics', 'diagnostic_msgs/msg/DiagnosticArray')}
 
 

@@ -14,7 +14,8 @@
 """
 Play a recording over and over at a fixed rate and time the answers: `python -m ...soak_player`.
 
-Every frame gets a new stamp. Nothing waits for the node: what it has no time for, it drops.
+Every frame gets a new stamp. Nothing waits for the node: what it has no time for, it drops. All
+that the node publishes is subscribed to, so that it makes all of it.
 """
 import argparse
 from itertools import cycle, islice
@@ -27,7 +28,7 @@ import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from steer_depth_ros import bag
-from steer_depth_ros.bag_tools import OUTPUTS
+from steer_depth_ros.bag_tools import OUTPUTS, PICTURES
 from steer_depth_ros.ros.message_types import message_class
 from steer_depth_ros.synchronizer import Synchronizer
 
@@ -52,8 +53,8 @@ class SoakPlayer:
         self.publishers = [node.create_publisher(message_class(kind), topic, qos)
                            for topic, kind in zip(topics, kinds)]
         self.log: dict = {'published': {}, 'answered': {}, 'left_out': []}
-        for name, arrived in (('depth', self._answer), ('cloud', lambda raw: None)):
-            topic, kind = OUTPUTS[name]
+        for name, (topic, kind) in (OUTPUTS | PICTURES).items():
+            arrived = self._answer if name == 'depth' else lambda raw: None
             node.create_subscription(message_class(kind), topic, arrived, qos, raw=True)
 
     def warm_up(self):
