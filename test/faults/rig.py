@@ -107,7 +107,12 @@ class FaultRig(Rig):
 
     def _connect(self):
         """Send pairs until both sides have discovered each other, and the node the period."""
-        assert any(self.answers(self.pair(), 0.1) for _ in range(200))
+        for _ in range(200):
+            self.publish_info()  # as drivers do; one alone is lost before it is discovered
+            if self.answers(self.pair(), 0.1):
+                break
+        else:
+            raise AssertionError('the node does not answer at all')
         for _ in range(4):
             self.recover()
 
@@ -127,7 +132,6 @@ class FaultRig(Rig):
         assert self.spin_until(lambda: 'rate in: image (Hz)' in self.status
                                and not self.status['message'].startswith(('idle', 'inactive')),
                                60.0), self.status
-        self.publish_info()
         self._connect()
 
     # Messages
