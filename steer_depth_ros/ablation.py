@@ -25,7 +25,7 @@ from typing import Dict, List
 import numpy as np
 import torch
 
-from steer_depth_ros import steering
+from steer_depth_ros import leave_one_out, steering
 from steer_depth_ros.errors import ConfigError, WeightsError
 from steer_depth_ros.evaluation import Predict, Result
 from steer_depth_ros.network import absolute
@@ -40,7 +40,8 @@ from steer_depth_ros.steering import SteeringModel
 from steer_depth_ros.visibility import visible
 
 FIXED = 'fixed kernels, order 1'
-TUNED = '  + tuned to each frame (preset steering)'
+TUNED = '  + tuned to each frame'
+STEERING = '  + a second time, guided by the first (preset steering)'
 MIXTURE = '  + learned mixture of kernels'
 ORDERS = (0, 1, 2)
 REFINEMENTS = {ARCHITECTURE: 'residual', absolute.ARCHITECTURE: 'absolute'}
@@ -59,7 +60,8 @@ def ablation_methods(weights=None, device='cpu', compared=()) -> Dict[str, Predi
     methods['image-structure kernels, order 1'] = _weight_free(1, True, False)
     methods.update({f'  + colour and depth guide, order {order}': _weight_free(order, True, True)
                     for order in ORDERS})
-    methods[TUNED] = _estimated(SteeringModel())
+    methods[TUNED] = _tuned_once
+    methods[STEERING] = _estimated(SteeringModel())
     model = LearnedModel.load(weights or find_preset('default').weights_path(), device)
     if not isinstance(model.net, MixtureNet):
         raise WeightsError(f'{weights} holds no network that mixes kernels; give it as --compare')
@@ -107,7 +109,7 @@ def _weight_free(order, structure, guided):
             guide = {}
             if guided:
                 maps, at, _ = steering.guides(inputs)
-                guide = {'guide': steering.batch(maps.transpose(2, 0, 1)),
+                guide = {'guide': steering.batch(maps),
                          'guide_at_samples': steering.batch(at)}
             width = steering.bandwidths(inputs, steering.sample_distance(inputs))
             dense, _ = kernel_regression(
@@ -117,6 +119,18 @@ def _weight_free(order, structure, guided):
             low, high = inputs.inverse.min().item(), inputs.inverse.max().item()
             return inputs.median / np.clip(dense[0].numpy(), low, high), None
     return predict
+
+
+def _tuned_once(image, uv, depth):
+    """Interpolate as the preset `steering` does the first time, at full resolution."""
+    with torch.inference_mode():
+        inputs = steering.prepare(image, *_seen(image, uv, depth))
+        guide, at, _ = steering.guides(inputs)
+        kernels = steering.image_steering(inputs.lab, inputs.uv)
+        width = steering.bandwidths(inputs, steering.sample_distance(inputs))
+        settings = leave_one_out.tune(leave_one_out.LeaveOneOut(inputs, kernels))
+        dense, _ = steering.regress(inputs, kernels, guide, at, width, settings[None])
+        return inputs.median / dense[0], None
 
 
 def _learned(net, device, refined):

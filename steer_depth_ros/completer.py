@@ -150,13 +150,13 @@ class DepthCompleter:
 
     def _at_half(self, image, uv, depth):
         """Estimate at half resolution; inverse depth, linear on planes, is what is enlarged."""
+        from steer_depth_ros.steering import enlarged, fit_to_samples, shrunk
         height, width = image.shape[:2]
         half = ((width + 1) // 2, (height + 1) // 2)
         dense, error = self._model.estimate(
-            cv2.resize(image, half, interpolation=cv2.INTER_AREA), (uv - 0.5) / 2, depth)
-        inverse, error = (cv2.resize(part, (2 * half[0], 2 * half[1]))[:height, :width]
-                          for part in (1 / dense, error))
-        return 1 / inverse, error
+            cv2.resize(image, half, interpolation=cv2.INTER_AREA), shrunk(uv, 2), depth)
+        inverse, error = (enlarged(part, (height, width)) for part in (1 / dense, error))
+        return fit_to_samples(1 / inverse, uv, depth), error
 
 
 def find_device(name):

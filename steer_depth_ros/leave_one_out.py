@@ -24,16 +24,17 @@ import math
 
 import numpy as np
 from scipy.spatial import cKDTree
-import torch
 
 from steer_depth_ros import steering
 
 FEWEST = 60  # samples, below which the constants stay as they are
 QUERIES = 600  # samples that are predicted; more tell little more
 ITERATIONS, RATE, DECAY = 8, 0.25, (0.7, 0.9)  # of Adam
+AVERAGED = 4  # last iterations whose mean is taken: a single one hangs on the samples chosen
 PRIOR = 0.01  # holds settings that the samples say nothing about
 LINES = 1.3  # aspect from which on samples lie on scan lines
 LARGEST_ERROR = 1.0  # log depth; outliers count no more than that
+TINY = np.float32(1e-12)  # what is divided by, at least
 COLOUR, STEP, BANDWIDTH, RIDGE = slice(0, 3), 3, 4, 5  # places in the settings
 SETTINGS = 6
 
@@ -43,73 +44,105 @@ class LeaveOneOut:
     Samples, each with the neighbours that the operator would give it without itself.
 
     inputs: steering.Inputs. kernels: (1, N, 3), elongation, rotation and scaling of all samples.
-    The Q samples that have neighbours enough stand in `chosen` (Q,), indices of samples.
+    The Q samples that have neighbours enough stand in `chosen` (Q,), indices of samples; `truth`
+    (Q,) is the logarithm of their inverse depth, `guess` (Q,) what the guide takes it for.
     """
 
-    @torch.inference_mode(False)  # its tensors take part in gradients
     def __init__(self, inputs, kernels, queries=QUERIES):
         uv, count = inputs.uv[0].numpy(), inputs.uv.shape[1]
         chosen = np.unique(np.linspace(0, count - 1, min(queries, count)).astype(int))
         self.chosen, near, distance = _neighbours(inputs, uv, chosen)
         if len(self.chosen) == 0:
             return
-        near, radius = torch.from_numpy(near), torch.from_numpy(distance[:, -1:])
-        offset = torch.from_numpy(uv[near] - uv[self.chosen, None])
-        rows, columns = offset[..., 1] / inputs.aspect, offset[..., 0]
-        lab = torch.from_numpy(steering.at_samples(inputs.lab, inputs.uv))
-        values = inputs.inverse[0].clone()
-        self.values, truth = values[near], values[self.chosen]
-        self.range, self.truth = (values.min(), values.max()), truth.log()
+        radius = distance[:, -1:]
+        offset = uv[near] - uv[self.chosen, None]
+        rows, columns = offset[..., 1] / np.float32(inputs.aspect), offset[..., 0]
+        lab = steering.at_samples(inputs.lab, inputs.uv) / np.float32(steering.COLOUR)
+        values = inputs.inverse[0].numpy()
+        self.values, self.truth = values[near], np.log(values[self.chosen])
+        self.range = values.min(), values.max()
 
-        rough = _first_estimate(rows, columns, distance, self.values).clamp(*self.range).log()
-        self.first = rough - self.truth
-        self.apart = torch.cat([(lab[near] - lab[self.chosen][:, None]) / steering.COLOUR,
-                                (self.values.log() - rough[:, None])[..., None] / steering.STEP],
-                               2).square()
+        # One plane a feature: colour, then depth, as squared differences.
+        self.apart = np.empty((4, *near.shape), np.float32)
+        for plane, feature in zip(self.apart, lab.T):
+            np.square(feature[near] - feature[self.chosen, None], out=plane)
+        self.guide_by(_first_estimate(rows, columns, distance, self.values))
         spacing = _spacing(radius, steering.NEIGHBOURS, 0.5)
         self.y, self.x = rows / spacing, columns / spacing
-        self.taper = _taper(torch.from_numpy(distance) / radius)
-        self.gamma, self.form = _quadratic_form(kernels[0][near], self.y, self.x)
-        nearest = offset.square().sum(2).amin(1).sqrt().numpy()
-        self.bandwidth = torch.from_numpy(steering.bandwidths(inputs, nearest))[:, None]
+        gamma, form = _quadratic_form(kernels[0].numpy()[near], self.y, self.x)
+        self.taper = _taper(distance / radius) * gamma
+        nearest = np.sqrt(np.square(offset).sum(2).min(1))
+        self.form = form / np.square(steering.bandwidths(inputs, nearest))[:, None]
 
-    def log_errors(self, settings):
+    def guide_by(self, inverse):
+        """Let the guide take the samples for `inverse` (Q,), as a pixel takes an estimate."""
+        self.guess = np.log(np.clip(inverse, *self.range))
+        np.square((np.log(self.values) - self.guess[:, None]) / np.float32(steering.STEP),
+                  out=self.apart[3])
+
+    def predict(self, settings):
         """
-        Return log of predicted over measured inverse depth, (Q,), with the clamps of the preset.
+        Return inverse depth of the samples, (Q,), with the clamps of the preset.
 
         settings: (6,) logarithms of factors on COLOUR (for L, a and b), STEP, BANDWIDTH, RIDGE.
         """
-        factors = settings.exp()
-        exponent = (-self.form / (2 * (self.bandwidth * factors[BANDWIDTH]).square())
-                    - (self.apart / factors[:4].square()).sum(2) / 2)
-        weight = (exponent - exponent.amax(1, keepdim=True).detach()).exp()
-        found = _plane(weight * self.taper * self.gamma, self.y, self.x, self.values,
-                       steering.RIDGE * factors[RIDGE])
-        return found.nan_to_num(1.0).clamp(*self.range).log() - self.truth
+        return np.clip(self._fit(np.exp(settings, dtype=np.float32))[0], *self.range)
+
+    def log_errors(self, settings):
+        """Return the logarithm of predicted over measured inverse depth, (Q,)."""
+        return np.log(self.predict(settings)) - self.truth
 
     def loss(self, settings):
         """Return the logarithm of the error, between its mean and its root mean square."""
-        off = self.log_errors(settings).abs().clamp(max=LARGEST_ERROR)
-        return ((off.mean() + 1e-4).log() + (off.square().mean() + 1e-7).log() / 2) / 2
+        return _loss(np.minimum(np.abs(self.log_errors(settings)), LARGEST_ERROR))[0]
+
+    def loss_and_gradient(self, settings):
+        """Return `loss`, and its derivatives with respect to the settings (6,)."""
+        factors = np.exp(settings, dtype=np.float32)
+        found, weight, by_weight, by_ridge = self._fit(factors)
+        inside = (found > self.range[0]) & (found < self.range[1])
+        found = np.clip(found, *self.range)
+        off = np.log(found) - self.truth
+        size = np.abs(off)
+        inside &= size < LARGEST_ERROR
+        loss, by_size = _loss(np.minimum(size, LARGEST_ERROR))
+        by_found = np.where(inside, by_size * np.sign(off) / found, np.float32(0))
+        by_exponent = (by_found[:, None] * by_weight * weight).ravel()
+        gradient = np.empty(SETTINGS, np.float32)
+        gradient[:4] = self.apart.reshape(4, -1) @ by_exponent / np.square(factors[:4])
+        gradient[BANDWIDTH] = self.form.ravel() @ by_exponent / np.square(factors[BANDWIDTH])
+        gradient[RIDGE] = by_found @ by_ridge
+        return loss, gradient
+
+    def _fit(self, factors):
+        """Return the plane's constant (Q,), weights, and its derivatives by weight and ridge."""
+        scale = -0.5 / np.square(factors)
+        exponent = np.tensordot(scale[:4], self.apart, 1)
+        exponent += scale[BANDWIDTH] * self.form
+        exponent -= exponent.max(1, keepdims=True)
+        weight = np.exp(exponent, out=exponent)
+        weight *= self.taper
+        return _plane(weight, self.y, self.x, self.values,
+                      np.float32(steering.RIDGE) * factors[RIDGE])
 
 
 def tune(left_out):
-    """Return settings (6,) that predict the samples of a LeaveOneOut best; 0: the constants."""
-    settings = torch.zeros(SETTINGS)
+    """Return settings (6,) that predict the samples of a LeaveOneOut well; 0: the constants."""
+    settings = np.zeros(SETTINGS, np.float32)
     if len(left_out.chosen) < FEWEST // 2:
         return settings
-    best, lowest = settings.clone(), math.inf
-    with torch.inference_mode(False), torch.enable_grad():
-        settings = torch.zeros(SETTINGS, requires_grad=True)
-        adam = torch.optim.Adam([settings], lr=RATE, betas=DECAY)
-        for _ in range(ITERATIONS):
-            loss = left_out.loss(settings) + PRIOR * settings.square().sum()
-            if loss.item() < lowest:
-                best, lowest = settings.detach().clone(), loss.item()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-    return best
+    mean, square, total = np.zeros((3, SETTINGS))
+    for step in range(1, ITERATIONS + 1):
+        _, gradient = left_out.loss_and_gradient(settings)
+        gradient = gradient + 2 * PRIOR * settings
+        mean += (1 - DECAY[0]) * (gradient - mean)
+        square += (1 - DECAY[1]) * (np.square(gradient) - square)
+        change = mean / (1 - DECAY[0] ** step) / (
+            np.sqrt(square / (1 - DECAY[1] ** step)) + 1e-8)
+        settings = (settings - RATE * change).astype(np.float32)
+        if step > ITERATIONS - AVERAGED:
+            total += settings / AVERAGED
+    return total.astype(np.float32)
 
 
 def _neighbours(inputs, uv, chosen):
@@ -120,7 +153,8 @@ def _neighbours(inputs, uv, chosen):
     if len(uv) < max(FEWEST, count + 1):
         return chosen[:0], None, None
     asked = min(3 * count if lines else count + 1, len(uv))
-    distance, near = cKDTree(points).query(points[chosen], asked)
+    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+    distance, near = tree.query(points[chosen], asked)
     left_out = near == chosen[:, None]
     if lines:
         left_out |= np.abs(uv[near, 1] - uv[chosen, 1][:, None]) < inputs.rows / 2
@@ -135,26 +169,26 @@ def _neighbours(inputs, uv, chosen):
 def _first_estimate(rows, columns, distance, values):
     """Return what `steering.rough` would say without the sample, (Q,)."""
     count = steering.ROUGH_NEIGHBOURS
-    distance = torch.from_numpy(distance[:, :count])
+    distance = distance[:, :count]
     radius = distance[:, -1:]
     spacing = _spacing(radius, count, 1.0)  # half a pixel of half the resolution
     y, x = rows[:, :count] / spacing, columns[:, :count] / spacing
-    weight = (-(y * y + x * x) / (2 * steering.BANDWIDTH ** 2)).exp() * _taper(distance / radius)
-    return _plane(weight, y, x, values[:, :count], steering.RIDGE)
+    weight = np.exp((y * y + x * x) * np.float32(-0.5 / steering.BANDWIDTH ** 2))
+    return _plane(weight * _taper(distance / radius), y, x, values[:, :count], steering.RIDGE)[0]
 
 
 def _spacing(radius, count, least):
-    return (radius * math.sqrt(math.pi / count)).clamp(min=least)
+    return np.maximum(radius * np.float32(math.sqrt(math.pi / count)), np.float32(least))
 
 
 def _taper(share):
-    return (1 - share.clamp(max=1).pow(4)).square()
+    return np.square(1 - np.square(np.square(np.minimum(share, 1))))
 
 
 def _quadratic_form(kernels, y, x):
     """Return gamma and the quadratic form of (Q, K, 3) kernels, as the operator has it."""
-    sigma, theta, gamma = kernels.clone().unbind(-1)
-    cos, sin = theta.cos(), theta.sin()
+    sigma, theta, gamma = np.moveaxis(kernels, 2, 0)
+    cos, sin = np.cos(theta), np.sin(theta)
     form = gamma * ((sigma * cos ** 2 + sin ** 2 / sigma) * y ** 2
                     + 2 * (1 / sigma - sigma) * sin * cos * y * x
                     + (sigma * sin ** 2 + cos ** 2 / sigma) * x ** 2)
@@ -162,13 +196,36 @@ def _quadratic_form(kernels, y, x):
 
 
 def _plane(weight, y, x, values, ridge):
-    """Return the constant of the weighted plane through (Q, K) values; order 1 of the operator."""
-    mass = weight.sum(1)
+    """
+    Fit planes to (Q, K) values by weighted least squares; order 1 of the operator.
+
+    Return their constants (Q,), the weights as shares of their sum, and the derivatives of the
+    constants with respect to these (Q, K) and to the logarithm of the ridge (Q,).
+    """
+    weight = weight / np.maximum(weight.sum(1, keepdims=True), TINY)
     wy, wx = weight * y, weight * x
-    yy, xx = (wy * y).sum(1) + ridge * mass, (wx * x).sum(1) + ridge * mass
-    yx, y0, x0 = (wy * x).sum(1), wy.sum(1), wx.sum(1)
-    yv, xv, v = (wy * values).sum(1), (wx * values).sum(1), (weight * values).sum(1)
-    turn = yx / yy
-    xx, x0, xv = xx - turn * yx, x0 - turn * y0, xv - turn * yv
-    return ((v - y0 / yy * yv - x0 / xx * xv)
-            / (mass - y0 / yy * y0 - x0 / xx * x0))
+    mass, y0, x0 = weight.sum(1), wy.sum(1), wx.sum(1)
+    yy = np.einsum('qk,qk->q', wy, y) + ridge * mass
+    xx = np.einsum('qk,qk->q', wx, x) + ridge * mass
+    yx = np.einsum('qk,qk->q', wy, x)
+    v, yv, xv = (np.einsum('qk,qk->q', w, values) for w in (weight, wy, wx))
+    # Elimination with the constant last; p, q: the row of the inverse that gives the constant.
+    det = np.maximum(yy * xx - yx * yx, TINY)
+    p, q = (yx * x0 - xx * y0) / det, (yx * y0 - yy * x0) / det
+    rest = np.maximum(mass + p * y0 + q * x0, TINY)
+    constant = (v + p * yv + q * xv) / rest
+    # Slopes, for the residuals.
+    ty, tx = yv - y0 * constant, xv - x0 * constant
+    slope_y, slope_x = (xx * ty - yx * tx) / det, (yy * tx - yx * ty) / det
+    held = p * slope_y + q * slope_x
+    residual = values - constant[:, None] - slope_y[:, None] * y - slope_x[:, None] * x
+    influence = 1 + p[:, None] * y + q[:, None] * x
+    by_weight = (influence * residual - (ridge * held)[:, None]) / rest[:, None]
+    return constant, weight, by_weight, -ridge * mass * held / rest
+
+
+def _loss(size):
+    """Return the loss of absolute errors (Q,), and its derivative with respect to each."""
+    mean, square = size.mean() + 1e-4, np.square(size).mean() + 1e-7
+    loss = (math.log(mean) + math.log(square) / 2) / 2
+    return loss, (1 / mean + size / square) / (2 * len(size))

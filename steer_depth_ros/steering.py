@@ -45,6 +45,7 @@ RIDGE = 0.01
 NARROWEST, WIDEST, HALFWAY = 0.25, 1.2, 0.45
 # Expected relative error: Laplace maximum likelihood on rendered scenes; the floor is that of
 # a real sensor. Distances in sample spacings.
+PULL, PULL_PIXELS, PULL_PRIOR = 0.15, (0.7, 3.0), 0.02  # of `fit_to_samples`
 ERROR_FLOOR, ERROR_PER_SPREAD, ERROR_PER_SPACING = 0.004, 1.15, 0.0098
 
 
@@ -73,8 +74,8 @@ class Inputs:
 
 def prepare(image, uv, depth):
     """Normalise image uint8 (H, W, 3), uv float32 (N, 2) and depth float32 (N,)."""
-    lab = cv2.cvtColor(image.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab)
-    lab = cv2.GaussianBlur(lab, (0, 0), COLOUR_BLUR)
+    smooth = cv2.GaussianBlur(image, (0, 0), COLOUR_BLUR)
+    lab = cv2.cvtColor(smooth.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab)
     median = float(np.median(depth))
     across, rows = sample_spacing(uv, image.shape[:2])
     return Inputs(lab, batch(uv), batch(median / depth), median, kernel_aspect(across, rows),
@@ -95,11 +96,13 @@ def at_samples(maps, uv):
 
 def image_steering(lab, uv):
     """Return (1, N, 3) elongation, rotation and scaling of the kernels at uv (1, N, 2)."""
-    light = lab[..., 0] * 0.01
-    dy = cv2.Sobel(light, cv2.CV_32F, 0, 1, scale=1 / 8)
-    dx = cv2.Sobel(light, cv2.CV_32F, 1, 0, scale=1 / 8)
-    tensor = cv2.GaussianBlur(cv2.merge([dy * dy, dy * dx, dx * dx]), (0, 0), STRUCTURE_BLUR)
-    a, b, c = at_samples(tensor, uv).T
+    # Half the resolution shows all that the smoothing left.
+    half = ((lab.shape[1] + 1) // 2, (lab.shape[0] + 1) // 2)
+    light = cv2.resize(lab, half, interpolation=cv2.INTER_AREA)[..., 0] * 0.01
+    dy = cv2.Sobel(light, cv2.CV_32F, 0, 1, scale=1 / 16)
+    dx = cv2.Sobel(light, cv2.CV_32F, 1, 0, scale=1 / 16)
+    tensor = cv2.GaussianBlur(cv2.merge([dy * dy, dy * dx, dx * dx]), (0, 0), STRUCTURE_BLUR / 2)
+    a, b, c = at_samples(tensor, shrunk(uv, 2)).T
     middle, half = (a + c) / 2, np.hypot((a - c) / 2, b)
     strong, weak = np.sqrt(middle + half), np.sqrt(np.maximum(middle - half, 0))
     elongation = np.minimum((strong + REGULARISATION) / (weak + REGULARISATION),
@@ -110,33 +113,45 @@ def image_steering(lab, uv):
     return batch(np.stack([elongation, rotation, scaling], 1))
 
 
-def rough(inputs, values, order):
-    """Interpolate values (1, N) with round kernels at half resolution; returns (H, W)."""
+def rough(inputs, values, order, shrink=2):
+    """Interpolate values (1, N) with round kernels at 1 / shrink of the size; returns (H, W)."""
     height, width = inputs.size
-    half = ((height + 1) // 2, (width + 1) // 2)
+    small = -(-height // shrink), -(-width // shrink)
     round_kernel = torch.tensor([1.0, 0.0, 1.0]).expand(1, values.shape[1], 3)
-    dense, _ = kernel_regression((inputs.uv - 0.5) / 2, values, round_kernel, half,
+    dense, _ = kernel_regression(shrunk(inputs.uv, shrink), values, round_kernel, small,
                                  neighbours=ROUGH_NEIGHBOURS, order=order, bandwidth=BANDWIDTH,
                                  ridge=RIDGE, aspect=inputs.aspect)
-    full = cv2.resize(dense[0].numpy(), (2 * half[1], 2 * half[0]))
+    return enlarged(dense[0].numpy(), inputs.size, shrink)
+
+
+def shrunk(uv, factor):
+    """Move pixel coordinates to an image of 1 / factor of the size."""
+    return (uv + 0.5) / factor - 0.5
+
+
+def enlarged(small, size, factor=2):
+    """Bring a map of 1 / factor of the resolution back to `size` (H, W)."""
+    height, width = size
+    full = cv2.resize(small, (factor * small.shape[1], factor * small.shape[0]))
     return np.ascontiguousarray(full[:height, :width])
 
 
 def guides(inputs):
     """
-    Return the guide (H, W, 4), its values at the samples (N, 4), and `off` (N,).
+    Return the guide (4, H, W), its values at the samples (N, 4), and `off` (N,).
 
     Colour, and the logarithm of a first rough estimate, each in units of the change that lowers a
     weight to exp(-1/2). off: log depth by which the rough estimate misses a sample.
     """
     values = inputs.inverse[0].numpy()
-    first = np.log(np.clip(rough(inputs, inputs.inverse, 1), values.min(), values.max()))
-    guide = cv2.merge([*cv2.split(inputs.lab * (1 / COLOUR)), first * (1 / STEP)])
-    at = at_samples(guide, inputs.uv)
-    measured = np.log(values) / STEP
-    off = (at[:, 3] - measured) * STEP
-    at[:, 3] = measured
-    return guide, at, off
+    guide = np.empty((4, *inputs.size), np.float32)
+    for channel in range(3):
+        np.multiply(inputs.lab[..., channel], np.float32(1 / COLOUR), out=guide[channel])
+    first = np.log(np.clip(rough(inputs, inputs.inverse, 1, 4), values.min(), values.max()))
+    np.multiply(first, np.float32(1 / STEP), out=guide[3])
+    measured = np.log(values)
+    at = np.column_stack([at_samples(inputs.lab, inputs.uv) * (1 / COLOUR), measured / STEP])
+    return guide, at.astype(np.float32), at_samples(first[..., None], inputs.uv)[:, 0] - measured
 
 
 def sample_distance(inputs):
@@ -154,22 +169,57 @@ def bandwidths(inputs, distance):
     return BANDWIDTH * np.clip(NARROWEST + (1 - NARROWEST) * share, NARROWEST, WIDEST)
 
 
-def regress(inputs, kernels, guide, at, bandwidth, settings):
+def regress(inputs, kernels, guide, at, bandwidth, settings, half=False):
     """
-    Return inverse depth (H, W) inside the range of the samples.
+    Return inverse depth inside the range of the samples, and the sums of weights: (S, H, W) each.
 
-    guide (H, W, 4) and at (N, 4) as `guides` gives them. settings: (6,), see `leave_one_out`.
+    guide (4, H, W) and at (N, 4) as `guides` gives them. settings: (S, 6), see `leave_one_out`;
+    one search for neighbours serves them all. half: work at half the resolution.
     """
-    factors = settings.exp()
-    scale = (1 / factors[:4]).numpy()
-    dense, _ = kernel_regression(
-        inputs.uv, inputs.inverse, kernels, inputs.size,
-        guide=batch((guide * scale).transpose(2, 0, 1)), guide_at_samples=batch(at * scale),
-        neighbours=NEIGHBOURS, order=1,
-        bandwidth=batch(bandwidth * factors[leave_one_out.BANDWIDTH].item()),
-        ridge=RIDGE * factors[leave_one_out.RIDGE].item(), aspect=inputs.aspect)
-    low, high = inputs.inverse.min().item(), inputs.inverse.max().item()
-    return np.clip(dense[0].numpy(), low, high)
+    height, width = inputs.size
+    uv, size = inputs.uv, inputs.size
+    if half:
+        size = (height + 1) // 2, (width + 1) // 2
+        uv = shrunk(uv, 2)
+        *guide, bandwidth = (cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA)
+                             for plane in (*guide, bandwidth))
+    count = len(settings)
+    factors = np.exp(settings, dtype=np.float32)
+    scale = 1 / factors[:, :4]
+    ridge = torch.from_numpy(RIDGE * factors[:, leave_one_out.RIDGE, None, None])
+    dense, mass = kernel_regression(
+        uv.expand(count, -1, -1), inputs.inverse.expand(count, -1), kernels.expand(count, -1, -1),
+        size, guide=torch.from_numpy(guide * scale[:, :, None, None]),
+        guide_at_samples=torch.from_numpy(at * scale[:, None]), neighbours=NEIGHBOURS, order=1,
+        bandwidth=torch.from_numpy(bandwidth * factors[:, leave_one_out.BANDWIDTH, None, None]),
+        ridge=ridge.expand(count, *size), aspect=inputs.aspect)
+    dense = dense.clamp_(inputs.inverse.min(), inputs.inverse.max()).numpy()
+    if not half:
+        return dense, mass.numpy()
+    return tuple(np.stack([enlarged(each, inputs.size) for each in maps])
+                 for maps in (dense, mass.numpy()))
+
+
+def tuned_guide(inputs, guide, at, bandwidth, kernels, left_out, misses=None):
+    """
+    Complete once at half the resolution, and let the result be the guide's depth.
+
+    It follows edges better than the rough estimate, so that samples of the wrong surface drop
+    out the second time (Takeda et al. steer iteratively, too). Return the settings (6,) that
+    predict the samples best with the new guide.
+
+    misses: a list to which the log errors of the old and of the new guide at the left out
+    samples are added.
+    """
+    settings = leave_one_out.tune(left_out)
+    first, _ = regress(inputs, kernels, guide, at, bandwidth, settings[None], half=True)
+    np.multiply(np.log(first[0]), np.float32(1 / STEP), out=guide[3])
+    if len(left_out.chosen) == 0:
+        return settings
+    if misses is not None:
+        misses += [left_out.guess - left_out.truth, left_out.log_errors(settings)]
+    left_out.guide_by(left_out.predict(settings))
+    return leave_one_out.tune(left_out)
 
 
 def interpolate(inputs):
@@ -177,14 +227,36 @@ def interpolate(inputs):
     guide, at, off = guides(inputs)
     distance = sample_distance(inputs)
     kernels = image_steering(inputs.lab, inputs.uv)
-    settings = leave_one_out.tune(leave_one_out.LeaveOneOut(inputs, kernels))
-    dense = regress(inputs, kernels, guide, at, bandwidths(inputs, distance), settings)
-    return dense, expected_error(inputs, off, distance)
+    bandwidth = bandwidths(inputs, distance)
+    left_out = leave_one_out.LeaveOneOut(inputs, kernels)
+    settings = tuned_guide(inputs, guide, at, bandwidth, kernels, left_out)
+    dense, _ = regress(inputs, kernels, guide, at, bandwidth, settings[None])
+    return dense[0], expected_error(inputs, off, distance)
+
+
+def fit_to_samples(depth, uv, measured):
+    """
+    Pull depth (H, W) towards the measured (N,) at uv (N, 2), within a share of their spacing.
+
+    For what was computed at a lower resolution: the pixels next to a sample should say what it
+    says. Nothing leaves the range of the samples.
+    """
+    height, width = depth.shape
+    spacing = math.sqrt(math.prod(sample_spacing(uv, depth.shape)))
+    blur = float(np.clip(PULL * spacing, *PULL_PIXELS))
+    off = measured / at_samples(depth[..., None], batch(uv))[:, 0] - 1
+    place = np.clip(np.rint(uv).astype(int), 0, (width - 1, height - 1))
+    place = place[:, 1] * width + place[:, 0]
+    total, count = (
+        cv2.GaussianBlur(np.bincount(place, weight, height * width).astype(np.float32)
+                         .reshape(depth.shape), (0, 0), blur) for weight in (off, None))
+    pulled = depth * (1 + total / (count + np.float32(PULL_PRIOR)))
+    return np.clip(pulled, measured.min(), measured.max(), out=pulled)
 
 
 def expected_error(inputs, off, distance):
     """Return the relative error to expect, (H, W): bad fits around and far samples raise it."""
-    spread = rough(inputs, batch(np.abs(off)), 0)
+    spread = rough(inputs, batch(np.abs(off)), 0, 4)
     return (ERROR_FLOOR + ERROR_PER_SPREAD * spread
             + ERROR_PER_SPACING / inputs.spacing * distance)
 

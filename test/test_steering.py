@@ -63,7 +63,8 @@ def test_a_plane_is_exact_at_any_distance(completer, uv):
 def test_results_scale_with_depth(completer):
     rng = np.random.default_rng(3)
     image = rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
-    uv, depth = scattered(200), rng.uniform(1, 9, 200).astype(np.float32)
+    uv = scattered(200)
+    depth = (read(plane(), uv) * rng.uniform(0.8, 1.2, 200)).astype(np.float32)
     one = completer.complete(image, uv, depth)
     seven = completer.complete(image, uv, depth * 7)
     np.testing.assert_allclose(seven.depth, one.depth * 7, rtol=2e-3)
@@ -92,6 +93,26 @@ def test_results_stay_in_the_range_of_the_samples(completer):
     uv, depth = scattered(25, 9), rng.uniform(2, 4, 25).astype(np.float32)
     dense = completer.complete(image, uv, depth).depth
     assert np.nanmin(dense) >= depth.min() * 0.999 and np.nanmax(dense) <= depth.max() * 1.001
+
+
+def test_depth_is_pulled_to_the_samples_next_to_them_alone():
+    uv = np.float32([[40, 30], [90, 60]])
+    flat = np.full((HEIGHT, WIDTH), 4.0, np.float32)
+    pulled = steering.fit_to_samples(flat, uv, np.float32([5.0, 4.0]))
+    assert pulled[30, 40] > 4.4 and pulled.max() <= 5.0
+    changed = np.argwhere(np.abs(pulled - 4) > 1e-3)
+    assert len(changed) > 1 and np.abs(changed - (30, 40)).max() < 12
+
+
+def test_fast_says_what_dense_samples_say():
+    rng = np.random.default_rng(8)
+    image = rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    uv = np.unique(rng.integers(0, (WIDTH, HEIGHT), (2000, 2)), axis=0).astype(np.float32)
+    depth = rng.uniform(2, 4, len(uv)).astype(np.float32)
+    dense = DepthCompleter('fast', 'cpu', drop_hidden=False).complete(image, uv, depth).depth
+    u, v = uv.astype(int).T
+    assert np.abs(dense[v, u] / depth - 1).mean() < 0.1
+    assert np.nanmin(dense) >= depth.min() and np.nanmax(dense) <= depth.max()
 
 
 def test_structure_tensor_turns_kernels_along_the_edge():

@@ -24,6 +24,7 @@ from steer_depth_ros.ablation import (
     format_ablation,
     MIXTURE,
     quotient,
+    STEERING,
     TUNED,
 )
 from steer_depth_ros.cli import main
@@ -57,13 +58,20 @@ def test_ablation_has_every_step_of_the_method(tmp_path, capsys):
     assert ' 1.000' in next(line for line in table if line.startswith(FIXED))
 
 
-def test_the_tuned_step_is_the_preset_steering():
+def test_a_step_is_the_preset_steering():
     _, example = next(procedural_examples(ProceduralFrames(1, 77, (64, 80)), ['random:300']))
-    step = ablation_methods()[TUNED]
+    step = ablation_methods()[STEERING]
     depth, _ = step(example.image, example.uv, example.sparse)
     preset = DepthCompleter('steering', 'cpu', reach=1000).complete(
         example.image, example.uv, example.sparse)
     assert abs(depth / preset.depth - 1).max() < 1e-5
+
+
+def test_the_second_pass_pays():
+    methods = ablation_methods()
+    examples = procedural_examples(ProceduralFrames(8, 79, (120, 160)), ['random:500'])
+    once, twice = evaluate({name: methods[name] for name in (TUNED, STEERING)}, examples)
+    assert quotient(twice, once, 'mae') < 0.99
 
 
 def test_ablation_takes_weights(tmp_path, capsys):

@@ -17,11 +17,12 @@ Our own model: a network that mixes steering kernels, pixel by pixel.
 The operator evaluates several kernels around those that leave-one-out cross-validation finds best
 for the frame: colour counting more or less, steps of depth harder or softer, wider, and round.
 Where they agree nothing is left to learn; where they differ the network weighs them by what it
-sees: how they differ, how well each predicts the samples near by, how far samples are, edges of
-the image. A result is never outside the range of the kernels, which is what carries over from
-rendered scenes to real sensors. All inputs are free of metric scale.
+sees: how they differ, how well each predicts the samples near by, how far samples are, how much
+weight they have, edges of the image. A result is never outside the range of the kernels, which is
+what carries over from rendered scenes to real sensors. All inputs are free of metric scale.
 """
 from dataclasses import dataclass
+from typing import List
 
 import cv2
 import numpy as np
@@ -30,9 +31,8 @@ from torch import nn
 import torch.nn.functional as F
 
 from steer_depth_ros import steering
-from steer_depth_ros.leave_one_out import LeaveOneOut, tune
+from steer_depth_ros.leave_one_out import LeaveOneOut
 
-# Around the tuned settings: logarithms of factors on L, a, b; depth step; bandwidth; ridge.
 KERNELS = np.array([[0, 0, 0, 0, 0, 0],
                     [0.8, 0.8, 0.8, 0, 0.25, 0],
                     [-0.7, -0.7, -0.7, 0, 0, 0],
@@ -40,10 +40,12 @@ KERNELS = np.array([[0, 0, 0, 0, 0, 0],
                     [0, 0, 0, 0.7, 0, 0],
                     [0.9, 0.9, 0.9, 0.7, 0.45, 2.3]], np.float32)
 ARCHITECTURE = 'mixture_net'
-MIXED = len(KERNELS) + 1  # the rough first estimate is one of them
-CHANNELS = MIXED - 1 + 4 + 2 * MIXED + 2 + 4  # as mixture_inputs joins them
+MIXED = len(KERNELS) + 2  # the guide's estimate, and the rough one before it, are mixed in, too
+CHANNELS = MIXED - 1 + 4 + len(KERNELS) + 3 + 2 * MIXED + 6  # as mixture_inputs joins them
 CELL = 8  # pixels; errors of samples are gathered in cells of that size
-QUERIES = 4000
+QUERIES = 1200
+CONTRAST = 20.0  # CIELab; of the colours that the network sees
+FINE = 16  # channels of the layer at full resolution
 
 
 @dataclass
@@ -74,19 +76,22 @@ def mixture_inputs(image, uv, depth):
     guide, at, off = steering.guides(inputs)
     distance = steering.sample_distance(inputs)
     kernels = steering.image_steering(inputs.lab, inputs.uv)
-    left_out = LeaveOneOut(inputs, kernels, QUERIES)
-    tuned = tune(left_out)
     bandwidth = steering.bandwidths(inputs, distance)
-    settings = [tuned + torch.from_numpy(offset) for offset in KERNELS]
-    estimates = [np.log(steering.regress(inputs, kernels, guide, at, bandwidth, each))
-                 for each in settings] + [guide[..., 3] * steering.STEP]
+    rough = guide[3] * steering.STEP
+    left_out = LeaveOneOut(inputs, kernels, QUERIES)
+    guesses: List[np.ndarray] = []  # by how much the guide misses the samples, first and then
+    tuned = steering.tuned_guide(inputs, guide, at, bandwidth, kernels, left_out, guesses)
+    settings = tuned + KERNELS
+    dense, mass = steering.regress(inputs, kernels, guide, at, bandwidth, settings)
+    estimates = np.stack([*np.log(dense), guide[3] * steering.STEP, rough])
     maps = np.concatenate([
         _differences(estimates), _surroundings(inputs, estimates[0], off, distance),
-        _errors(inputs, left_out, settings),
+        _half(np.log(mass + 1e-4) / 4), _contrast(inputs),
+        _errors(inputs, left_out, settings, guesses),
         _everywhere(inputs.size, [np.log(inputs.spacing) - 2, (inputs.aspect - 1) / 2,
                                   *tuned[2:].tolist()])], 2)
-    return MixtureInputs(steering.batch(maps.transpose(2, 0, 1)),
-                         steering.batch(np.stack(estimates)), inputs.median)
+    return MixtureInputs(steering.batch(maps.transpose(2, 0, 1)), steering.batch(estimates),
+                         inputs.median)
 
 
 def _half(maps):
@@ -113,20 +118,27 @@ def _surroundings(inputs, dense, off, distance):
         return np.hypot(cv2.Sobel(field, cv2.CV_32F, 1, 0, scale=1 / 8),
                         cv2.Sobel(field, cv2.CV_32F, 0, 1, scale=1 / 8))
 
-    spread = steering.rough(inputs, steering.batch(np.abs(off)), 0)
+    spread = steering.rough(inputs, steering.batch(np.abs(off)), 0, 4)
     return _half([np.log(slope(dense) * inputs.spacing + 1e-3) / 3 + 1,
                   np.log(slope(inputs.lab[..., 0] / 100) + 1e-3) / 3 + 1.5,
                   np.log(np.maximum(spread, 0) + 1e-3) / 3 + 1.5,
                   np.minimum(distance / inputs.spacing, 3)])
 
 
-def _errors(inputs, left_out, settings):
+def _contrast(inputs):
+    """Return how colours differ from those around, (h, w, 3): nothing is known by its colour."""
+    small = cv2.merge([_half([c])[..., None] for c in cv2.split(inputs.lab)])
+    around = cv2.blur(small, (2 * round(inputs.spacing / 2) + 3,) * 2)
+    return np.clip((small - around) / CONTRAST, -2, 2)
+
+
+def _errors(inputs, left_out, settings, guesses):
     """Return how well each kernel predicts the samples, near by and on the whole."""
     height, width = inputs.size
     half = ((width + 1) // 2, (height + 1) // 2)
     if len(left_out.chosen) == 0:
         return np.zeros((half[1], half[0], 2 * MIXED), np.float32)
-    off = np.stack([left_out.log_errors(each) for each in settings] + [left_out.first], 1)
+    off = np.stack([*(left_out.log_errors(each) for each in settings), *guesses[::-1]], 1)
     off = np.minimum(np.abs(off), 1)
     mean = off.mean(0)
     cells = (-(-height // CELL), -(-width // CELL))
@@ -155,7 +167,8 @@ class MixtureNet(nn.Module):
     """
     A U-Net at half resolution that gives each kernel its weight, and the error to expect.
 
-    channels: widths at 1/2, 1/4, 1/8 and 1/16 of the resolution; multiples of 4.
+    channels: widths at 1/2, 1/4, 1/8 and 1/16 of the resolution; multiples of 4. A last layer
+    weighs at full resolution, where kernels differ most: at the edges of things.
     """
 
     def __init__(self, channels=(16, 24, 32, 40)):
@@ -166,7 +179,9 @@ class MixtureNet(nn.Module):
         self.down = nn.ModuleList(
             nn.Sequential(_block(c[i], c[i + 1], 2), _block(c[i + 1], c[i + 1])) for i in range(3))
         self.up = nn.ModuleList(_block(c[i + 1] + c[i], c[i]) for i in (2, 1, 0))
-        self.head = nn.Conv2d(c[0], MIXED + 1, 1)
+        self.wide = nn.Conv2d(c[0], FINE, 1)
+        self.fine = nn.Conv2d(MIXED - 1, FINE, 1, bias=False)
+        self.head = nn.Conv2d(FINE, MIXED + 1, 1)
         # It begins near the tuned kernels, and with an error of about 2 %.
         bias = torch.tensor([1.0] + [0.0] * (MIXED - 1) + [-4.0])
         self.head.weight, self.head.bias = (nn.Parameter(torch.zeros_like(self.head.weight)),
@@ -192,7 +207,11 @@ class MixtureNet(nn.Module):
         """
         x = self.trunk(frame.maps) if features is None else features
         height, width = frame.estimates.shape[-2:]
-        head = F.interpolate(self.head(x), scale_factor=2, mode='bilinear',
-                             align_corners=False)[..., :height, :width]
-        mixed = (head[:, :MIXED].softmax(1) * frame.estimates).sum(1)
-        return mixed, head[:, MIXED], frame.first
+        x = F.interpolate(self.wide(x), scale_factor=2, mode='bilinear',
+                          align_corners=False)[..., :height, :width]
+        apart = frame.estimates[:, 1:] - frame.estimates[:, :1]
+        # As in the maps; without the logarithm, which would take longer than all the rest.
+        x = F.relu(x + self.fine(apart / (apart.abs() + 0.05)), inplace=True)
+        x = self.head(x)
+        mixed = (x[:, :MIXED].softmax(1) * frame.estimates).sum(1)
+        return mixed, x[:, MIXED], frame.first

@@ -80,12 +80,12 @@ def net_inputs(image, uv, depth):
     height, width = frame.size
     half = ((width + 1) // 2, (height + 1) // 2)
     small = cv2.resize(image, half, interpolation=cv2.INTER_AREA).astype(np.float32) / 255 - 0.45
-    first = cv2.resize(guide[..., 3], half, interpolation=cv2.INTER_AREA) * steering.STEP
+    first = cv2.resize(guide[3], half, interpolation=cv2.INTER_AREA) * steering.STEP
     maps = np.concatenate([
         small, cv2.merge([first, np.log(cv2.resize(spread, half) + 1e-3) / 3 + 1.5,
                           cv2.resize(np.minimum(distance * (0.5 / frame.spacing), 2), half)])], 2)
     return NetInputs(
-        steering.batch(maps.transpose(2, 0, 1)), steering.batch(guide.transpose(2, 0, 1)),
+        steering.batch(maps.transpose(2, 0, 1)), steering.batch(guide),
         steering.batch(guide_at_samples), steering.image_steering(frame.lab, frame.uv),
         steering.batch(off), steering.batch(steering.bandwidths(frame, distance)), frame.uv,
         frame.inverse, frame.aspect, frame.median)
