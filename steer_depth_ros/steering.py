@@ -244,14 +244,17 @@ def fit_to_samples(depth, uv, measured):
     height, width = depth.shape
     spacing = math.sqrt(math.prod(sample_spacing(uv, depth.shape)))
     blur = float(np.clip(PULL * spacing, *PULL_PIXELS))
+    size = (2 * math.ceil(2 * blur) + 1,) * 2
     off = measured / at_samples(depth[..., None], batch(uv))[:, 0] - 1
-    place = np.clip(np.rint(uv).astype(int), 0, (width - 1, height - 1))
-    place = place[:, 1] * width + place[:, 0]
-    total, count = (
-        cv2.GaussianBlur(np.bincount(place, weight, height * width).astype(np.float32)
-                         .reshape(depth.shape), (0, 0), blur) for weight in (off, None))
-    pulled = depth * (1 + total / (count + np.float32(PULL_PRIOR)))
-    return np.clip(pulled, measured.min(), measured.max(), out=pulled)
+    u, v = np.clip(np.rint(uv).astype(int), 0, (width - 1, height - 1)).T
+    total, count = np.zeros((2, height, width), np.float32)
+    total[v, u], count[v, u] = off, 1
+    total, count = (cv2.GaussianBlur(each, size, blur) for each in (total, count))
+    count += np.float32(PULL_PRIOR)
+    total /= count
+    total += 1
+    total *= depth
+    return np.clip(total, measured.min(), measured.max(), out=total)
 
 
 def expected_error(inputs, off, distance):
