@@ -73,6 +73,8 @@ class BagReader:
             if not all(isinstance(name, str) for c in self._reader.connections
                        for name in (c.topic, c.msgtype)):
                 raise ValueError('a topic without name or type')
+            if not all(isinstance(c.msgcount, int) for c in self._reader.connections):
+                raise ValueError('a topic whose number of messages is no number')
         used = [c for c in self._reader.connections if c.msgcount]
         self.topics: Dict[str, str] = {c.topic: c.msgtype for c in used}
         self.counts: Dict[str, int] = {}

@@ -11,6 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+import re
 import shutil
 import sqlite3
 
@@ -255,6 +256,15 @@ def test_metadata_that_lists_messages_which_are_not_there(tmp_path):
         database.execute('DELETE FROM messages')
     with pytest.raises(BagError, match='lists messages of .* but holds none'):
         complete(path, tmp_path / 'out.mcap')
+
+
+def test_metadata_that_count_messages_in_words(tmp_path):
+    path = cloud_bag(tmp_path / 'folder')
+    metadata = (path / 'metadata.yaml').read_text()
+    counted = re.sub(r'message_count: \d+', 'message_count: many', metadata)
+    (path / 'metadata.yaml').write_text(counted)
+    with pytest.raises(BagError, match='number of messages is no number'):
+        bag.BagReader(path)
 
 
 @pytest.mark.parametrize('column', ['name', 'type'])
