@@ -174,12 +174,11 @@ def regress(inputs, kernels, guide, at, bandwidth, settings, half=False):
     Return inverse depth inside the range of the samples, and the sums of weights: (S, H, W) each.
 
     guide (4, H, W) and at (N, 4) as `guides` gives them. settings: (S, 6), see `leave_one_out`;
-    one search for neighbours serves them all. half: work at half the resolution.
+    one search for neighbours serves them all. half: all that is returned has half the resolution.
     """
-    height, width = inputs.size
     uv, size = inputs.uv, inputs.size
     if half:
-        size = (height + 1) // 2, (width + 1) // 2
+        size = (size[0] + 1) // 2, (size[1] + 1) // 2
         uv = shrunk(uv, 2)
         *guide, bandwidth = (cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA)
                              for plane in (*guide, bandwidth))
@@ -193,11 +192,7 @@ def regress(inputs, kernels, guide, at, bandwidth, settings, half=False):
         guide_at_samples=torch.from_numpy(at * scale[:, None]), neighbours=NEIGHBOURS, order=1,
         bandwidth=torch.from_numpy(bandwidth * factors[:, leave_one_out.BANDWIDTH, None, None]),
         ridge=ridge.expand(count, *size), aspect=inputs.aspect)
-    dense = dense.clamp_(inputs.inverse.min(), inputs.inverse.max()).numpy()
-    if not half:
-        return dense, mass.numpy()
-    return tuple(np.stack([enlarged(each, inputs.size) for each in maps])
-                 for maps in (dense, mass.numpy()))
+    return dense.clamp_(inputs.inverse.min(), inputs.inverse.max()).numpy(), mass.numpy()
 
 
 def tuned_guide(inputs, guide, at, bandwidth, kernels, left_out, misses=None):
@@ -213,7 +208,7 @@ def tuned_guide(inputs, guide, at, bandwidth, kernels, left_out, misses=None):
     """
     settings = leave_one_out.tune(left_out)
     first, _ = regress(inputs, kernels, guide, at, bandwidth, settings[None], half=True)
-    np.multiply(np.log(first[0]), np.float32(1 / STEP), out=guide[3])
+    np.multiply(np.log(enlarged(first[0], inputs.size)), np.float32(1 / STEP), out=guide[3])
     if len(left_out.chosen) == 0:
         return settings
     if misses is not None:
