@@ -79,7 +79,8 @@ class BuildOperator(build_ext):
         wanted = [a for a in CUDA_ARCHITECTURES if a in known]
         codes = [f'-gencode=arch=compute_{a},code=sm_{a}' for a in wanted]
         codes.append(f'-gencode=arch=compute_{wanted[-1]},code=compute_{wanted[-1]}')
-        subprocess.check_call([nvcc, '-O3', '-std=c++17', '--shared', '--threads', '0',
+        # Not --threads: the links of several architectures at once read half-written files.
+        subprocess.check_call([nvcc, '-O3', '-std=c++17', '--shared',
                                '-Xcompiler', '-fPIC,-fvisibility=hidden', '-cudart', 'static',
                                *codes, str(source), '-o', str(target)])
 
