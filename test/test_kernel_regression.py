@@ -51,7 +51,9 @@ def check_pixels(data, size, pixels, mass_tolerance=1e-4, **options):
         if condition < 1e4:
             checked += 1
             tolerance = max(1e-4, 2e-7 * condition)
-            assert dense[b, y, x].item() == pytest.approx(expected, rel=tolerance), condition
+            # Values are about 1: near zero float32 holds no more than that of them.
+            assert dense[b, y, x].item() == pytest.approx(expected, rel=tolerance,
+                                                          abs=2e-6), condition
     return checked
 
 
