@@ -125,11 +125,8 @@ def _tuned_once(image, uv, depth):
     """Interpolate as the preset `steering` does the first time, at full resolution."""
     with torch.inference_mode():
         inputs = steering.prepare(image, *_seen(image, uv, depth))
-        guide, at, _ = steering.guides(inputs)
-        kernels = steering.image_steering(inputs.lab, inputs.uv)
-        width = steering.bandwidths(inputs, steering.sample_distance(inputs))
-        settings = leave_one_out.tune(leave_one_out.LeaveOneOut(inputs, kernels))
-        dense, _ = steering.regress(inputs, kernels, guide, at, width, settings[None])
+        frame = steering.analyse(inputs)
+        dense, _ = steering.regress(frame, leave_one_out.tune(frame.left_out)[None])
         return inputs.median / dense[0], None
 
 

@@ -23,7 +23,6 @@ is left out, for what lies between lines is the question that completion has to 
 import math
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from steer_depth_ros import steering
 
@@ -148,13 +147,11 @@ def tune(left_out):
 def _neighbours(inputs, uv, chosen):
     """Return the samples that have enough neighbours, and these and their distances, (Q, K)."""
     count = steering.NEIGHBOURS
-    points = uv / np.array([1, inputs.aspect], np.float32)
     lines = inputs.aspect > LINES
     if len(uv) < max(FEWEST, count + 1):
         return chosen[:0], None, None
     asked = min(3 * count if lines else count + 1, len(uv))
-    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
-    distance, near = tree.query(points[chosen], asked)
+    distance, near = inputs.tree.query(inputs.tree.data[chosen], asked)
     left_out = near == chosen[:, None]
     if lines:
         left_out |= np.abs(uv[near, 1] - uv[chosen, 1][:, None]) < inputs.rows / 2

@@ -21,13 +21,15 @@ A first rough estimate joins the colour as a guide, so that a pixel takes its de
 of its own surface.
 """
 from dataclasses import dataclass
+from functools import cached_property
 import math
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 import torch
 
-from steer_depth_ros import leave_one_out
+from steer_depth_ros import gaps, leave_one_out
 from steer_depth_ros.ops import kernel_regression
 from steer_depth_ros.spacing import kernel_aspect, sample_spacing
 
@@ -70,6 +72,16 @@ class Inputs:
     @property
     def size(self):
         return self.lab.shape[:2]
+
+    @property
+    def metric(self):
+        """Factors on (u, v), after which the operator measures distances."""
+        return np.array([1, 1 / self.aspect], np.float32)
+
+    @cached_property
+    def tree(self):
+        """The samples in that metric, to look up neighbours."""
+        return cKDTree(self.uv[0].numpy() * self.metric, balanced_tree=False, compact_nodes=False)
 
 
 def prepare(image, uv, depth):
@@ -169,13 +181,46 @@ def bandwidths(inputs, distance):
     return BANDWIDTH * np.clip(NARROWEST + (1 - NARROWEST) * share, NARROWEST, WIDEST)
 
 
-def regress(inputs, kernels, guide, at, bandwidth, settings, half=False):
+@dataclass
+class Analysis:
+    """
+    What the completion of a frame rests on.
+
+    inputs: the samples, N with those that bridge wide gaps; the measured M come first.
+    guide (4, H, W), at (N, 4), off (M,): see `guides`. distance: (H, W), to the measured samples.
+    kernels: (1, N, 3), of `image_steering`. bandwidth: (H, W). left_out: LeaveOneOut.
+    """
+
+    inputs: Inputs
+    guide: np.ndarray
+    at: np.ndarray
+    off: np.ndarray
+    distance: np.ndarray
+    kernels: torch.Tensor
+    bandwidth: np.ndarray
+    left_out: leave_one_out.LeaveOneOut
+
+
+def analyse(measured, queries=leave_one_out.QUERIES):
+    """Return the Analysis of Inputs. queries: samples that are predicted, see LeaveOneOut."""
+    inputs, count = gaps.bridged(measured), measured.uv.shape[1]
+    guide, at, off = guides(inputs)
+    distance = sample_distance(measured)
+    to_any = distance if inputs is measured else sample_distance(inputs)
+    kernels = image_steering(inputs.lab, inputs.uv)
+    left_out = leave_one_out.LeaveOneOut(measured, kernels[:, :count], queries)
+    return Analysis(inputs, guide, at, off[:count], distance, kernels,
+                    bandwidths(inputs, to_any), left_out)
+
+
+def regress(frame, settings, half=False):
     """
     Return inverse depth inside the range of the samples, and the sums of weights: (S, H, W) each.
 
-    guide (4, H, W) and at (N, 4) as `guides` gives them. settings: (S, 6), see `leave_one_out`;
-    one search for neighbours serves them all. half: all that is returned has half the resolution.
+    frame: Analysis. settings: (S, 6), see `leave_one_out`; one search for neighbours serves them
+    all. half: all that is returned has half the resolution.
     """
+    inputs, guide, bandwidth = frame.inputs, frame.guide, frame.bandwidth
     uv, size = inputs.uv, inputs.size
     if half:
         size = (size[0] + 1) // 2, (size[1] + 1) // 2
@@ -187,15 +232,16 @@ def regress(inputs, kernels, guide, at, bandwidth, settings, half=False):
     scale = 1 / factors[:, :4]
     ridge = torch.from_numpy(RIDGE * factors[:, leave_one_out.RIDGE, None, None])
     dense, mass = kernel_regression(
-        uv.expand(count, -1, -1), inputs.inverse.expand(count, -1), kernels.expand(count, -1, -1),
-        size, guide=torch.from_numpy(guide * scale[:, :, None, None]),
-        guide_at_samples=torch.from_numpy(at * scale[:, None]), neighbours=NEIGHBOURS, order=1,
-        bandwidth=torch.from_numpy(bandwidth * factors[:, leave_one_out.BANDWIDTH, None, None]),
-        ridge=ridge.expand(count, *size), aspect=inputs.aspect)
+        uv.expand(count, -1, -1), inputs.inverse.expand(count, -1),
+        frame.kernels.expand(count, -1, -1), size,
+        guide=torch.from_numpy(guide * scale[:, :, None, None]),
+        guide_at_samples=torch.from_numpy(frame.at * scale[:, None]), neighbours=NEIGHBOURS,
+        order=1, ridge=ridge.expand(count, *size), aspect=inputs.aspect,
+        bandwidth=torch.from_numpy(bandwidth * factors[:, leave_one_out.BANDWIDTH, None, None]))
     return dense.clamp_(inputs.inverse.min(), inputs.inverse.max()).numpy(), mass.numpy()
 
 
-def tuned_guide(inputs, guide, at, bandwidth, kernels, left_out, misses=None):
+def tuned_guide(frame, misses=None):
     """
     Complete once at half the resolution, and let the result be the guide's depth.
 
@@ -203,12 +249,14 @@ def tuned_guide(inputs, guide, at, bandwidth, kernels, left_out, misses=None):
     out the second time (Takeda et al. steer iteratively, too). Return the settings (6,) that
     predict the samples best with the new guide.
 
-    misses: a list to which the log errors of the old and of the new guide at the left out
-    samples are added.
+    frame: Analysis. misses: a list to which the log errors of the old and of the new guide at the
+    left out samples are added.
     """
+    left_out = frame.left_out
     settings = leave_one_out.tune(left_out)
-    first, _ = regress(inputs, kernels, guide, at, bandwidth, settings[None], half=True)
-    np.multiply(np.log(enlarged(first[0], inputs.size)), np.float32(1 / STEP), out=guide[3])
+    first, _ = regress(frame, settings[None], half=True)
+    np.multiply(np.log(enlarged(first[0], frame.inputs.size)), np.float32(1 / STEP),
+                out=frame.guide[3])
     if len(left_out.chosen) == 0:
         return settings
     if misses is not None:
@@ -219,14 +267,9 @@ def tuned_guide(inputs, guide, at, bandwidth, kernels, left_out, misses=None):
 
 def interpolate(inputs):
     """Return inverse depth (median / depth) and the expected relative error, both (H, W)."""
-    guide, at, off = guides(inputs)
-    distance = sample_distance(inputs)
-    kernels = image_steering(inputs.lab, inputs.uv)
-    bandwidth = bandwidths(inputs, distance)
-    left_out = leave_one_out.LeaveOneOut(inputs, kernels)
-    settings = tuned_guide(inputs, guide, at, bandwidth, kernels, left_out)
-    dense, _ = regress(inputs, kernels, guide, at, bandwidth, settings[None])
-    return dense[0], expected_error(inputs, off, distance)
+    frame = analyse(inputs)
+    dense, _ = regress(frame, tuned_guide(frame)[None])
+    return dense[0], expected_error(inputs, frame.off, frame.distance)
 
 
 def fit_to_samples(depth, uv, measured):

@@ -179,7 +179,7 @@ class Synchronizer:
             self.counts[f'{stream.name}_out_of_order'] += 1
             stream.late = stamp
             return False
-        near = min(2 * max(stream.shortest_interval(), other.shortest_interval()), NEAR_NS)
+        near = min(2 * max(stream.usual_interval(), other.usual_interval()), NEAR_NS)
         alone = other.last is not None and abs(stamp - other.last) <= near + self.slop_ns
         if stream.behind or alone:
             # The other stream has jumped already, or never: what it holds belongs to this time.
@@ -294,12 +294,17 @@ class _Stream:
     def begin_anew(self):
         """Go on at another time in the rhythm of before; bursts and pauses say nothing."""
         self.last, self.behind = None, False
-        usual = sorted(self.intervals)[3 * len(self.intervals) // 4:][:1]
+        usual = self.usual_interval()
         self.intervals.clear()
-        self.intervals.extend(usual)
+        if usual:
+            self.intervals.append(usual)
 
     def shortest_interval(self):
         return min(self.intervals, default=0)
+
+    def usual_interval(self):
+        """Give the upper quartile: a burst, or a message in between, does not lower it."""
+        return max(sorted(self.intervals)[3 * len(self.intervals) // 4:][:1], default=0)
 
     def next_at_least(self):
         return (self.bound or 0) + int(NEXT_AT_LEAST * self.shortest_interval())

@@ -57,12 +57,12 @@ def test_a_sample_is_predicted_as_the_operator_does_without_it():
         frame, _ = prepared(image, uv[others], stepped(image, uv[others]))
         frame.median, frame.aspect, frame.spacing = inputs.median, inputs.aspect, inputs.spacing
         frame.inverse = inputs.inverse[:, others]
-        guide, at, _ = steering.guides(frame)
-        # The operator's first estimate is one of half resolution; give it the one at the sample.
+        analysis = steering.analyse(frame)
+        analysis.kernels = kernels[:, others]
+        # The operator's first estimate is one of lower resolution; give it the one at the sample.
         u, v = uv[sample].astype(int)
-        guide[3, v, u] = left_out.guess[query] / steering.STEP
-        width = steering.bandwidths(frame, steering.sample_distance(frame))
-        dense, _ = steering.regress(frame, kernels[:, others], guide, at, width, ZERO[None])
+        analysis.guide[3, v, u] = left_out.guess[query] / steering.STEP
+        dense, _ = steering.regress(analysis, ZERO[None])
         assert dense[0, v, u] == pytest.approx(predicted[query], rel=0.02)
 
 

@@ -31,7 +31,6 @@ from torch import nn
 import torch.nn.functional as F
 
 from steer_depth_ros import steering
-from steer_depth_ros.leave_one_out import LeaveOneOut
 
 KERNELS = np.array([[0, 0, 0, 0, 0, 0],
                     [0.8, 0.8, 0.8, 0, 0.25, 0],
@@ -73,21 +72,17 @@ class MixtureInputs:
 def mixture_inputs(image, uv, depth):
     """Prepare image uint8 (H, W, 3), uv float32 (N, 2), depth float32 (N,) for the network."""
     inputs = steering.prepare(image, uv, depth)
-    guide, at, off = steering.guides(inputs)
-    distance = steering.sample_distance(inputs)
-    kernels = steering.image_steering(inputs.lab, inputs.uv)
-    bandwidth = steering.bandwidths(inputs, distance)
-    rough = guide[3] * steering.STEP
-    left_out = LeaveOneOut(inputs, kernels, QUERIES)
+    frame = steering.analyse(inputs, QUERIES)
+    rough = frame.guide[3] * steering.STEP
     guesses: List[np.ndarray] = []  # by how much the guide misses the samples, first and then
-    tuned = steering.tuned_guide(inputs, guide, at, bandwidth, kernels, left_out, guesses)
+    tuned = steering.tuned_guide(frame, guesses)
     settings = tuned + KERNELS
-    dense, mass = steering.regress(inputs, kernels, guide, at, bandwidth, settings)
-    estimates = np.stack([*np.log(dense), guide[3] * steering.STEP, rough])
+    dense, mass = steering.regress(frame, settings)
+    estimates = np.stack([*np.log(dense), frame.guide[3] * steering.STEP, rough])
     maps = np.concatenate([
-        _differences(estimates), _surroundings(inputs, estimates[0], off, distance),
+        _differences(estimates), _surroundings(inputs, estimates[0], frame.off, frame.distance),
         _half(np.log(mass + 1e-4) / 4), _contrast(inputs),
-        _errors(inputs, left_out, settings, guesses),
+        _errors(inputs, frame.left_out, settings, guesses),
         _everywhere(inputs.size, [np.log(inputs.spacing) - 2, (inputs.aspect - 1) / 2,
                                   *tuned[2:].tolist()])], 2)
     return MixtureInputs(steering.batch(maps.transpose(2, 0, 1)), steering.batch(estimates),
