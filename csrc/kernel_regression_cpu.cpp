@@ -371,6 +371,7 @@ void gather(const Samples &s, Tile &t) {
   float reach[4];
   for (int q = 0; q < 4; q++) reach[q] = t.reach[q] * 1.0001f + 0.01f;  // beyond rounding
   const float up = std::max(reach[0], reach[1]), down = std::max(reach[2], reach[3]);
+  const bool round = reach[0] == reach[1] && up == down && reach[2] == reach[3];
   for (int r = s.row(t.y0 - up), end_row = s.row(t.y1 + down); r <= end_row; r++) {
     const float low = r == 0 ? -kInfinity : s.top + r * s.cell;
     const float high = r == s.rows - 1 ? kInfinity : s.top + (r + 1) * s.cell;
@@ -386,11 +387,14 @@ void gather(const Samples &s, Tile &t) {
       const V u = load(&s.u[i]), v = load(&s.v[i]), none = V{};
       const V dx = larger(larger(t.x0 - u, u - t.x1), none);
       const V dy = larger(larger(t.y0 - v, v - t.y1), none);
-      const VI above = v < t.y1, below = v >= t.y0, before = u < t.x1, after = u >= t.x0;
-      V limit = (above & before) ? broadcast(reach[0]) : none;
-      limit = larger(limit, (above & after) ? broadcast(reach[1]) : none);
-      limit = larger(limit, (below & before) ? broadcast(reach[2]) : none);
-      limit = larger(limit, (below & after) ? broadcast(reach[3]) : none);
+      V limit = broadcast(up);
+      if (!round) {
+        const VI above = v < t.y1, below = v >= t.y0, before = u < t.x1, after = u >= t.x0;
+        limit = (above & before) ? broadcast(reach[0]) : none;
+        limit = larger(limit, (above & after) ? broadcast(reach[1]) : none);
+        limit = larger(limit, (below & before) ? broadcast(reach[2]) : none);
+        limit = larger(limit, (below & after) ? broadcast(reach[3]) : none);
+      }
       unsigned hits = lanes_of(distance2(dy, dx) <= limit * limit);
       if (end - i < kLanes) hits &= (1u << (end - i)) - 1;
       t.candidates.add(i, hits);
@@ -576,10 +580,11 @@ void select_neighbours(const Problem &p, const Samples &s, Tile &t) {
   } while (widen(s, t, ranking));
 
   // Local spacing: geometric mean of the sectors' radii, as if K samples filled a disc of it.
-  V radius2[8], logs = V{}, filled = V{};
+  V radius2[8], inverse2[8], logs = V{}, filled = V{};
   for (int sector = 0; sector < p.sectors; sector++) {
     V last = ranking.last(sector);
     radius2[sector] = larger(last, broadcast(1e-12f));
+    inverse2[sector] = 1.f / radius2[sector];
     for (int i = each - 2; i >= 0 && any(last == infinity); i--)
       last = last < infinity ? last : ranking.nearest[sector * each + i];  // the farthest there is
     const VI some = last < infinity;
@@ -596,9 +601,9 @@ void select_neighbours(const Problem &p, const Samples &s, Tile &t) {
     const float u = s.u[i], v = s.v[i];
     const V dx = u - t.x, dy = v - t.y;
     const V d2 = distance2(dy, dx), r2 = of_sector(p.sectors, radius2, dy, dx);
-    if (!any(d2 < r2)) continue;
-    const V keep = taper(d2, r2, 1.f / r2);
-    if (any(keep > 0.f)) t.candidates[kept] = i, t.keep[kept++] = keep;
+    t.candidates[kept] = i;
+    t.keep[kept] = taper(d2, r2, of_sector(p.sectors, inverse2, dy, dx));
+    kept += any(d2 < r2);  // no branch, which could not be foreseen
   }
   t.candidates.resize(kept);
 }

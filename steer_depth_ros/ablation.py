@@ -105,7 +105,7 @@ def _weight_free(order, structure, guided):
             inputs = steering.prepare(image, *_seen(image, uv, depth))
             kernels = torch.tensor([1.0, 0.0, 1.0]).expand(1, inputs.uv.shape[1], 3)
             if structure:
-                kernels = steering.image_steering(inputs.lab, inputs.uv)
+                kernels = steering.image_steering(inputs)
             guide = {}
             if guided:
                 maps, at, _ = steering.guides(inputs)

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import torch
 
+from steer_depth_ros.aside import aside
 from steer_depth_ros.errors import (
     ConfigError,
     DeviceMemoryError,
@@ -117,6 +118,7 @@ class DepthCompleter:
             uv, depth = uv[keep], depth[keep]
         if len(depth) == 0:
             return Completion(np.full(size, np.nan, np.float32), np.zeros(size, np.float32))
+        support = aside(supported, uv, size, self.reach)
         started = time.perf_counter()
         with (torch.inference_mode(), self._enough_memory(size, len(depth)),
               stopwatch() as operator_s):
@@ -127,12 +129,14 @@ class DepthCompleter:
                 inputs = steering.prepare(image, uv, depth)
                 error = steering.expected_error(inputs, steering.guides(inputs)[2],
                                                 steering.sample_distance(inputs))
-        known = np.isfinite(dense) & (dense > 0) & supported(uv, size, self.reach)
-        confidence = 1 - np.exp(-CLOSE / np.maximum(error, 1e-6))
+        known = (dense > 0) & (dense < np.inf) & support.result()
+        confidence = np.maximum(error, np.float32(1e-6))
+        np.divide(np.float32(-CLOSE), confidence, out=confidence)
+        np.negative(np.expm1(confidence, out=confidence), out=confidence)
         stages = {'network': 1e3 * (time.perf_counter() - started - operator_s[0]),
                   'operator': 1e3 * operator_s[0]}
-        return Completion(np.where(known, dense, np.float32(np.nan)).astype(np.float32),
-                          np.where(known, confidence, 0).astype(np.float32), stages)
+        return Completion(np.where(known, dense, np.float32(np.nan)),
+                          np.where(known, confidence, np.float32(0)), stages)
 
     @contextmanager
     def _enough_memory(self, size, samples):

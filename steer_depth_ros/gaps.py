@@ -43,8 +43,10 @@ def bridged(inputs):
     uv, inverse = _bridge(inputs, max(2, round(CELL * spacing)))
     if len(uv) == 0:
         return inputs
-    return replace(inputs, uv=torch.cat([inputs.uv, steering.batch(uv)], 1),
+    more = replace(inputs, uv=torch.cat([inputs.uv, steering.batch(uv)], 1),
                    inverse=torch.cat([inputs.inverse, steering.batch(inverse)], 1))
+    more.lab = inputs.lab  # not computed twice
+    return more
 
 
 def _bridge(inputs, cell):
@@ -66,13 +68,13 @@ def _bridge(inputs, cell):
     chosen = sample[sample >= 0]
     wide_uv = steering.batch(np.concatenate([uv[chosen], wide_uv]))
     wide_values = steering.batch(np.concatenate([values[chosen], wide_values]))
-    colour = np.float32(1 / steering.COLOUR)
-    guide = cv2.resize(inputs.lab, size[::-1], interpolation=cv2.INTER_AREA) * colour
+    guide = cv2.resize(inputs.lab, size[::-1], interpolation=cv2.INTER_AREA)
+    guide *= np.float32(1 / steering.COLOUR)
     dense, _ = kernel_regression(
         steering.shrunk(wide_uv, cell), wide_values,
         torch.tensor([1.0, 0.0, 1.0]).expand(1, wide_values.shape[1], 3), size,
         guide=steering.batch(guide.transpose(2, 0, 1)),
-        guide_at_samples=steering.batch(steering.at_samples(inputs.lab, wide_uv) * colour),
+        guide_at_samples=steering.batch(inputs.colours(wide_uv)),
         neighbours=steering.NEIGHBOURS, order=1, bandwidth=steering.BANDWIDTH,
         ridge=steering.RIDGE)
     found = dense[0].numpy()[row, column].clip(values.min(), values.max())

@@ -43,40 +43,40 @@ class LeaveOneOut:
     Samples, each with the neighbours that the operator would give it without itself.
 
     inputs: steering.Inputs. kernels: (1, N, 3), elongation, rotation and scaling of all samples.
+    found: what `neighbours` gives, which is asked if None.
     The Q samples that have neighbours enough stand in `chosen` (Q,), indices of samples; `truth`
     (Q,) is the logarithm of their inverse depth, `guess` (Q,) what the guide takes it for.
     """
 
-    def __init__(self, inputs, kernels, queries=QUERIES):
-        uv, count = inputs.uv[0].numpy(), inputs.uv.shape[1]
-        chosen = np.unique(np.linspace(0, count - 1, min(queries, count)).astype(int))
-        self.chosen, near, distance = _neighbours(inputs, uv, chosen)
+    def __init__(self, inputs, kernels, found=None):
+        self.chosen, near, distance = found or neighbours(inputs)
         if len(self.chosen) == 0:
             return
-        radius = distance[:, -1:]
-        offset = uv[near] - uv[self.chosen, None]
+        # Neighbours first, (K, Q): sums over them then run along the samples.
+        near, distance = near.T.copy(), distance.T.copy()
+        uv, radius = inputs.uv[0].numpy(), distance[-1]
+        offset = uv[near] - uv[self.chosen]
         rows, columns = offset[..., 1] / np.float32(inputs.aspect), offset[..., 0]
-        lab = steering.at_samples(inputs.lab, inputs.uv) / np.float32(steering.COLOUR)
         values = inputs.inverse[0].numpy()
         self.values, self.truth = values[near], np.log(values[self.chosen])
         self.range = values.min(), values.max()
 
         # One plane a feature: colour, then depth, as squared differences.
         self.apart = np.empty((4, *near.shape), np.float32)
-        for plane, feature in zip(self.apart, lab.T):
-            np.square(feature[near] - feature[self.chosen, None], out=plane)
+        for plane, feature in zip(self.apart, inputs.colours(inputs.uv).T):
+            np.square(feature[near] - feature[self.chosen], out=plane)
         self.guide_by(_first_estimate(rows, columns, distance, self.values))
         spacing = _spacing(radius, steering.NEIGHBOURS, 0.5)
         self.y, self.x = rows / spacing, columns / spacing
         gamma, form = _quadratic_form(kernels[0].numpy()[near], self.y, self.x)
         self.taper = _taper(distance / radius) * gamma
-        nearest = np.sqrt(np.square(offset).sum(2).min(1))
-        self.form = form / np.square(steering.bandwidths(inputs, nearest))[:, None]
+        nearest = np.sqrt(np.square(offset).sum(2).min(0))
+        self.form = form / np.square(steering.bandwidths(inputs, nearest))
 
     def guide_by(self, inverse):
         """Let the guide take the samples for `inverse` (Q,), as a pixel takes an estimate."""
         self.guess = np.log(np.clip(inverse, *self.range))
-        np.square((np.log(self.values) - self.guess[:, None]) / np.float32(steering.STEP),
+        np.square((np.log(self.values) - self.guess) / np.float32(steering.STEP),
                   out=self.apart[3])
 
     def predict(self, settings):
@@ -106,7 +106,7 @@ class LeaveOneOut:
         inside &= size < LARGEST_ERROR
         loss, by_size = _loss(np.minimum(size, LARGEST_ERROR))
         by_found = np.where(inside, by_size * np.sign(off) / found, np.float32(0))
-        by_exponent = (by_found[:, None] * by_weight * weight).ravel()
+        by_exponent = (by_found * by_weight * weight).ravel()
         gradient = np.empty(SETTINGS, np.float32)
         gradient[:4] = self.apart.reshape(4, -1) @ by_exponent / np.square(factors[:4])
         gradient[BANDWIDTH] = self.form.ravel() @ by_exponent / np.square(factors[BANDWIDTH])
@@ -118,7 +118,7 @@ class LeaveOneOut:
         scale = -0.5 / np.square(factors)
         exponent = np.tensordot(scale[:4], self.apart, 1)
         exponent += scale[BANDWIDTH] * self.form
-        exponent -= exponent.max(1, keepdims=True)
+        exponent -= exponent.max(0)
         weight = np.exp(exponent, out=exponent)
         weight *= self.taper
         return _plane(weight, self.y, self.x, self.values,
@@ -144,9 +144,14 @@ def tune(left_out):
     return total.astype(np.float32)
 
 
-def _neighbours(inputs, uv, chosen):
-    """Return the samples that have enough neighbours, and these and their distances, (Q, K)."""
-    count = steering.NEIGHBOURS
+def neighbours(inputs, queries=QUERIES):
+    """
+    Choose samples to leave out, spread over all of them, and look for their neighbours.
+
+    Return those of them that have enough, (Q,), the neighbours and their distances, (Q, K).
+    """
+    uv, count = inputs.uv[0].numpy(), steering.NEIGHBOURS
+    chosen = np.unique(np.linspace(0, len(uv) - 1, min(queries, len(uv))).astype(int))
     lines = inputs.aspect > LINES
     if len(uv) < max(FEWEST, count + 1):
         return chosen[:0], None, None
@@ -166,12 +171,12 @@ def _neighbours(inputs, uv, chosen):
 def _first_estimate(rows, columns, distance, values):
     """Return what `steering.rough` would say without the sample, (Q,)."""
     count = steering.ROUGH_NEIGHBOURS
-    distance = distance[:, :count]
-    radius = distance[:, -1:]
+    distance = distance[:count]
+    radius = distance[-1]
     spacing = _spacing(radius, count, 1.0)  # half a pixel of half the resolution
-    y, x = rows[:, :count] / spacing, columns[:, :count] / spacing
+    y, x = rows[:count] / spacing, columns[:count] / spacing
     weight = np.exp((y * y + x * x) * np.float32(-0.5 / steering.BANDWIDTH ** 2))
-    return _plane(weight * _taper(distance / radius), y, x, values[:, :count], steering.RIDGE)[0]
+    return _plane(weight * _taper(distance / radius), y, x, values[:count], steering.RIDGE)[0]
 
 
 def _spacing(radius, count, least):
@@ -183,7 +188,7 @@ def _taper(share):
 
 
 def _quadratic_form(kernels, y, x):
-    """Return gamma and the quadratic form of (Q, K, 3) kernels, as the operator has it."""
+    """Return gamma and the quadratic form of (K, Q, 3) kernels, as the operator has it."""
     sigma, theta, gamma = np.moveaxis(kernels, 2, 0)
     cos, sin = np.cos(theta), np.sin(theta)
     form = gamma * ((sigma * cos ** 2 + sin ** 2 / sigma) * y ** 2
@@ -194,18 +199,18 @@ def _quadratic_form(kernels, y, x):
 
 def _plane(weight, y, x, values, ridge):
     """
-    Fit planes to (Q, K) values by weighted least squares; order 1 of the operator.
+    Fit planes to (K, Q) values by weighted least squares; order 1 of the operator.
 
     Return their constants (Q,), the weights as shares of their sum, and the derivatives of the
-    constants with respect to these (Q, K) and to the logarithm of the ridge (Q,).
+    constants with respect to these (K, Q) and to the logarithm of the ridge (Q,).
     """
-    weight = weight / np.maximum(weight.sum(1, keepdims=True), TINY)
+    weight = weight / np.maximum(weight.sum(0), TINY)
     wy, wx = weight * y, weight * x
-    mass, y0, x0 = weight.sum(1), wy.sum(1), wx.sum(1)
-    yy = np.einsum('qk,qk->q', wy, y) + ridge * mass
-    xx = np.einsum('qk,qk->q', wx, x) + ridge * mass
-    yx = np.einsum('qk,qk->q', wy, x)
-    v, yv, xv = (np.einsum('qk,qk->q', w, values) for w in (weight, wy, wx))
+    mass, y0, x0 = weight.sum(0), wy.sum(0), wx.sum(0)
+    yy = (wy * y).sum(0) + ridge * mass
+    xx = (wx * x).sum(0) + ridge * mass
+    yx = (wy * x).sum(0)
+    v, yv, xv = ((w * values).sum(0) for w in (weight, wy, wx))
     # Elimination with the constant last; p, q: the row of the inverse that gives the constant.
     det = np.maximum(yy * xx - yx * yx, TINY)
     p, q = (yx * x0 - xx * y0) / det, (yx * y0 - yy * x0) / det
@@ -215,9 +220,8 @@ def _plane(weight, y, x, values, ridge):
     ty, tx = yv - y0 * constant, xv - x0 * constant
     slope_y, slope_x = (xx * ty - yx * tx) / det, (yy * tx - yx * ty) / det
     held = p * slope_y + q * slope_x
-    residual = values - constant[:, None] - slope_y[:, None] * y - slope_x[:, None] * x
-    influence = 1 + p[:, None] * y + q[:, None] * x
-    by_weight = (influence * residual - (ridge * held)[:, None]) / rest[:, None]
+    residual = values - constant - slope_y * y - slope_x * x
+    by_weight = ((1 + p * y + q * x) * residual - ridge * held) / rest
     return constant, weight, by_weight, -ridge * mass * held / rest
 
 

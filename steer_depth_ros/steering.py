@@ -30,6 +30,7 @@ from scipy.spatial import cKDTree
 import torch
 
 from steer_depth_ros import gaps, leave_one_out
+from steer_depth_ros.aside import aside
 from steer_depth_ros.ops import kernel_regression
 from steer_depth_ros.spacing import kernel_aspect, sample_spacing
 
@@ -56,12 +57,11 @@ class Inputs:
     """
     A frame as the interpolation sees it, free of metric scale.
 
-    lab: float32 (H, W, 3) CIELab, smoothed. uv: (1, N, 2). inverse: (1, N) median depth / depth.
-    median: metres. aspect: of the operator. spacing: mean distance of samples in pixels, rows:
-    that of scan lines.
+    image: uint8 (H, W, 3). uv: (1, N, 2). inverse: (1, N) median depth / depth. median: metres.
+    aspect: of the operator. spacing: mean distance of samples in pixels, rows: that of scan lines.
     """
 
-    lab: np.ndarray
+    image: np.ndarray
     uv: torch.Tensor
     inverse: torch.Tensor
     median: float
@@ -71,7 +71,20 @@ class Inputs:
 
     @property
     def size(self):
-        return self.lab.shape[:2]
+        return self.image.shape[:2]
+
+    @cached_property
+    def lab(self):
+        """The image in CIELab, smoothed and at half the resolution, float32 (h, w, 3)."""
+        height, width = self.size
+        even = cv2.copyMakeBorder(self.image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        small = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        smooth = cv2.GaussianBlur(small, (0, 0), COLOUR_BLUR / 2)
+        return cv2.cvtColor(smooth.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab)
+
+    def colours(self, uv):
+        """Return CIELab at uv (1, N, 2), in units of COLOUR, (N, 3)."""
+        return at_samples(self.lab, shrunk(uv, 2)) * (1 / COLOUR)
 
     @property
     def metric(self):
@@ -86,11 +99,9 @@ class Inputs:
 
 def prepare(image, uv, depth):
     """Normalise image uint8 (H, W, 3), uv float32 (N, 2) and depth float32 (N,)."""
-    smooth = cv2.GaussianBlur(image, (0, 0), COLOUR_BLUR)
-    lab = cv2.cvtColor(smooth.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab)
     median = float(np.median(depth))
     across, rows = sample_spacing(uv, image.shape[:2])
-    return Inputs(lab, batch(uv), batch(median / depth), median, kernel_aspect(across, rows),
+    return Inputs(image, batch(uv), batch(median / depth), median, kernel_aspect(across, rows),
                   math.sqrt(across * rows), rows)
 
 
@@ -106,15 +117,13 @@ def at_samples(maps, uv):
     return np.concatenate(parts).reshape(grid.shape[0], -1)
 
 
-def image_steering(lab, uv):
-    """Return (1, N, 3) elongation, rotation and scaling of the kernels at uv (1, N, 2)."""
-    # Half the resolution shows all that the smoothing left.
-    half = ((lab.shape[1] + 1) // 2, (lab.shape[0] + 1) // 2)
-    light = cv2.resize(lab, half, interpolation=cv2.INTER_AREA)[..., 0] * 0.01
-    dy = cv2.Sobel(light, cv2.CV_32F, 0, 1, scale=1 / 16)
-    dx = cv2.Sobel(light, cv2.CV_32F, 1, 0, scale=1 / 16)
+def image_steering(inputs):
+    """Return (1, N, 3) elongation, rotation and scaling of the kernels at the samples."""
+    light = cv2.extractChannel(inputs.lab, 0)
+    dy = cv2.Sobel(light, cv2.CV_32F, 0, 1, scale=0.01 / 16)
+    dx = cv2.Sobel(light, cv2.CV_32F, 1, 0, scale=0.01 / 16)
     tensor = cv2.GaussianBlur(cv2.merge([dy * dy, dy * dx, dx * dx]), (0, 0), STRUCTURE_BLUR / 2)
-    a, b, c = at_samples(tensor, shrunk(uv, 2)).T
+    a, b, c = at_samples(tensor, shrunk(inputs.uv, 2)).T
     middle, half = (a + c) / 2, np.hypot((a - c) / 2, b)
     strong, weak = np.sqrt(middle + half), np.sqrt(np.maximum(middle - half, 0))
     elongation = np.minimum((strong + REGULARISATION) / (weak + REGULARISATION),
@@ -157,12 +166,12 @@ def guides(inputs):
     """
     values = inputs.inverse[0].numpy()
     guide = np.empty((4, *inputs.size), np.float32)
-    for channel in range(3):
-        np.multiply(inputs.lab[..., channel], np.float32(1 / COLOUR), out=guide[channel])
+    for plane, channel in zip(guide, cv2.split(inputs.lab * np.float32(1 / COLOUR))):
+        plane[:] = enlarged(channel, inputs.size)
     first = np.log(np.clip(rough(inputs, inputs.inverse, 1, 4), values.min(), values.max()))
     np.multiply(first, np.float32(1 / STEP), out=guide[3])
     measured = np.log(values)
-    at = np.column_stack([at_samples(inputs.lab, inputs.uv) * (1 / COLOUR), measured / STEP])
+    at = np.column_stack([inputs.colours(inputs.uv), measured / STEP])
     return guide, at.astype(np.float32), at_samples(first[..., None], inputs.uv)[:, 0] - measured
 
 
@@ -198,18 +207,19 @@ class Analysis:
     distance: np.ndarray
     kernels: torch.Tensor
     bandwidth: np.ndarray
-    left_out: leave_one_out.LeaveOneOut
+    left_out: 'leave_one_out.LeaveOneOut'
 
 
-def analyse(measured, queries=leave_one_out.QUERIES):
+def analyse(measured, queries=None):
     """Return the Analysis of Inputs. queries: samples that are predicted, see LeaveOneOut."""
     inputs, count = gaps.bridged(measured), measured.uv.shape[1]
+    found = aside(leave_one_out.neighbours, measured, queries or leave_one_out.QUERIES)
+    distance = aside(sample_distance, measured)
+    kernels = image_steering(inputs)
     guide, at, off = guides(inputs)
-    distance = sample_distance(measured)
-    to_any = distance if inputs is measured else sample_distance(inputs)
-    kernels = image_steering(inputs.lab, inputs.uv)
-    left_out = leave_one_out.LeaveOneOut(measured, kernels[:, :count], queries)
-    return Analysis(inputs, guide, at, off[:count], distance, kernels,
+    left_out = leave_one_out.LeaveOneOut(measured, kernels[:, :count], found.result())
+    to_any = distance.result() if inputs is measured else sample_distance(inputs)
+    return Analysis(inputs, guide, at, off[:count], distance.result(), kernels,
                     bandwidths(inputs, to_any), left_out)
 
 
@@ -225,8 +235,7 @@ def regress(frame, settings, half=False):
     if half:
         size = (size[0] + 1) // 2, (size[1] + 1) // 2
         uv = shrunk(uv, 2)
-        *guide, bandwidth = (cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA)
-                             for plane in (*guide, bandwidth))
+        *guide, bandwidth = (cv2.resize(plane, size[::-1]) for plane in (*guide, bandwidth))
     count = len(settings)
     factors = np.exp(settings, dtype=np.float32)
     scale = 1 / factors[:, :4]

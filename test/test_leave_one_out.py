@@ -25,7 +25,7 @@ ZERO = np.zeros(6, np.float32)
 
 def prepared(image, uv, depth):
     inputs = steering.prepare(image, uv, depth)
-    return inputs, steering.image_steering(inputs.lab, inputs.uv)
+    return inputs, steering.image_steering(inputs)
 
 
 def scattered(count=400, seed=0):

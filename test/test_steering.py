@@ -119,7 +119,7 @@ def test_structure_tensor_turns_kernels_along_the_edge():
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[:, 64:] = 255  # an upright edge: depth may change along u
     inputs = steering.prepare(image, np.float32([[64, 48], [20, 48]]), np.float32([1, 1]))
-    kernels = steering.image_steering(inputs.lab, inputs.uv)[0].numpy()
+    kernels = steering.image_steering(inputs)[0].numpy()
     sigma, theta, gamma = kernels[0]
     across = gamma * (sigma * np.sin(theta) ** 2 + np.cos(theta) ** 2 / sigma)  # C22, along u
     along = gamma * (sigma * np.cos(theta) ** 2 + np.sin(theta) ** 2 / sigma)

@@ -26,6 +26,7 @@ import torch
 from steer_depth_ros.benchmarks import machine
 from steer_depth_ros.commands.options import write_json
 from steer_depth_ros.errors import ConfigError, SteerDepthError
+from steer_depth_ros.ros import process
 
 LIDAR, RANDOM = 'lidar', 'random'
 # width, height, samples, how they lie
@@ -59,6 +60,7 @@ def run(args) -> int:
     presets = [find_preset(name) for name in args.preset or PRESETS]
     about = machine.describe()
     device = find_device(args.device)
+    process.prepare()  # the children run as the node does
     print(', '.join(f'{k} {v}' for k, v in about.items()))
     print(f'{"preset":<12}{"size":>10}{"samples":>9}{"median ms":>11}{"p90 ms":>9}'
           + ''.join(f'{s:>12}' for s in STAGES) + f'{"operator %":>12}{"peak MB":>9}')
@@ -214,6 +216,7 @@ def _wait(device):
 
 
 if __name__ == '__main__':
+    process.prepare()
     try:
         print(json.dumps(measure(**json.loads(sys.argv[1]))))
     except SteerDepthError as error:

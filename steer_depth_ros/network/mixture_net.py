@@ -113,18 +113,18 @@ def _surroundings(inputs, dense, off, distance):
         return np.hypot(cv2.Sobel(field, cv2.CV_32F, 1, 0, scale=1 / 8),
                         cv2.Sobel(field, cv2.CV_32F, 0, 1, scale=1 / 8))
 
+    lightness = steering.enlarged(cv2.extractChannel(inputs.lab, 0), inputs.size)
     spread = steering.rough(inputs, steering.batch(np.abs(off)), 0, 4)
     return _half([np.log(slope(dense) * inputs.spacing + 1e-3) / 3 + 1,
-                  np.log(slope(inputs.lab[..., 0] / 100) + 1e-3) / 3 + 1.5,
+                  np.log(slope(lightness / 100) + 1e-3) / 3 + 1.5,
                   np.log(np.maximum(spread, 0) + 1e-3) / 3 + 1.5,
                   np.minimum(distance / inputs.spacing, 3)])
 
 
 def _contrast(inputs):
     """Return how colours differ from those around, (h, w, 3): nothing is known by its colour."""
-    small = cv2.merge([_half([c])[..., None] for c in cv2.split(inputs.lab)])
-    around = cv2.blur(small, (2 * round(inputs.spacing / 2) + 3,) * 2)
-    return np.clip((small - around) / CONTRAST, -2, 2)
+    around = cv2.blur(inputs.lab, (2 * round(inputs.spacing / 2) + 3,) * 2)
+    return np.clip((inputs.lab - around) / CONTRAST, -2, 2)
 
 
 def _errors(inputs, left_out, settings, guesses):

@@ -86,7 +86,7 @@ def net_inputs(image, uv, depth):
                           cv2.resize(np.minimum(distance * (0.5 / frame.spacing), 2), half)])], 2)
     return NetInputs(
         steering.batch(maps.transpose(2, 0, 1)), steering.batch(guide),
-        steering.batch(guide_at_samples), steering.image_steering(frame.lab, frame.uv),
+        steering.batch(guide_at_samples), steering.image_steering(frame),
         steering.batch(off), steering.batch(steering.bandwidths(frame, distance)), frame.uv,
         frame.inverse, frame.aspect, frame.median)
 
