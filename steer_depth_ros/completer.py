@@ -83,7 +83,7 @@ class DepthCompleter:
                 raise WeightsError(f'preset {self.preset.name!r} takes no weights, but '
                                    f'{self.weights} was given; leave it out')
             from steer_depth_ros.steering import SteeringModel
-            return SteeringModel()
+            return SteeringModel(self.preset.half)
         if model == 'reference':
             from steer_depth_ros.network.reference import ReferenceModel
             return ReferenceModel.load(self.weights, self.device)

@@ -35,7 +35,7 @@ from steer_depth_ros.ops import kernel_regression
 from steer_depth_ros.spacing import kernel_aspect, sample_spacing
 
 COLOUR = 8.0  # CIELab difference that lowers a sample's weight to exp(-1/2)
-COLOUR_BLUR = 2.0  # pixels; texture finer than that says nothing about depth
+COLOUR_BLUR = 2.0  # pixels of the camera; texture finer than that says nothing about depth
 STEP = 0.15  # the same for the logarithm of depth
 STRUCTURE_BLUR = 1.5  # pixels; the window of the structure tensor
 REGULARISATION = 0.01  # lambda': elongation where the image is flat goes to 1
@@ -59,6 +59,7 @@ class Inputs:
 
     image: uint8 (H, W, 3). uv: (1, N, 2). inverse: (1, N) median depth / depth. median: metres.
     aspect: of the operator. spacing: mean distance of samples in pixels, rows: that of scan lines.
+    shrink: how much smaller than the image the analysis of its colours may be, 1 or 2.
     """
 
     image: np.ndarray
@@ -68,6 +69,7 @@ class Inputs:
     aspect: float
     spacing: float
     rows: float
+    shrink: int
 
     @property
     def size(self):
@@ -75,16 +77,17 @@ class Inputs:
 
     @cached_property
     def lab(self):
-        """The image in CIELab, smoothed and at half the resolution, float32 (h, w, 3)."""
-        height, width = self.size
-        even = cv2.copyMakeBorder(self.image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        small = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        """The image in CIELab, smoothed and of 1 / shrink of the size, float32 (h, w, 3)."""
+        small, (height, width) = self.image, self.size
+        if self.shrink == 2:
+            even = cv2.copyMakeBorder(small, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+            small = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         smooth = cv2.GaussianBlur(small, (0, 0), COLOUR_BLUR / 2)
         return cv2.cvtColor(smooth.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab)
 
     def colours(self, uv):
         """Return CIELab at uv (1, N, 2), in units of COLOUR, (N, 3)."""
-        return at_samples(self.lab, shrunk(uv, 2)) * (1 / COLOUR)
+        return at_samples(self.lab, shrunk(uv, self.shrink)) * (1 / COLOUR)
 
     @property
     def metric(self):
@@ -97,12 +100,12 @@ class Inputs:
         return cKDTree(self.uv[0].numpy() * self.metric, balanced_tree=False, compact_nodes=False)
 
 
-def prepare(image, uv, depth):
+def prepare(image, uv, depth, shrink=2):
     """Normalise image uint8 (H, W, 3), uv float32 (N, 2) and depth float32 (N,)."""
     median = float(np.median(depth))
     across, rows = sample_spacing(uv, image.shape[:2])
     return Inputs(image, batch(uv), batch(median / depth), median, kernel_aspect(across, rows),
-                  math.sqrt(across * rows), rows)
+                  math.sqrt(across * rows), rows, shrink)
 
 
 def at_samples(maps, uv):
@@ -123,7 +126,7 @@ def image_steering(inputs):
     dy = cv2.Sobel(light, cv2.CV_32F, 0, 1, scale=0.01 / 16)
     dx = cv2.Sobel(light, cv2.CV_32F, 1, 0, scale=0.01 / 16)
     tensor = cv2.GaussianBlur(cv2.merge([dy * dy, dy * dx, dx * dx]), (0, 0), STRUCTURE_BLUR / 2)
-    a, b, c = at_samples(tensor, shrunk(inputs.uv, 2)).T
+    a, b, c = at_samples(tensor, shrunk(inputs.uv, inputs.shrink)).T
     middle, half = (a + c) / 2, np.hypot((a - c) / 2, b)
     strong, weak = np.sqrt(middle + half), np.sqrt(np.maximum(middle - half, 0))
     elongation = np.minimum((strong + REGULARISATION) / (weak + REGULARISATION),
@@ -167,7 +170,7 @@ def guides(inputs):
     values = inputs.inverse[0].numpy()
     guide = np.empty((4, *inputs.size), np.float32)
     for plane, channel in zip(guide, cv2.split(inputs.lab * np.float32(1 / COLOUR))):
-        plane[:] = enlarged(channel, inputs.size)
+        plane[:] = enlarged(channel, inputs.size, inputs.shrink)
     first = np.log(np.clip(rough(inputs, inputs.inverse, 1, 4), values.min(), values.max()))
     np.multiply(first, np.float32(1 / STEP), out=guide[3])
     measured = np.log(values)
@@ -312,13 +315,20 @@ def expected_error(inputs, off, distance):
 
 
 class SteeringModel:
-    """The preset `steering` as the completer calls it; all of it runs on the CPU."""
+    """
+    The preset `steering` as the completer calls it; all of it runs on the CPU.
+
+    half: images come at half of the resolution, smoothed enough as they are.
+    """
 
     operator_device = torch.device('cpu')
 
+    def __init__(self, half=False):
+        self.shrink = 1 if half else 2
+
     def estimate(self, image, uv, depth):
         """Return depth (metres) and expected relative error, float32 (H, W)."""
-        inputs = prepare(image, uv, depth)
+        inputs = prepare(image, uv, depth, self.shrink)
         inverse, error = interpolate(inputs)
         return inputs.median / inverse, error
 
