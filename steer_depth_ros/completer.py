@@ -32,7 +32,7 @@ from steer_depth_ros.ops import describe_backend
 from steer_depth_ros.ops.clock import stopwatch
 from steer_depth_ros.presets import find_preset
 from steer_depth_ros.support import supported
-from steer_depth_ros.visibility import visible
+from steer_depth_ros.visibility import DENSE, visible
 
 CLOSE = 0.05  # confidence is the probability of a relative error under this
 
@@ -157,10 +157,20 @@ class DepthCompleter:
         from steer_depth_ros.steering import enlarged, fit_to_samples, shrunk
         height, width = image.shape[:2]
         half = ((width + 1) // 2, (height + 1) // 2)
+        small, some = shrunk(uv, 2), slice(None)
+        if len(uv) > DENSE * height * width:  # a depth image
+            some = _one_a_pixel(small, half)
         dense, error = self._model.estimate(
-            cv2.resize(image, half, interpolation=cv2.INTER_AREA), shrunk(uv, 2), depth)
+            cv2.resize(image, half, interpolation=cv2.INTER_AREA), small[some], depth[some])
         inverse, error = (enlarged(part, (height, width)) for part in (1 / dense, error))
         return fit_to_samples(1 / inverse, uv, depth), error
+
+
+def _one_a_pixel(uv, size):
+    """Return indices of samples, one for each pixel of an image of `size` (W, H) that has any."""
+    sample = np.full(size, -1)
+    sample[tuple(np.clip(np.rint(uv).astype(int), 0, np.array(size) - 1).T)] = np.arange(len(uv))
+    return np.sort(sample[sample >= 0])
 
 
 def find_device(name):

@@ -160,3 +160,22 @@ def test_about_names_what_runs(completer):
     about = completer.about()
     assert set(about) == {'preset', 'device', 'backend', 'weights'}
     assert about['preset'] == 'steering' and about['device'] == 'cpu'
+
+
+def test_fast_thins_a_depth_image_to_its_own_resolution(monkeypatch):
+    v, u = np.mgrid[0:60, 0:80]
+    truth = (1 / (0.2 + 0.002 * u + 0.003 * v)).astype(np.float32)
+    uv = np.column_stack([u.ravel(), v.ravel()]).astype(np.float32)
+    completer, counts = sd.DepthCompleter('fast', 'cpu'), []
+    estimate = completer._model.estimate
+
+    def counted(image, uv, depth):
+        counts.append(len(depth))
+        return estimate(image, uv, depth)
+
+    monkeypatch.setattr(completer._model, 'estimate', counted)
+    image = np.full((60, 80, 3), 90, np.uint8)
+    dense = completer.complete(image, uv, truth.ravel()).depth
+    np.testing.assert_allclose(dense, truth, rtol=0.01)
+    completer.complete(image, uv[::9], truth.ravel()[::9])  # sparse: all of them
+    assert counts == [30 * 40, len(uv[::9])]
