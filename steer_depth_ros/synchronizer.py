@@ -21,6 +21,7 @@ SECOND = 1_000_000_000
 # A stream's next stamp is taken to be at least this part of its shortest recent period away.
 NEXT_AT_LEAST = 0.75
 INTERVALS = 16
+RHYTHM = 64  # intervals that tell what is usual; several bursts are fewer
 LONGEST_PERIOD = 5  # seconds; more than that is a pause or a jump of the clock
 NEAR_NS = SECOND // 2  # stamps farther apart than that are not of one time, whatever the period
 ENOUGH = 5  # messages of both streams before hint() judges
@@ -282,11 +283,13 @@ class _Stream:
         self.behind = False  # the other stream has jumped back, this one has not yet
         self.stamps: Deque[int] = deque(maxlen=64)
         self.intervals: Deque[int] = deque(maxlen=INTERVALS)
+        self.rhythm: Deque[int] = deque(maxlen=RHYTHM)
         self.apart: Deque[int] = deque(maxlen=100)
 
     def push(self, stamp, item):
         if self.last is not None and stamp - self.last < LONGEST_PERIOD * SECOND:
             self.intervals.append(stamp - self.last)
+            self.rhythm.append(stamp - self.last)
         self.last, self.bound, self.late = stamp, stamp, None
         self.stamps.append(stamp)
         self.queue.append((stamp, item))
@@ -304,7 +307,7 @@ class _Stream:
 
     def usual_interval(self):
         """Give the upper quartile: a burst, or a message in between, does not lower it."""
-        return max(sorted(self.intervals)[3 * len(self.intervals) // 4:][:1], default=0)
+        return max(sorted(self.rhythm)[3 * len(self.rhythm) // 4:][:1], default=0)
 
     def next_at_least(self):
         return (self.bound or 0) + int(NEXT_AT_LEAST * self.shortest_interval())

@@ -219,9 +219,10 @@ def test_two_late_messages_in_a_row_are_a_jump_back():
     assert sync.counts['image_out_of_order'] == 1
 
 
-def test_a_burst_does_not_slow_down_what_follows_a_jump():
+@pytest.mark.parametrize('bursts', [1, 2, 3])
+def test_bursts_do_not_slow_down_what_follows_a_jump(bursts):
     sync = Synchronizer(0.05)
-    burst = [10_000 + 10 * i for i in range(9)]
+    burst = [10_000 + 200 * n + 10 * i for n in range(bursts) for i in range(9)]
     for start in [*range(1000, 3000, 100), *burst]:
         feed(sync, [('depth', start * MS + 15 * MS), ('image', start * MS)])
     pairs = [feed(sync, [('depth', s * MS + 15 * MS), ('image', s * MS)]) for s in (500, 600, 700)]
