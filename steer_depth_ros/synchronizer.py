@@ -180,7 +180,9 @@ class Synchronizer:
             self.counts[f'{stream.name}_out_of_order'] += 1
             stream.late = stamp
             return False
-        near = min(2 * max(stream.usual_interval(), other.usual_interval()), NEAR_NS)
+        # The shortest, not the usual: a jump of the clock taken for one wrong stamp would leave
+        # transforms of the time before in use.
+        near = min(2 * max(stream.shortest_interval(), other.shortest_interval()), NEAR_NS)
         alone = other.last is not None and abs(stamp - other.last) <= near + self.slop_ns
         if stream.behind or alone:
             # The other stream has jumped already, or never: what it holds belongs to this time.
