@@ -103,7 +103,7 @@ def _weight_free(order, structure, guided):
     def predict(image, uv, depth):
         with torch.inference_mode():
             inputs = steering.prepare(image, *_seen(image, uv, depth))
-            kernels = torch.tensor([1.0, 0.0, 1.0]).expand(1, inputs.uv.shape[1], 3)
+            kernels = steering.round_kernels(inputs.inverse)
             if structure:
                 kernels = steering.image_steering(inputs)
             guide = {}

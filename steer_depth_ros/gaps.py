@@ -71,8 +71,7 @@ def _bridge(inputs, cell):
     guide = cv2.resize(inputs.lab, size[::-1], interpolation=cv2.INTER_AREA)
     guide *= np.float32(1 / steering.COLOUR)
     dense, _ = kernel_regression(
-        steering.shrunk(wide_uv, cell), wide_values,
-        torch.tensor([1.0, 0.0, 1.0]).expand(1, wide_values.shape[1], 3), size,
+        steering.shrunk(wide_uv, cell), wide_values, steering.round_kernels(wide_values), size,
         guide=steering.batch(guide.transpose(2, 0, 1)),
         guide_at_samples=steering.batch(inputs.colours(wide_uv)),
         neighbours=steering.NEIGHBOURS, order=1, bandwidth=steering.BANDWIDTH,

@@ -137,12 +137,16 @@ def image_steering(inputs):
     return batch(np.stack([elongation, rotation, scaling], 1))
 
 
+def round_kernels(values):
+    """Return (1, N, 3) kernels without direction for values (1, N)."""
+    return torch.tensor([1.0, 0.0, 1.0]).expand(*values.shape, 3)
+
+
 def rough(inputs, values, order, shrink=2):
     """Interpolate values (1, N) with round kernels at 1 / shrink of the size; returns (H, W)."""
     height, width = inputs.size
     small = -(-height // shrink), -(-width // shrink)
-    round_kernel = torch.tensor([1.0, 0.0, 1.0]).expand(1, values.shape[1], 3)
-    dense, _ = kernel_regression(shrunk(inputs.uv, shrink), values, round_kernel, small,
+    dense, _ = kernel_regression(shrunk(inputs.uv, shrink), values, round_kernels(values), small,
                                  neighbours=ROUGH_NEIGHBOURS, order=order, bandwidth=BANDWIDTH,
                                  ridge=RIDGE, aspect=inputs.aspect)
     return enlarged(dense[0].numpy(), inputs.size, shrink)

@@ -299,17 +299,12 @@ class _Stream:
     def begin_anew(self):
         """Go on at another time in the rhythm of before; bursts and pauses say nothing."""
         self.last, self.behind = None, False
-        usual = self.usual_interval()
+        usual = sorted(self.rhythm)[3 * len(self.rhythm) // 4:][:1]
         self.intervals.clear()
-        if usual:
-            self.intervals.append(usual)
+        self.intervals.extend(usual)
 
     def shortest_interval(self):
         return min(self.intervals, default=0)
-
-    def usual_interval(self):
-        """Give the upper quartile: a burst, or a message in between, does not lower it."""
-        return max(sorted(self.rhythm)[3 * len(self.rhythm) // 4:][:1], default=0)
 
     def next_at_least(self):
         return (self.bound or 0) + int(NEXT_AT_LEAST * self.shortest_interval())

@@ -60,7 +60,7 @@ def run(args) -> int:
     presets = [find_preset(name) for name in args.preset or PRESETS]
     about = machine.describe()
     device = find_device(args.device)
-    process.prepare()  # the children run as the node does
+    process.prepare()  # the children, which import torch first of all, run as the node does
     print(', '.join(f'{k} {v}' for k, v in about.items()))
     print(f'{"preset":<12}{"size":>10}{"samples":>9}{"median ms":>11}{"p90 ms":>9}'
           + ''.join(f'{s:>12}' for s in STAGES) + f'{"operator %":>12}{"peak MB":>9}')
