@@ -141,7 +141,7 @@ def check_first_messages(recording, topics, values):
 
 def read_transforms(recording) -> TransformBuffer:
     """Collect every transform of /tf and /tf_static, of the whole recording at once."""
-    transforms = TransformBuffer(history_ns=WHOLE_RECORDING_NS)
+    transforms = TransformBuffer(WHOLE_RECORDING_NS, disorder_ns=WHOLE_RECORDING_NS)
     tf_topics = [t for t, kind in recording.topics.items() if kind == bag.TF_MESSAGE]
     for record in recording.messages(*tf_topics) if tf_topics else ():
         static = record.topic.endswith('tf_static')

@@ -22,7 +22,9 @@ import numpy as np
 from steer_depth_ros.errors import CalibrationError
 
 HISTORY_NS = 10_000_000_000
+DISORDER_NS = 500_000_000
 TOLERANCE_NS = 10_000_000
+GAP_NS, GAPS = 500_000_000, 3
 
 
 class TransformError(CalibrationError):
@@ -38,7 +40,7 @@ class _Edge:
     stamps: List[int] = field(default_factory=list)
     poses: List[tuple] = field(default_factory=list)  # (translation (3,), quaternion xyzw (4,))
     latest: tuple = ()  # stamp and pose that arrived last
-    too_old: bool = False  # `latest` was older than the history, and is not among the poses
+    put_aside: bool = False  # `latest` was far older than the newest, and is not kept
     arrival: int = 0  # counts what arrives at the buffer
 
 
@@ -46,15 +48,19 @@ class TransformBuffer:
     """
     A tree of frames whose transforms are kept for a while and interpolated between stamps.
 
-    history_ns: how long before the newest stamp of a frame its poses are kept; what arrives
-    older than that is ignored once. A second one in a row says that the clock of its publisher has
-    jumped back (or had a wrong stamp ahead of time), and the frame starts over with both.
+    history_ns: how long before the newest stamp of a frame its poses are kept.
+    disorder_ns: what arrives this much older than the newest is ignored once. A second one in a
+    row says that the clock of its publisher has jumped back (or had a wrong stamp ahead of time),
+    and the frame starts over with both.
     tolerance_ns: up to this far outside the known stamps the nearest pose holds; nothing is ever
-    extrapolated. Safe to use from several threads.
+    extrapolated, nor interpolated over a gap of more than half a second and three times the usual one.
+    Safe to use from several threads.
     """
 
-    def __init__(self, history_ns: int = HISTORY_NS, tolerance_ns: int = TOLERANCE_NS):
+    def __init__(self, history_ns: int = HISTORY_NS, disorder_ns: int = DISORDER_NS,
+                 tolerance_ns: int = TOLERANCE_NS):
         self._history_ns = history_ns
+        self._disorder_ns = min(disorder_ns, history_ns)
         self._tolerance_ns = tolerance_ns
         self._edges: Dict[str, _Edge] = {}
         self._arrivals = 0
@@ -134,13 +140,13 @@ class TransformBuffer:
                         self._insert(self._edges[child], *edge.latest)
 
     def _insert(self, edge, stamp, pose):
-        oldest = edge.stamps[-1] - self._history_ns if edge.stamps else stamp
+        far_older = bool(edge.stamps) and stamp < edge.stamps[-1] - self._disorder_ns
         before, edge.latest = edge.latest, (stamp, pose)
-        if stamp < oldest and not edge.too_old:
-            edge.too_old = True
+        if far_older and not edge.put_aside:
+            edge.put_aside = True
             return
-        edge.too_old = False
-        if stamp < oldest:
+        edge.put_aside = False
+        if far_older:
             edge.stamps.clear()
             edge.poses.clear()
             self._insert(edge, *before)
@@ -206,7 +212,16 @@ class TransformBuffer:
         at = bisect.bisect_right(stamps, stamp)
         if at == 0 or at == len(stamps):
             return matrix_from(*edge.poses[min(at, len(stamps) - 1)])
-        share = (stamp - stamps[at - 1]) / (stamps[at] - stamps[at - 1])
+        gap = stamps[at] - stamps[at - 1]
+        if gap > GAP_NS and gap > GAPS * _usual_gap(stamps, at):
+            for near in (at - 1, at):
+                if abs(stamps[near] - stamp) <= self._tolerance_ns:
+                    return matrix_from(*edge.poses[near])
+            raise TransformError(
+                f'{source} -> {target} asked for at {_seconds(stamp)} s, but {child} in '
+                f'{edge.parent} is not known between {_seconds(stamps[at - 1])} s and '
+                f'{_seconds(stamps[at])} s; publish it more often, or check the clocks')
+        share = (stamp - stamps[at - 1]) / gap
         (xyz0, q0), (xyz1, q1) = edge.poses[at - 1], edge.poses[at]
         return matrix_from(xyz0 + share * (xyz1 - xyz0), _slerp(q0, q1, share))
 
@@ -263,6 +278,12 @@ def quaternion_from(matrix: np.ndarray) -> np.ndarray:
     ])
     row = table[np.argmax(np.diag(table))]
     return row / (np.linalg.norm(row) * (1.0 if row[3] >= 0 else -1.0))
+
+
+def _usual_gap(stamps, left_out):
+    """Give the median gap of rising stamps but for the one before `left_out`; 0 for no other."""
+    gaps = np.delete(np.diff(stamps), left_out - 1)
+    return np.median(gaps) if len(gaps) else 0
 
 
 def _slerp(q0, q1, share):

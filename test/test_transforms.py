@@ -155,6 +155,29 @@ def test_one_wrong_stamp_costs_one_transform_a_clock_that_jumped_back_two(wrong)
         assert buffer.lookup('odom', 'base', tick * SECOND)[0, 3] == moved(tick)[0, 3]
 
 
+@pytest.mark.parametrize('ahead', [1, 5])
+def test_nothing_is_interpolated_towards_a_pose_with_a_wrong_stamp(ahead):
+    buffer = TransformBuffer()
+    tenth = SECOND // 10
+    for tick in range(20):
+        buffer.set_transform('odom', 'base', tick * tenth, moved(tick))
+    buffer.set_transform('odom', 'base', 19 * tenth + ahead * SECOND, moved(99))
+    for tick in (20, 21):  # while the next pose is under way, and when it is put aside
+        with pytest.raises(TransformError, match='not known between 1.900 s and'):
+            buffer.lookup('odom', 'base', tick * tenth - tenth // 2)
+        buffer.set_transform('odom', 'base', tick * tenth, moved(tick))
+    assert buffer.lookup('odom', 'base', 21 * tenth - tenth // 2)[0, 3] == moved(20.5)[0, 3]
+    with pytest.raises(TransformError, match='2.100 s only'):
+        buffer.lookup('odom', 'base', 19 * tenth + ahead * SECOND)
+
+
+def test_interpolates_what_is_published_seldom():
+    buffer = TransformBuffer()
+    for second in (0, 2, 4):
+        buffer.set_transform('odom', 'base', second * SECOND, moved(second))
+    assert buffer.lookup('odom', 'base', 3 * SECOND)[0, 3] == moved(3)[0, 3]
+
+
 def test_history_is_bounded():
     buffer = TransformBuffer(history_ns=SECOND)
     for tick in range(1000):
