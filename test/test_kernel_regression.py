@@ -51,9 +51,10 @@ def check_pixels(data, size, pixels, mass_tolerance=1e-4, **options):
         if condition < 1e4:
             checked += 1
             tolerance = max(1e-4, 2e-7 * condition)
-            # Values are about 1: near zero float32 holds no more than that of them.
+            # Values are 1 to 4: rounding is a share of these, also where their fit comes near 0.
+            rounding = max(2e-6, 2e-7 * condition)
             assert dense[b, y, x].item() == pytest.approx(expected, rel=tolerance,
-                                                          abs=2e-6), condition
+                                                          abs=rounding), condition
     return checked
 
 
@@ -70,7 +71,8 @@ def test_matches_brute_force_with_the_papers_window(order, profile, border):
 @pytest.mark.parametrize('order', [0, 1, 2])
 def test_matches_brute_force_with_guide(options, order):
     data = scene(2, 250, SIZE, features=3, margin=4.)
-    data['bandwidth'] = torch.rand(2, 250).double() + (4. if 'window' in options else 1.)
+    spread = torch.rand(2, 250, generator=torch.Generator().manual_seed(order))
+    data['bandwidth'] = spread.double() + (4. if 'window' in options else 1.)
     assert check_pixels(data, SIZE, 30, order=order, **options) >= (15 if order == 2 else 28)
 
 
