@@ -114,7 +114,7 @@ def _weight_free(order, structure, guided):
             width = steering.bandwidths(inputs, steering.sample_distance(inputs))
             dense, _ = kernel_regression(
                 inputs.uv, inputs.inverse, kernels.contiguous(), inputs.size, **guide,
-                neighbours=steering.NEIGHBOURS, order=order, bandwidth=steering.batch(width),
+                neighbours=inputs.neighbours, order=order, bandwidth=steering.batch(width),
                 ridge=steering.RIDGE, aspect=inputs.aspect)
             low, high = inputs.inverse.min().item(), inputs.inverse.max().item()
             return inputs.median / np.clip(dense[0].numpy(), low, high), None

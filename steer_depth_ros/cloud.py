@@ -115,18 +115,19 @@ def _candidates(inverse, width):
 def _inside_step(inverse, width, at):
     """Tell for the pixels `at` whether a step, flat on both sides, passes through them."""
     # What is unknown is NaN and compares false.
-    here = inverse[at]
     found = np.zeros(len(at), bool)
     for direction in (1, width):  # a diagonal edge is a step along both
         for reach in range(1, REACH + 1):
             near, far = reach * direction, 2 * reach * direction
             one, other = inverse[at - near], inverse[at + near]
-            beyond_one, beyond_other = inverse[at - far], inverse[at + far]
             step = np.abs(one - other)
+            steep = np.flatnonzero(step > STEP * np.maximum(one, other))
+            one, other, step, here = one[steep], other[steep], step[steep], at[steep]
+            beyond_one, beyond_other = inverse[here - far], inverse[here + far]
+            here = inverse[here]
             off = np.minimum(np.abs(here - one), np.abs(other - here))
             flat = np.abs(beyond_one - one) + np.abs(beyond_other - other) < 0.5 * step
-            found |= ((one - here) * (here - other) > 0) & (off > 0.2 * step) & flat & (
-                step > STEP * np.maximum(one, other))
+            found[steep] |= ((one - here) * (here - other) > 0) & (off > 0.2 * step) & flat
     return found
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 import time
 from typing import Dict
 
-import cv2
 import numpy as np
 import torch
 
@@ -132,7 +131,8 @@ class DepthCompleter:
         known = (dense > 0) & (dense < np.inf) & support.result()
         confidence = np.maximum(error, np.float32(1e-6))
         np.divide(np.float32(-CLOSE), confidence, out=confidence)
-        np.negative(np.expm1(confidence, out=confidence), out=confidence)
+        # Not expm1, which takes six times as long: 1e-7 of confidence is nothing.
+        np.subtract(1, np.exp(confidence, out=confidence), out=confidence)
         stages = {'network': 1e3 * (time.perf_counter() - started - operator_s[0]),
                   'operator': 1e3 * operator_s[0]}
         return Completion(np.where(known, dense, np.float32(np.nan)),
@@ -154,23 +154,21 @@ class DepthCompleter:
 
     def _at_half(self, image, uv, depth):
         """Estimate at half resolution; inverse depth, linear on planes, is what is enlarged."""
-        from steer_depth_ros.steering import enlarged, fit_to_samples, shrunk
+        from steer_depth_ros.steering import (
+            enlarged,
+            fit_to_samples,
+            halved,
+            one_a_pixel,
+            shrunk,
+        )
         height, width = image.shape[:2]
-        half = ((width + 1) // 2, (height + 1) // 2)
         small, some = shrunk(uv, 2), slice(None)
         if len(uv) > DENSE * height * width:  # a depth image
-            some = _one_a_pixel(small, half)
+            some = one_a_pixel(small, ((height + 1) // 2, (width + 1) // 2))
         dense, error = self._model.estimate(
-            cv2.resize(image, half, interpolation=cv2.INTER_AREA), small[some], depth[some])
+            halved(image), small[some], depth[some])
         inverse, error = (enlarged(part, (height, width)) for part in (1 / dense, error))
         return fit_to_samples(1 / inverse, uv, depth), error
-
-
-def _one_a_pixel(uv, size):
-    """Return indices of samples, one for each pixel of an image of `size` (W, H) that has any."""
-    sample = np.full(size, -1)
-    sample[tuple(np.clip(np.rint(uv).astype(int), 0, np.array(size) - 1).T)] = np.arange(len(uv))
-    return np.sort(sample[sample >= 0])
 
 
 def find_device(name):

@@ -53,7 +53,7 @@ def _bridge(inputs, cell):
     """Return positions (M, 2) and inverse depth (M,) of the cells that are to be filled."""
     uv, values = inputs.uv[0].numpy(), inputs.inverse[0].numpy()
     none = np.empty((0, 2), np.float32), np.empty(0, np.float32)
-    if len(uv) <= steering.NEIGHBOURS or cell > WIDEST * max(inputs.size):
+    if len(uv) <= inputs.neighbours or cell > WIDEST * max(inputs.size):
         return none
     size = -(-inputs.size[0] // cell), -(-inputs.size[1] // cell)
     column, row = np.minimum((uv / cell).astype(int), (size[1] - 1, size[0] - 1)).T.clip(0)
@@ -74,7 +74,7 @@ def _bridge(inputs, cell):
         steering.shrunk(wide_uv, cell), wide_values, steering.round_kernels(wide_values), size,
         guide=steering.batch(guide.transpose(2, 0, 1)),
         guide_at_samples=steering.batch(inputs.colours(wide_uv)),
-        neighbours=steering.NEIGHBOURS, order=1, bandwidth=steering.BANDWIDTH,
+        neighbours=inputs.neighbours, order=1, bandwidth=steering.BANDWIDTH,
         ridge=steering.RIDGE)
     found = dense[0].numpy()[row, column].clip(values.min(), values.max())
     last = np.float32(inputs.size[::-1]) - 1
@@ -94,6 +94,6 @@ def _one_sided(inputs, centre):
     if len(centre) == 0:
         return np.zeros(0, bool)
     points = centre * inputs.metric
-    distance, near = inputs.tree.query(points, steering.NEIGHBOURS)
+    distance, near = inputs.tree.query(points, inputs.neighbours)
     offset = inputs.tree.data[near] - points[:, None]
     return np.hypot(*offset.mean(1).T) > ONE_SIDED * distance.mean(1)

@@ -66,7 +66,7 @@ class LeaveOneOut:
         for plane, feature in zip(self.apart, inputs.colours(inputs.uv).T):
             np.square(feature[near] - feature[self.chosen], out=plane)
         self.guide_by(_first_estimate(rows, columns, distance, self.values))
-        spacing = _spacing(radius, steering.NEIGHBOURS, 0.5)
+        spacing = _spacing(radius, inputs.neighbours, 0.5)
         self.y, self.x = rows / spacing, columns / spacing
         gamma, form = _quadratic_form(kernels[0].numpy()[near], self.y, self.x)
         self.taper = _taper(distance / radius) * gamma
@@ -150,7 +150,7 @@ def neighbours(inputs, queries=QUERIES):
 
     Return those of them that have enough, (Q,), the neighbours and their distances, (Q, K).
     """
-    uv, count = inputs.uv[0].numpy(), steering.NEIGHBOURS
+    uv, count = inputs.uv[0].numpy(), inputs.neighbours
     chosen = np.unique(np.linspace(0, len(uv) - 1, min(queries, len(uv))).astype(int))
     lines = inputs.aspect > LINES
     if len(uv) < max(FEWEST, count + 1):

@@ -27,8 +27,10 @@ def sample_spacing(uv, size):
     along = np.sort(band * (2.0 * width) + uv[:, 0])
     gaps = np.diff(along)
     gaps = gaps[gaps < width]
-    blocks = np.unique(np.floor(uv[:, 1] / 32) * width + np.floor(uv[:, 0] / 32))
-    area = min(len(blocks) * 32.0 * 32.0, float(height * width)) / len(uv)
+    blocks = np.zeros((height // 32 + 2, width // 32 + 2), bool)
+    column, row = np.floor(uv / 32).astype(int).T  # -1 for what lies on the outermost half pixel
+    blocks[row, column] = True
+    area = min(np.count_nonzero(blocks) * 32.0 * 32.0, float(height * width)) / len(uv)
     across = min(float(np.median(gaps)) if len(gaps) else np.inf, np.sqrt(area))
     across = max(across, 1.0)
     return across, max(area / across, 1.0)

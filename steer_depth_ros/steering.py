@@ -41,7 +41,7 @@ STRUCTURE_BLUR = 1.5  # pixels; the window of the structure tensor
 REGULARISATION = 0.01  # lambda': elongation where the image is flat goes to 1
 LARGEST_ELONGATION = 4.0
 SCALING_EXPONENT = 0.2  # alpha
-NEIGHBOURS, ROUGH_NEIGHBOURS = 24, 16
+NEIGHBOURS, HALF_NEIGHBOURS, ROUGH_NEIGHBOURS = 24, 16, 16  # half: for images at half size
 BANDWIDTH = 0.7  # local spacings
 RIDGE = 0.01
 # Share of the bandwidth on a sample and far from any, and where it is 1, in sample spacings.
@@ -59,7 +59,7 @@ class Inputs:
 
     image: uint8 (H, W, 3). uv: (1, N, 2). inverse: (1, N) median depth / depth. median: metres.
     aspect: of the operator. spacing: mean distance of samples in pixels, rows: that of scan lines.
-    shrink: how much smaller than the image the analysis of its colours may be, 1 or 2.
+    half: the image comes at half of the resolution, smooth enough as it is.
     """
 
     image: np.ndarray
@@ -69,19 +69,26 @@ class Inputs:
     aspect: float
     spacing: float
     rows: float
-    shrink: int
+    half: bool
 
     @property
     def size(self):
         return self.image.shape[:2]
 
+    @property
+    def neighbours(self):
+        """How many samples a pixel is computed from."""
+        return HALF_NEIGHBOURS if self.half else NEIGHBOURS
+
+    @property
+    def shrink(self):
+        """How much smaller than the image the analysis of its colours is."""
+        return 1 if self.half else 2
+
     @cached_property
     def lab(self):
         """The image in CIELab, smoothed and of 1 / shrink of the size, float32 (h, w, 3)."""
-        small, (height, width) = self.image, self.size
-        if self.shrink == 2:
-            even = cv2.copyMakeBorder(small, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-            small = cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        small = self.image if self.half else halved(self.image)
         smooth = cv2.GaussianBlur(small, (0, 0), COLOUR_BLUR / 2)
         return cv2.cvtColor(smooth.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab)
 
@@ -100,12 +107,12 @@ class Inputs:
         return cKDTree(self.uv[0].numpy() * self.metric, balanced_tree=False, compact_nodes=False)
 
 
-def prepare(image, uv, depth, shrink=2):
+def prepare(image, uv, depth, half=False):
     """Normalise image uint8 (H, W, 3), uv float32 (N, 2) and depth float32 (N,)."""
     median = float(np.median(depth))
     across, rows = sample_spacing(uv, image.shape[:2])
     return Inputs(image, batch(uv), batch(median / depth), median, kernel_aspect(across, rows),
-                  math.sqrt(across * rows), rows, shrink)
+                  math.sqrt(across * rows), rows, half)
 
 
 def at_samples(maps, uv):
@@ -146,15 +153,34 @@ def rough(inputs, values, order, shrink=2):
     """Interpolate values (1, N) with round kernels at 1 / shrink of the size; returns (H, W)."""
     height, width = inputs.size
     small = -(-height // shrink), -(-width // shrink)
-    dense, _ = kernel_regression(shrunk(inputs.uv, shrink), values, round_kernels(values), small,
+    uv = shrunk(inputs.uv, shrink)
+    if values.numel() > small[0] * small[1]:
+        some = one_a_pixel(uv[0].numpy(), small)
+        uv, values = uv[:, some], values[:, some]
+    dense, _ = kernel_regression(uv, values, round_kernels(values), small,
                                  neighbours=ROUGH_NEIGHBOURS, order=order, bandwidth=BANDWIDTH,
                                  ridge=RIDGE, aspect=inputs.aspect)
     return enlarged(dense[0].numpy(), inputs.size, shrink)
 
 
+def one_a_pixel(uv, size):
+    """Choose of samples at uv (N, 2) one for each pixel of `size` (H, W); returns indices."""
+    column, row = np.clip(np.rint(uv).astype(int), 0, (size[1] - 1, size[0] - 1)).T
+    sample = np.full(size, -1)
+    sample[row, column] = np.arange(len(uv))
+    return np.sort(sample[sample >= 0])
+
+
 def shrunk(uv, factor):
     """Move pixel coordinates to an image of 1 / factor of the size."""
     return (uv + 0.5) / factor - 0.5
+
+
+def halved(image):
+    """Average an image (H, W, ...) over 2 x 2 pixels; the last row and column count double."""
+    height, width = image.shape[:2]
+    even = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    return cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
 def enlarged(small, size, factor=2):
@@ -247,12 +273,13 @@ def regress(frame, settings, half=False):
     factors = np.exp(settings, dtype=np.float32)
     scale = 1 / factors[:, :4]
     ridge = torch.from_numpy(RIDGE * factors[:, leave_one_out.RIDGE, None, None])
+    ridge = ridge.reshape(()) if count == 1 else ridge.expand(count, *size)
     dense, mass = kernel_regression(
         uv.expand(count, -1, -1), inputs.inverse.expand(count, -1),
         frame.kernels.expand(count, -1, -1), size,
         guide=torch.from_numpy(guide * scale[:, :, None, None]),
-        guide_at_samples=torch.from_numpy(frame.at * scale[:, None]), neighbours=NEIGHBOURS,
-        order=1, ridge=ridge.expand(count, *size), aspect=inputs.aspect,
+        guide_at_samples=torch.from_numpy(frame.at * scale[:, None]), neighbours=inputs.neighbours,
+        order=1, ridge=ridge, aspect=inputs.aspect,
         bandwidth=torch.from_numpy(bandwidth * factors[:, leave_one_out.BANDWIDTH, None, None]))
     return dense.clamp_(inputs.inverse.min(), inputs.inverse.max()).numpy(), mass.numpy()
 
@@ -328,11 +355,11 @@ class SteeringModel:
     operator_device = torch.device('cpu')
 
     def __init__(self, half=False):
-        self.shrink = 1 if half else 2
+        self.half = half
 
     def estimate(self, image, uv, depth):
         """Return depth (metres) and expected relative error, float32 (H, W)."""
-        inputs = prepare(image, uv, depth, self.shrink)
+        inputs = prepare(image, uv, depth, self.half)
         inverse, error = interpolate(inputs)
         return inputs.median / inverse, error
 

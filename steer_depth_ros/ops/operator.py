@@ -198,7 +198,7 @@ def _require_sound(tensors, smallest_sigma):
     if values.is_cuda and torch.cuda.is_current_stream_capturing():
         return
     # One pass a tensor and, on a GPU, one wait for all: sums are finite unless a member is not.
-    sound = [t.sum().isfinite() for t in present.values()]
+    sound = [torch.stack([t.sum() for t in present.values()]).isfinite().all()]
     if 'bandwidth' in present:
         sound.append(present['bandwidth'].min() > 0)
     if 'steering' in present:

@@ -29,6 +29,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from steer_depth_ros import bag
 from steer_depth_ros.bag_tools import OUTPUTS, PICTURES
+from steer_depth_ros.ros import process
 from steer_depth_ros.ros.message_types import message_class
 from steer_depth_ros.synchronizer import Synchronizer
 
@@ -123,6 +124,7 @@ def read_pairs(recording, image, depth, info, slop_s):
 def main(argv=None):
     """Play; exit status 1 when the node does not answer."""
     args = _arguments(argv)
+    process.prepare()
     topics = args.image, args.depth, args.camera_info
     with bag.BagReader(args.bag) as recording:
         frames = list(islice(read_pairs(recording, *topics, args.slop), MOST_FRAMES))
