@@ -53,8 +53,8 @@ class TransformBuffer:
     row says that the clock of its publisher has jumped back (or had a wrong stamp ahead of time),
     and the frame starts over with both.
     tolerance_ns: up to this far outside the known stamps the nearest pose holds; nothing is ever
-    extrapolated, nor interpolated over a gap of more than half a second and three times the usual one.
-    Safe to use from several threads.
+    extrapolated, nor interpolated over a gap of more than half a second and three times the usual
+    one. Safe to use from several threads.
     """
 
     def __init__(self, history_ns: int = HISTORY_NS, disorder_ns: int = DISORDER_NS,
