@@ -154,7 +154,7 @@ def rough(inputs, values, order, shrink=2):
     height, width = inputs.size
     small = -(-height // shrink), -(-width // shrink)
     uv = shrunk(inputs.uv, shrink)
-    if values.numel() > small[0] * small[1]:
+    if inputs.half and values.numel() > small[0] * small[1]:
         some = one_a_pixel(uv[0].numpy(), small)
         uv, values = uv[:, some], values[:, some]
     dense, _ = kernel_regression(uv, values, round_kernels(values), small,
