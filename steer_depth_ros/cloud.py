@@ -122,9 +122,9 @@ def _inside_step(inverse, width, at):
             one, other = inverse[at - near], inverse[at + near]
             step = np.abs(one - other)
             steep = np.flatnonzero(step > STEP * np.maximum(one, other))
-            one, other, step, here = one[steep], other[steep], step[steep], at[steep]
-            beyond_one, beyond_other = inverse[here - far], inverse[here + far]
-            here = inverse[here]
+            one, other, step, pixel = one[steep], other[steep], step[steep], at[steep]
+            here = inverse[pixel]
+            beyond_one, beyond_other = inverse[pixel - far], inverse[pixel + far]
             off = np.minimum(np.abs(here - one), np.abs(other - here))
             flat = np.abs(beyond_one - one) + np.abs(beyond_other - other) < 0.5 * step
             found[steep] |= ((one - here) * (here - other) > 0) & (off > 0.2 * step) & flat

@@ -131,7 +131,7 @@ class DepthCompleter:
         known = (dense > 0) & (dense < np.inf) & support.result()
         confidence = np.maximum(error, np.float32(1e-6))
         np.divide(np.float32(-CLOSE), confidence, out=confidence)
-        # Not expm1, which takes six times as long: 1e-7 of confidence is nothing.
+        # Not expm1, which takes eight times as long: 1e-7 of confidence is nothing.
         np.subtract(1, np.exp(confidence, out=confidence), out=confidence)
         stages = {'network': 1e3 * (time.perf_counter() - started - operator_s[0]),
                   'operator': 1e3 * operator_s[0]}
@@ -161,13 +161,12 @@ class DepthCompleter:
             one_a_pixel,
             shrunk,
         )
-        height, width = image.shape[:2]
-        small, some = shrunk(uv, 2), slice(None)
-        if len(uv) > DENSE * height * width:  # a depth image
-            some = one_a_pixel(small, ((height + 1) // 2, (width + 1) // 2))
-        dense, error = self._model.estimate(
-            halved(image), small[some], depth[some])
-        inverse, error = (enlarged(part, (height, width)) for part in (1 / dense, error))
+        size, small, small_uv = image.shape[:2], halved(image), shrunk(uv, 2)
+        some = slice(None)
+        if len(uv) > DENSE * size[0] * size[1]:  # a depth image
+            some = one_a_pixel(small_uv, small.shape[:2])
+        dense, error = self._model.estimate(small, small_uv[some], depth[some])
+        inverse, error = (enlarged(part, size) for part in (1 / dense, error))
         return fit_to_samples(1 / inverse, uv, depth), error
 
 

@@ -165,10 +165,15 @@ def rough(inputs, values, order, shrink=2):
 
 def one_a_pixel(uv, size):
     """Choose of samples at uv (N, 2) one for each pixel of `size` (H, W); returns indices."""
-    column, row = np.clip(np.rint(uv).astype(int), 0, (size[1] - 1, size[0] - 1)).T
     sample = np.full(size, -1)
-    sample[row, column] = np.arange(len(uv))
+    sample[nearest_pixels(uv, size)] = np.arange(len(uv))
     return np.sort(sample[sample >= 0])
+
+
+def nearest_pixels(uv, size):
+    """Return rows and columns (N,) of the pixels nearest to uv (N, 2), inside `size` (H, W)."""
+    column, row = np.clip(np.rint(uv).astype(int), 0, (size[1] - 1, size[0] - 1)).T
+    return row, column
 
 
 def shrunk(uv, factor):
@@ -210,10 +215,8 @@ def guides(inputs):
 
 def sample_distance(inputs):
     """Return the distance of every pixel to the nearest sample, (H, W) pixels."""
-    near = np.clip(np.rint(inputs.uv[0].numpy()).astype(int), 0,
-                   (inputs.size[1] - 1, inputs.size[0] - 1))
     empty = np.ones(inputs.size, np.uint8)
-    empty[near[:, 1], near[:, 0]] = 0
+    empty[nearest_pixels(inputs.uv[0].numpy(), inputs.size)] = 0
     return cv2.distanceTransform(empty, cv2.DIST_L2, 3)
 
 
@@ -327,9 +330,9 @@ def fit_to_samples(depth, uv, measured):
     blur = float(np.clip(PULL * spacing, *PULL_PIXELS))
     size = (2 * math.ceil(2 * blur) + 1,) * 2
     off = measured / at_samples(depth[..., None], batch(uv))[:, 0] - 1
-    u, v = np.clip(np.rint(uv).astype(int), 0, (width - 1, height - 1)).T
+    at = nearest_pixels(uv, depth.shape)
     total, count = np.zeros((2, height, width), np.float32)
-    total[v, u], count[v, u] = off, 1
+    total[at], count[at] = off, 1
     total, count = (cv2.GaussianBlur(each, size, blur) for each in (total, count))
     count += np.float32(PULL_PRIOR)
     total /= count
