@@ -28,7 +28,13 @@ GAP_NS, GAPS = 500_000_000, 3
 
 
 class TransformError(CalibrationError):
-    """Frames that are unknown, not connected, or not known at the time asked for."""
+    """
+    Frames that are unknown, not connected, or not known at the time asked for.
+
+    past: all that is known is so much later that to wait helps only after a wrong stamp.
+    """
+
+    past = False
 
 
 @dataclass
@@ -41,6 +47,7 @@ class _Edge:
     poses: List[tuple] = field(default_factory=list)  # (translation (3,), quaternion xyzw (4,))
     latest: tuple = ()  # stamp and pose that arrived last
     put_aside: bool = False  # `latest` was far older than the newest, and is not kept
+    doubtful: bool = False  # the only pose is what clear() left; what comes next judges it
     arrival: int = 0  # counts what arrives at the buffer
 
 
@@ -49,9 +56,9 @@ class TransformBuffer:
     A tree of frames whose transforms are kept for a while and interpolated between stamps.
 
     history_ns: how long before the newest stamp of a frame its poses are kept.
-    disorder_ns: what arrives this much older than the newest is ignored once. A second one in a
-    row says that the clock of its publisher has jumped back (or had a wrong stamp ahead of time),
-    and the frame starts over with both.
+    disorder_ns: what arrives this much older than the newest is put aside once and serves its own
+    time alone. A second one in a row says that the clock of its publisher has jumped back (or had
+    a wrong stamp ahead of time), and the frame starts over with both.
     tolerance_ns: up to this far outside the known stamps the nearest pose holds; nothing is ever
     extrapolated, nor interpolated over a gap of more than half a second and three times the usual
     one. Safe to use from several threads.
@@ -129,17 +136,21 @@ class TransformBuffer:
         """
         Forget what moves (a recording started over); static transforms stay.
 
-        A pose that arrived last but is not the newest belongs to the new time already and stays.
+        The pose of each frame that arrived last may belong to the new time already. It stays,
+        unless the next to arrive is older, which it is after a jump back that all took part in.
         """
         with self._lock:
-            for child, edge in list(self._edges.items()):
+            for child, edge in self._edges.items():
                 if not edge.static:
-                    del self._edges[child]
-                    if edge.latest[0] < edge.stamps[-1]:
-                        self._edges[child] = _Edge(edge.parent, False, arrival=edge.arrival)
-                        self._insert(self._edges[child], *edge.latest)
+                    kept = _Edge(edge.parent, False, arrival=edge.arrival)
+                    self._insert(kept, *edge.latest)
+                    kept.doubtful, self._edges[child] = True, kept
 
     def _insert(self, edge, stamp, pose):
+        if edge.doubtful and stamp < edge.stamps[-1]:
+            edge.stamps.clear()
+            edge.poses.clear()
+        edge.doubtful = False
         far_older = bool(edge.stamps) and stamp < edge.stamps[-1] - self._disorder_ns
         before, edge.latest = edge.latest, (stamp, pose)
         if far_older and not edge.put_aside:
@@ -204,11 +215,15 @@ class TransformBuffer:
         stamps = edge.stamps
         if edge.static:
             return matrix_from(*edge.poses[0])
+        if edge.put_aside and abs(edge.latest[0] - stamp) <= self._tolerance_ns:
+            return matrix_from(*edge.latest[1])  # whoever asks is in that time, too
         if not stamps[0] - self._tolerance_ns <= stamp <= stamps[-1] + self._tolerance_ns:
-            raise TransformError(
+            error = TransformError(
                 f'{source} -> {target} asked for at {_seconds(stamp)} s, but {child} in '
                 f'{edge.parent} is known from {_seconds(stamps[0])} s to '
                 f'{_seconds(stamps[-1])} s only; wait for it, or check the clocks')
+            error.past = stamp < stamps[0] - self._disorder_ns
+            raise error
         at = bisect.bisect_right(stamps, stamp)
         if at == 0 or at == len(stamps):
             return matrix_from(*edge.poses[min(at, len(stamps) - 1)])

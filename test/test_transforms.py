@@ -190,11 +190,39 @@ def test_history_is_bounded():
 
 
 def test_clear_keeps_static_ones(buffer):
+    buffer.set_transform('odom', 'base', 10 * SECOND, moved(2.0))
     buffer.clear()
-    assert buffer.frames() == ['base', 'camera', 'lidar']
     assert np.allclose(buffer.lookup('camera', 'base'), moved(-1.0))
     buffer.set_transform('odom', 'base', 5, moved(3.0))
     assert np.allclose(buffer.lookup('odom', 'base', 5), moved(3.0))
+    with pytest.raises(TransformError, match='0.000 s only'):
+        buffer.lookup('odom', 'base', 10 * SECOND)
+
+
+def test_clear_keeps_the_latest_of_a_clock_that_has_not_jumped():
+    buffer = TransformBuffer()
+    for tick in (1000, 1001):
+        buffer.set_transform('odom', 'base', tick * SECOND, moved(tick))
+    buffer.clear()
+    assert buffer.lookup('odom', 'base', 1001 * SECOND)[0, 3] == moved(1001)[0, 3]
+    with pytest.raises(TransformError):
+        buffer.lookup('odom', 'base', 1000 * SECOND)
+    buffer.set_transform('odom', 'base', 1002 * SECOND, moved(1002))
+    for tick in (1001, 1002):
+        assert buffer.lookup('odom', 'base', tick * SECOND)[0, 3] == moved(tick)[0, 3]
+
+
+def test_a_pose_put_aside_serves_its_own_time():
+    buffer = TransformBuffer()
+    for tick in (1000, 5000, 1001):  # a wrong stamp ahead of time
+        buffer.set_transform('odom', 'base', tick * SECOND, moved(tick))
+    assert buffer.lookup('odom', 'base', 1001 * SECOND)[0, 3] == moved(1001)[0, 3]
+    with pytest.raises(TransformError) as caught:
+        buffer.lookup('odom', 'base', 1001 * SECOND - SECOND // 10)
+    assert caught.value.past
+    with pytest.raises(TransformError) as caught:
+        buffer.lookup('odom', 'base', 5001 * SECOND)
+    assert not caught.value.past
 
 
 @pytest.mark.parametrize('parent, child, matrix, words', [

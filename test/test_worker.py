@@ -37,8 +37,10 @@ def test_the_latest_job_replaces_the_one_that_waits():
     worker = Worker(process, pytest.fail)
     worker.submit(1)
     assert begun.wait(5)
+    assert not worker.waiting()
     for job in (2, 3, 4):
         worker.submit(job)
+    assert worker.waiting()
     go.set()
     while len(done) < 2:
         begun.wait(0.01)

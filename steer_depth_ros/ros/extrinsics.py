@@ -82,13 +82,15 @@ class Extrinsics:
     Give the matrix that takes points of the depth sensor into the camera.
 
     values: parameters of the node, see parameters.py. buffer: None where there is no TF.
-    stopping: asked while waiting for a transform; true ends the wait.
+    stopping: asked while waiting for a transform; true ends the wait. newer: tells whether a
+    newer frame waits, for which a transform of a time gone by is given up.
     """
 
     def __init__(self, values: Dict[str, Any], buffer: Optional[TransformBuffer],
-                 stopping: Callable[[], bool] = lambda: False):
+                 stopping: Callable[[], bool] = lambda: False,
+                 newer: Callable[[], bool] = lambda: False):
         self.source = _source(values, buffer)
-        self.values, self._stopping = values, stopping
+        self.values, self._stopping, self._newer = values, stopping, newer
         self._buffer = buffer or TransformBuffer()
         self._fixed_matrix = _matrix(values) if self.source == 'parameters' else np.eye(4)
 
@@ -110,9 +112,10 @@ class Extrinsics:
                     return self._buffer.lookup_full(camera_frame, image_ns, depth_frame, depth_ns,
                                                     fixed)
                 return self._buffer.lookup(camera_frame, depth_frame, depth_ns)
-            except TransformError:
+            except TransformError as error:
                 end = end or time.monotonic() + self.values['tf_timeout_s']
-                if self._stopping() or time.monotonic() >= end:
+                if (self._stopping() or time.monotonic() >= end
+                        or (error.past and self._newer())):
                     raise
             time.sleep(POLL_S)
 

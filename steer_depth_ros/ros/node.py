@@ -150,7 +150,8 @@ class CompletionNode(LifecycleNode):
                 self.get_logger().warning(NO_TF.format(error))
         self._extrinsics = Extrinsics(
             values, self._buffer if self._listener else None,
-            lambda: self._worker is not None and self._worker.stopping())
+            lambda: self._worker is not None and self._worker.stopping(),
+            lambda: self._worker is not None and self._worker.waiting())
         self._completer = self._load(values)
         self._inputs = Inputs(self, values, self._on_job, self._start_over)
         self._pipeline = Pipeline(values, self._completer, self._extrinsics, self._inputs.topics)
@@ -270,7 +271,7 @@ class CompletionNode(LifecycleNode):
 
     def _on_reset(self, request, response):
         self._on_jump()
-        response.success, response.message = True, 'forgot all that waited and moving transforms'
+        response.success, response.message = True, 'forgot all that waited and earlier transforms'
         return response
 
     def _on_save_frame(self, request, response):

@@ -45,6 +45,10 @@ class Worker:
         with self._changed:
             self._slot = None
 
+    def waiting(self) -> bool:
+        """Tell whether a job waits while another is at work."""
+        return self._slot is not None
+
     def stopping(self) -> bool:
         """Tell a process that waits for something whether it should give up."""
         return self._stopping
