@@ -46,21 +46,20 @@ class BuildOperator(build_ext):
         self.parallel = self.parallel or os.cpu_count()
 
     def build_extension(self, ext):
-        source, headers = Path(ext.sources[0]), glob('csrc/*.h') + ['setup.py']
         target = Path(self.get_ext_fullpath(ext.name))
-        newest = max(os.path.getmtime(p) for p in [source, *headers])
+        newest = max(map(os.path.getmtime, [*ext.sources, *glob('csrc/*.h'), 'setup.py']))
         if target.exists() and not self.force and target.stat().st_mtime > newest:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.suffix == '.cu':
-            self.build_cuda(source, target)
+        if ext.sources[0].endswith('.cu'):
+            self.build_cuda(ext.sources, target)
         else:
-            self.build_cpu(source, target)
+            self.build_cpu(ext.sources, target)
 
     def get_ext_filename(self, fullname):
         return os.path.join(*fullname.split('.')) + '.so'
 
-    def build_cpu(self, source, target):
+    def build_cpu(self, sources, target):
         compiler = os.environ.get('CXX', 'g++')
         if shutil.which(compiler) is None:
             print(f'warning: {compiler} not found, so the operator falls back to plain torch, '
@@ -70,9 +69,9 @@ class BuildOperator(build_ext):
         isa = target.stem.rsplit('_', 1)[1]
         subprocess.check_call([
             compiler, *CXX_FLAGS, *CPU_VARIANTS[isa], f'-DSTEER_ISA={isa}',
-            f'-DSTEER_ISA_{isa.upper()}', '-shared', '-pthread', str(source), '-o', str(target)])
+            f'-DSTEER_ISA_{isa.upper()}', '-shared', '-pthread', *sources, '-o', str(target)])
 
-    def build_cuda(self, source, target):
+    def build_cuda(self, sources, target):
         nvcc = shutil.which('nvcc')
         listed = subprocess.check_output([nvcc, '--list-gpu-arch'], text=True)
         known = {int(n) for n in re.findall(r'compute_(\d+)', listed)}
@@ -82,13 +81,14 @@ class BuildOperator(build_ext):
         # Not --threads: the links of several architectures at once read half-written files.
         subprocess.check_call([nvcc, '-O3', '-std=c++17', '--shared',
                                '-Xcompiler', '-fPIC,-fvisibility=hidden', '-cudart', 'static',
-                               *codes, str(source), '-o', str(target)])
+                               *codes, *sources, '-o', str(target)])
 
 
 def extensions():
     """Return the operator's libraries: one a CPU instruction set, and CUDA where nvcc is."""
     found = [Extension(f'{PACKAGE}.ops.libkernel_regression_{isa}',
-                       ['csrc/kernel_regression_cpu.cpp']) for isa in CPU_VARIANTS]
+                       ['csrc/kernel_regression_cpu.cpp', 'csrc/flying_points.cpp'])
+             for isa in CPU_VARIANTS]
     if shutil.which('nvcc') and os.environ.get('STEER_DEPTH_CUDA') != '0':
         found.append(Extension(f'{PACKAGE}.ops.libkernel_regression_cuda',
                                ['csrc/kernel_regression_cuda.cu']))

@@ -80,14 +80,27 @@ def flying_points(depth: np.ndarray) -> np.ndarray:
     inside a step of depth, clearly off both its sides. The pixels on the two sides of a sharp
     step stay, and so does a slanted plane, which goes on at the same rate on both sides.
     """
+    from steer_depth_ros.ops import native  # torch, which not all who import this module need
+
     # In inverse depth a plane is linear over the image.
+    depth = np.asarray(depth, np.float32)
     with np.errstate(all='ignore'):
         inverse = np.where(depth > 0, np.float32(1.0) / depth, np.float32(np.nan))
     edge = 2 * REACH
     padded = cv2.copyMakeBorder(inverse, edge, edge, edge, edge, cv2.BORDER_CONSTANT,
                                 value=float('nan'))
-    flying = np.zeros(depth.shape, bool)
-    for band in _bands(depth.shape):
+    name = native.cpu_name()
+    if name is None:
+        return _flying_points(padded, depth.shape)
+    flying = np.empty(depth.shape, bool)
+    native.load(name).steer_flying_points(padded.ctypes.data, *depth.shape, flying.ctypes.data)
+    return flying
+
+
+def _flying_points(padded, shape):
+    """Do what csrc/flying_points.cpp does, where no compiler was at hand."""
+    edge, flying = 2 * REACH, np.zeros(shape, bool)
+    for band in _bands(shape):
         rows = padded[band.start:band.stop + 2 * edge]
         found = np.zeros(rows.shape, bool)
         at = _candidates(rows.ravel(), rows.shape[1])

@@ -21,6 +21,7 @@ import pytest
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.cloud import depth_to_cloud, flying_points
 from steer_depth_ros.errors import ConfigError, FrameError
+from steer_depth_ros.ops import native
 from steer_depth_ros.projection import project_points
 
 CAMERA = Camera(64, 48, 50.0, 52.0, 31.0, 23.0)
@@ -153,6 +154,21 @@ def test_noise_and_holes_do_not_fly():
     depth = (4 + 0.02 * rng.normal(size=(100, 100))).astype(np.float32)
     depth[rng.random(depth.shape) < 0.3] = np.nan
     assert not flying_points(depth).any()
+
+
+@pytest.mark.skipif(native.cpu_name() is None, reason='needs the compiled library')
+@pytest.mark.parametrize('size', [(1, 1), (3, 200), (90, 171)])
+def test_the_compiled_search_finds_the_same(size, monkeypatch):
+    rng = np.random.default_rng(size)
+    depth = rng.choice([2.0, 2.05, 3.0, 9.0, np.nan, 0.0, np.inf], size).astype(np.float32)
+    depth[size[0] // 3:] = cv2.blur(np.nan_to_num(depth, posinf=20.0), (4, 1))[size[0] // 3:]
+    found = []
+    for name in ('generic', native.cpu_name(), None):
+        monkeypatch.setattr(native, 'cpu_name', lambda name=name: name)
+        found.append(flying_points(depth))
+    assert found[2].any() or size == (1, 1)
+    for each in found[:2]:
+        assert np.array_equal(each, found[2])
 
 
 @pytest.mark.parametrize('change, error, words', [

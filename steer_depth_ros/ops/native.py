@@ -60,6 +60,10 @@ def load(name):
         library.steer_workspace.restype = ctypes.c_size_t
         library.steer_workspace.argtypes = [ctypes.POINTER(Problem), ctypes.c_int]
         library.steer_error.restype = ctypes.c_char_p
+    else:
+        library.steer_flying_points.restype = None
+        library.steer_flying_points.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
+                                                ctypes.c_void_p]
     return library
 
 
