@@ -31,7 +31,7 @@ from steer_depth_ros.ops import describe_backend
 from steer_depth_ros.ops.clock import stopwatch
 from steer_depth_ros.presets import find_preset
 from steer_depth_ros.support import supported
-from steer_depth_ros.visibility import DENSE, visible
+from steer_depth_ros.visibility import DENSE, sees_past_edges, visible
 
 CLOSE = 0.05  # confidence is the probability of a relative error under this
 
@@ -111,10 +111,11 @@ class DepthCompleter:
         metres. FrameError where shapes do not fit, DeviceMemoryError where memory does not last.
         """
         image, uv, depth = _checked(image, uv, depth)
-        size = image.shape[:2]
+        size, more = image.shape[:2], {}
         if self.drop_hidden and self.preset.model != 'reference':
             keep = visible(uv, depth, size)
             uv, depth = uv[keep], depth[keep]
+            more['past_edges'] = sees_past_edges(keep)
         if len(depth) == 0:
             return Completion(np.full(size, np.nan, np.float32), np.zeros(size, np.float32))
         support = aside(supported, uv, size, self.reach)
@@ -122,7 +123,7 @@ class DepthCompleter:
         with (torch.inference_mode(), self._enough_memory(size, len(depth)),
               stopwatch() as operator_s):
             estimate = self._at_half if self.preset.half else self._model.estimate
-            dense, error = estimate(image, uv, depth)
+            dense, error = estimate(image, uv, depth, **more)
             if error is None:  # the paper's network states none
                 from steer_depth_ros import steering
                 inputs = steering.prepare(image, uv, depth)
@@ -152,7 +153,7 @@ class DepthCompleter:
                 f'pixels and {samples} samples ({reason}); make the image smaller (image_scale), '
                 'take a smaller preset or another device') from None
 
-    def _at_half(self, image, uv, depth):
+    def _at_half(self, image, uv, depth, **more):
         """Estimate at half resolution; inverse depth, linear on planes, is what is enlarged."""
         from steer_depth_ros.steering import (
             enlarged,
@@ -165,7 +166,7 @@ class DepthCompleter:
         some = slice(None)
         if len(uv) > DENSE * size[0] * size[1]:  # a depth image
             some = one_a_pixel(small_uv, small.shape[:2])
-        dense, error = self._model.estimate(small, small_uv[some], depth[some])
+        dense, error = self._model.estimate(small, small_uv[some], depth[some], **more)
         inverse, error = (enlarged(part, size) for part in (1 / dense, error))
         return fit_to_samples(1 / inverse, uv, depth), error
 

@@ -19,8 +19,6 @@ one side, and a fit through them leaves out what lies across. Such gaps are brid
 fine: one sample a cell, of cells ever wider until none is empty, kernel regression with the colour
 as guide at the cells' resolution, and what it says of empty cells stands as further samples.
 """
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import torch
@@ -43,10 +41,8 @@ def bridged(inputs):
     uv, inverse = _bridge(inputs, max(2, round(CELL * spacing)))
     if len(uv) == 0:
         return inputs
-    more = replace(inputs, uv=torch.cat([inputs.uv, steering.batch(uv)], 1),
-                   inverse=torch.cat([inputs.inverse, steering.batch(inverse)], 1))
-    more.lab = inputs.lab  # not computed twice
-    return more
+    return inputs.with_samples(torch.cat([inputs.uv, steering.batch(uv)], 1),
+                               torch.cat([inputs.inverse, steering.batch(inverse)], 1))
 
 
 def _bridge(inputs, cell):

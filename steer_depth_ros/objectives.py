@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 from steer_depth_ros.errors import ConfigError, DatasetError
 from steer_depth_ros.network import absolute, mixture_net, reference, steering_net
 from steer_depth_ros.network.learned import LearnedModel
-from steer_depth_ros.visibility import visible
+from steer_depth_ros.visibility import sees_past_edges, visible
 
 OWN = ('channels', 'features', 'neighbours')
 OPTIONS = {steering_net.ARCHITECTURE: OWN, absolute.ARCHITECTURE: OWN,
@@ -41,15 +41,15 @@ def _example(prepare, item, flip, device='cpu'):
     """
     Make (inputs, truth) of one data set item; truth (H, W) is log(median / depth) or NaN.
 
-    prepare: image, uv and depth to inputs. Samples that the completer would drop as hidden are
-    dropped here too.
+    prepare: image, uv, depth and past_edges to inputs. Samples that the completer would drop as
+    hidden are dropped here too.
     """
     image, truth, uv, sparse = _arrays(item)
     keep = visible(uv, sparse, image.shape[:2])
     uv, sparse = uv[keep], sparse[keep]
     if flip:
         image, truth, uv = _flipped(image, truth, uv)
-    inputs = prepare(np.ascontiguousarray(image), uv, sparse)
+    inputs = prepare(np.ascontiguousarray(image), uv, sparse, sees_past_edges(keep))
     target = torch.from_numpy(np.log(inputs.median / truth).astype(np.float32))[None]
     return inputs.to(device), target.to(device)
 

@@ -15,6 +15,7 @@
 import numpy as np
 
 STRONGEST = 6.0  # beyond it kernels become needles
+BAND = 0.4  # of the mean distance of samples; thinner bands of rows hold one scan line
 # Between 0 (round kernels, which see one scan line only) and 1 (gaps counted alike in both
 # directions, which smears across the many edges that stand upright).
 SHARE = 0.65
@@ -23,14 +24,13 @@ SHARE = 0.65
 def sample_spacing(uv, size):
     """Return the typical distance in pixels between samples along a row, and between rows."""
     height, width = size
-    band = np.floor(uv[:, 1] / 3.0)
-    along = np.sort(band * (2.0 * width) + uv[:, 0])
-    gaps = np.diff(along)
-    gaps = gaps[gaps < width]
     blocks = np.zeros((height // 32 + 2, width // 32 + 2), bool)
     column, row = np.floor(uv / 32).astype(int).T  # -1 for what lies on the outermost half pixel
     blocks[row, column] = True
     area = min(np.count_nonzero(blocks) * 32.0 * 32.0, float(height * width)) / len(uv)
+    band = np.floor(uv[:, 1] / max(BAND * np.sqrt(area), 1.0))
+    gaps = np.diff(np.sort(band * (2.0 * width) + uv[:, 0]))
+    gaps = gaps[gaps < width]
     across = min(float(np.median(gaps)) if len(gaps) else np.inf, np.sqrt(area))
     across = max(across, 1.0)
     return across, max(area / across, 1.0)

@@ -20,7 +20,7 @@ kernel. Depth is interpolated as a local plane in INVERSE depth, exact on planes
 A first rough estimate joins the colour as a guide, so that a pixel takes its depth from samples
 of its own surface.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 import math
 
@@ -46,9 +46,12 @@ BANDWIDTH = 0.7  # local spacings
 RIDGE = 0.01
 # Share of the bandwidth on a sample and far from any, and where it is 1, in sample spacings.
 NARROWEST, WIDEST, HALFWAY = 0.25, 1.2, 0.45
+# Of `fit_to_samples`: no sample pulls by more than the furthest, a share of its depth.
+PULL, PULL_PIXELS, PULL_PRIOR, FURTHEST = 0.1, (0.5, 3.0), 0.02, 0.2
+# Of `drop_shining`, in logarithms of depth, as a share of the samples and a quotient.
+BEHIND, FAR_BEHIND, MANY, ONE_SIDED = 0.05, 0.2, 0.005, 2.5
 # Expected relative error: Laplace maximum likelihood on rendered scenes; the floor is that of
 # a real sensor. Distances in sample spacings.
-PULL, PULL_PIXELS, PULL_PRIOR = 0.15, (0.7, 3.0), 0.02  # of `fit_to_samples`
 ERROR_FLOOR, ERROR_PER_SPREAD, ERROR_PER_SPACING = 0.004, 1.15, 0.0098
 
 
@@ -60,6 +63,7 @@ class Inputs:
     image: uint8 (H, W, 3). uv: (1, N, 2). inverse: (1, N) median depth / depth. median: metres.
     aspect: of the operator. spacing: mean distance of samples in pixels, rows: that of scan lines.
     half: the image comes at half of the resolution, smooth enough as it is.
+    past_edges: the sensor sees background that is hidden from the camera.
     """
 
     image: np.ndarray
@@ -70,6 +74,7 @@ class Inputs:
     spacing: float
     rows: float
     half: bool
+    past_edges: bool
 
     @property
     def size(self):
@@ -96,6 +101,12 @@ class Inputs:
         """Return CIELab at uv (1, N, 2), in units of COLOUR, (N, 3)."""
         return at_samples(self.lab, shrunk(uv, self.shrink)) * (1 / COLOUR)
 
+    def with_samples(self, uv, inverse):
+        """Return the same frame with other samples."""
+        other = replace(self, uv=uv, inverse=inverse)
+        other.lab = self.lab  # not computed twice
+        return other
+
     @property
     def metric(self):
         """Factors on (u, v), after which the operator measures distances."""
@@ -107,12 +118,12 @@ class Inputs:
         return cKDTree(self.uv[0].numpy() * self.metric, balanced_tree=False, compact_nodes=False)
 
 
-def prepare(image, uv, depth, half=False):
-    """Normalise image uint8 (H, W, 3), uv float32 (N, 2) and depth float32 (N,)."""
+def prepare(image, uv, depth, half=False, past_edges=False):
+    """Normalise image uint8 (H, W, 3), uv float32 (N, 2) and depth float32 (N,); see Inputs."""
     median = float(np.median(depth))
     across, rows = sample_spacing(uv, image.shape[:2])
     return Inputs(image, batch(uv), batch(median / depth), median, kernel_aspect(across, rows),
-                  math.sqrt(across * rows), rows, half)
+                  math.sqrt(across * rows), rows, half, past_edges)
 
 
 def at_samples(maps, uv):
@@ -303,12 +314,36 @@ def tuned_guide(frame, misses=None):
     first, _ = regress(frame, settings[None], half=True)
     np.multiply(np.log(enlarged(first[0], frame.inputs.size)), np.float32(1 / STEP),
                 out=frame.guide[3])
+    if frame.inputs.past_edges:
+        drop_shining(frame)
     if len(left_out.chosen) == 0:
         return settings
     if misses is not None:
         misses += [left_out.guess - left_out.truth, left_out.log_errors(settings)]
     left_out.guide_by(left_out.predict(settings))
     return leave_one_out.tune(left_out)
+
+
+def drop_shining(frame):
+    """
+    Leave out samples behind the surface that the guide sees, if there are many.
+
+    A LiDAR beside the camera measures background that nearer things hide from the camera;
+    `visible` finds what they surround, not what shines through their rim. The guide, smoothed
+    over the samples around, misses some on both sides of an edge: where many lie far behind it
+    and few in front, all that are behind it go.
+    """
+    inputs, count = frame.inputs, len(frame.off)
+    seen = at_samples(frame.guide[3][..., None], inputs.uv[:, :count])[:, 0] * np.float32(STEP)
+    behind = seen - np.log(inputs.inverse[0, :count].numpy())
+    before = np.count_nonzero(behind < -FAR_BEHIND)
+    if np.count_nonzero(behind > FAR_BEHIND) <= max(MANY * count, ONE_SIDED * before):
+        return
+    keep = np.ones(inputs.uv.shape[1], bool)
+    keep[:count] = behind <= BEHIND
+    keep = np.flatnonzero(keep)
+    frame.inputs = inputs.with_samples(inputs.uv[:, keep], inputs.inverse[:, keep])
+    frame.kernels, frame.at = frame.kernels[:, keep], frame.at[keep]
 
 
 def interpolate(inputs):
@@ -330,6 +365,7 @@ def fit_to_samples(depth, uv, measured):
     blur = float(np.clip(PULL * spacing, *PULL_PIXELS))
     size = (2 * math.ceil(2 * blur) + 1,) * 2
     off = measured / at_samples(depth[..., None], batch(uv))[:, 0] - 1
+    off = off.clip(-FURTHEST, FURTHEST)  # what is off further lies on another surface
     at = nearest_pixels(uv, depth.shape)
     total, count = np.zeros((2, height, width), np.float32)
     total[at], count[at] = off, 1
@@ -360,9 +396,9 @@ class SteeringModel:
     def __init__(self, half=False):
         self.half = half
 
-    def estimate(self, image, uv, depth):
+    def estimate(self, image, uv, depth, past_edges=False):
         """Return depth (metres) and expected relative error, float32 (H, W)."""
-        inputs = prepare(image, uv, depth, self.half)
+        inputs = prepare(image, uv, depth, self.half, past_edges)
         inverse, error = interpolate(inputs)
         return inputs.median / inverse, error
 

@@ -26,6 +26,7 @@ DENSE = 0.2  # samples a pixel, from which on they are a depth image with nothin
 SHARE = 0.7  # of the way in 1 / depth to the nearest neighbour, where the occluder begins
 SECTORS = 16
 WIDEST_GAP = 7  # empty sectors in a row; one more and the neighbours lie on one side
+FEW_HIDDEN, SHARE_HIDDEN = 8, 0.004  # samples; fewer are hidden by chance
 
 
 def visible(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
@@ -61,6 +62,12 @@ def visible(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
     keep[candidates] = ~_surrounded(grid.ravel(), at[candidates], nearness[candidates],
                                     threshold[candidates], stride, reach)
     return keep
+
+
+def sees_past_edges(seen: np.ndarray) -> bool:
+    """Tell from what `visible` says of the samples whether the sensor is beside the camera."""
+    hidden = len(seen) - np.count_nonzero(seen)
+    return bool(hidden >= max(FEW_HIDDEN, SHARE_HIDDEN * len(seen)))
 
 
 def _grid(uv, nearness, size, cell, margin):

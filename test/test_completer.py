@@ -129,7 +129,7 @@ def test_reach_can_be_stated():
     torch.cuda.OutOfMemoryError('CUDA out of memory.'), MemoryError(),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes.")])
 def test_a_lack_of_memory_is_told_with_size_and_remedy(completer, monkeypatch, error):
-    def estimate(*_):
+    def estimate(*_, **__):
         raise error
 
     monkeypatch.setattr(completer, '_model', SimpleNamespace(estimate=estimate))
@@ -139,7 +139,7 @@ def test_a_lack_of_memory_is_told_with_size_and_remedy(completer, monkeypatch, e
 
 
 def test_other_errors_of_the_model_are_not_taken_for_a_lack_of_memory(completer, monkeypatch):
-    def estimate(*_):
+    def estimate(*_, **__):
         raise RuntimeError('shapes do not match')
 
     monkeypatch.setattr(completer, '_model', SimpleNamespace(estimate=estimate))
@@ -169,9 +169,9 @@ def test_fast_thins_a_depth_image_to_its_own_resolution(monkeypatch):
     completer, counts = sd.DepthCompleter('fast', 'cpu'), []
     estimate = completer._model.estimate
 
-    def counted(image, uv, depth):
+    def counted(image, uv, depth, **more):
         counts.append(len(depth))
-        return estimate(image, uv, depth)
+        return estimate(image, uv, depth, **more)
 
     monkeypatch.setattr(completer._model, 'estimate', counted)
     image = np.full((60, 80, 3), 90, np.uint8)

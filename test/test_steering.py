@@ -17,6 +17,7 @@ import pytest
 
 from steer_depth_ros import steering
 from steer_depth_ros.completer import DepthCompleter
+from steer_depth_ros.spacing import sample_spacing
 
 HEIGHT, WIDTH = 96, 128
 
@@ -98,8 +99,8 @@ def test_results_stay_in_the_range_of_the_samples(completer):
 def test_depth_is_pulled_to_the_samples_next_to_them_alone():
     uv = np.float32([[40, 30], [90, 60]])
     flat = np.full((HEIGHT, WIDTH), 4.0, np.float32)
-    pulled = steering.fit_to_samples(flat, uv, np.float32([5.0, 4.0]))
-    assert pulled[30, 40] > 4.4 and pulled.max() <= 5.0
+    pulled = steering.fit_to_samples(flat, uv, np.float32([4.3, 4.0]))
+    assert 4.1 < pulled[30, 40] == pulled.max() <= 4.3
     changed = np.argwhere(np.abs(pulled - 4) > 1e-3)
     assert len(changed) > 1 and np.abs(changed - (30, 40)).max() < 12
 
@@ -113,6 +114,34 @@ def test_fast_says_what_dense_samples_say():
     u, v = uv.astype(int).T
     assert np.abs(dense[v, u] / depth - 1).mean() < 0.1
     assert np.nanmin(dense) >= depth.min() and np.nanmax(dense) <= depth.max()
+
+
+@pytest.mark.parametrize('half', [False, True])
+def test_background_that_shines_through_the_rim_of_a_thing_is_left_out(half):
+    image = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
+    image[:, 40:90] = 170
+    truth = np.where(image[..., 0] > 100, 5.0, 20.0).astype(np.float32)
+    uv = scan_lines(lines=30)
+    depth = truth[uv[:, 1].astype(int), uv[:, 0].astype(int)]
+    rim = (uv[:, 0] >= 40) & (uv[:, 0] < 48)
+    past = np.where(rim & (np.arange(len(uv)) % 2 == 0), np.float32(20.0), depth)  # past it
+
+    def error(samples, past_edges):
+        found, _ = steering.SteeringModel(half).estimate(image, uv, samples, past_edges)
+        return np.abs(found - truth)[:, 40:90].mean()
+
+    assert error(past, True) < 0.5 * error(past, False)
+    assert error(depth, True) == error(depth, False)  # nothing shines through
+
+
+def test_spacing_is_measured_alike_at_any_resolution():
+    rng = np.random.default_rng(5)
+    u, v = (a.ravel() for a in np.meshgrid(np.arange(2, 638, 5.0), np.arange(3, 478, 9.0)))
+    uv = np.column_stack([u, v + rng.uniform(-1, 1, u.shape)])
+    for scale in (0.3, 0.5, 1, 3):
+        across, rows = sample_spacing(uv * scale, (round(480 * scale), round(640 * scale)))
+        assert across / scale == pytest.approx(5, rel=0.05)
+        assert rows / scale == pytest.approx(9, rel=0.1)
 
 
 def test_structure_tensor_turns_kernels_along_the_edge():

@@ -51,13 +51,13 @@ class LearnedModel:
         net.load_state_dict(state)
         return cls(net, device)
 
-    def prepare(self, image, uv, depth):
+    def prepare(self, image, uv, depth, past_edges=False):
         """Return what the network takes, on its device."""
-        return self.inputs(image, uv, depth).to(self.device)
+        return self.inputs(image, uv, depth, past_edges).to(self.device)
 
-    def estimate(self, image, uv, depth):
+    def estimate(self, image, uv, depth, past_edges=False):
         """Return depth (metres) and expected relative error, float32 (H, W)."""
-        inputs = self.prepare(image, uv, depth)
+        inputs = self.prepare(image, uv, depth, past_edges)
         inverse, error, _ = self.net(inputs)
         dense = inputs.median / inverse[0].exp()
         return dense.cpu().numpy(), error[0].clamp(-9, 2).exp().cpu().numpy()

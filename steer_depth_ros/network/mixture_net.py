@@ -69,9 +69,9 @@ class MixtureInputs:
         return MixtureInputs(self.maps.to(device), self.estimates.to(device), self.median)
 
 
-def mixture_inputs(image, uv, depth):
-    """Prepare image uint8 (H, W, 3), uv float32 (N, 2), depth float32 (N,) for the network."""
-    inputs = steering.prepare(image, uv, depth)
+def mixture_inputs(image, uv, depth, past_edges=False):
+    """Prepare what `steering.prepare` takes for the network."""
+    inputs = steering.prepare(image, uv, depth, past_edges=past_edges)
     frame = steering.analyse(inputs, QUERIES)
     rough = frame.guide[3] * steering.STEP
     guesses: List[np.ndarray] = []  # by how much the guide misses the samples, first and then

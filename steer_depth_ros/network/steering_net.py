@@ -71,9 +71,9 @@ class NetInputs:
                             for name, value in vars(self).items()})
 
 
-def net_inputs(image, uv, depth):
-    """Prepare image uint8 (H, W, 3), uv float32 (N, 2), depth float32 (N,) for the network."""
-    frame = steering.prepare(image, uv, depth)
+def net_inputs(image, uv, depth, past_edges=False):
+    """Prepare what `steering.prepare` takes for the network."""
+    frame = steering.prepare(image, uv, depth, past_edges=past_edges)
     guide, guide_at_samples, off = steering.guides(frame)
     spread = steering.rough(frame, steering.batch(np.abs(off)), 0)
     distance = steering.sample_distance(frame)
