@@ -37,7 +37,7 @@ def hook(order: Path) -> None:
     """Let the model obey the orders in this file."""
     work = SteeringModel.estimate
 
-    def estimate(self, *arguments):
+    def estimate(self, *arguments, **options):
         try:
             words = order.read_text().split()
         except FileNotFoundError:
@@ -48,7 +48,7 @@ def hook(order: Path) -> None:
             raise MemoryError('Unable to allocate 2.00 GiB')
         if words and words[0] == 'slow':
             time.sleep(float(words[1]))
-        return work(self, *arguments)
+        return work(self, *arguments, **options)
 
     SteeringModel.estimate = estimate
 
