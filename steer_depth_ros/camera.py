@@ -109,7 +109,7 @@ class Camera:
             valid = (points[:, 2] > MIN_Z) & np.isfinite(points).all(axis=1)
             z = np.where(valid, points[:, 2], 1.0)
             uv, inside = self.project_normalised(points[:, 0] / z, points[:, 1] / z)
-        valid &= inside
+        valid &= inside & np.isfinite(uv).all(axis=1)  # 1e306 times a focal length
         uv[~valid] = np.nan
         return uv, valid
 

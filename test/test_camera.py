@@ -13,7 +13,7 @@
 # limitations under the License.
 """Every model agrees with OpenCV, inverts, and refuses what it cannot see."""
 import cv2
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
@@ -136,6 +136,7 @@ def test_what_lies_outside_the_field_of_view_is_refused(camera, angle, beyond):
 
 @settings(max_examples=150, deadline=None)
 @given(lenses(), st.lists(st.tuples(*[st.floats(width=64)] * 3), min_size=1, max_size=20))
+@example(Camera(640, 480, 200.0, 200.0, 200.0, 150.0), [(0.0, 9e305, 1.0)])
 def test_any_numbers_give_a_place_or_nothing(camera, numbers):
     points = np.array(numbers)
     uv, valid = camera.project(points)
