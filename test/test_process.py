@@ -47,6 +47,12 @@ from steer_depth_ros.ros import process
 process.prepare()
 print(os.environ['OMP_WAIT_POLICY'])
 """
+OPENCV = """
+import cv2
+from steer_depth_ros.ros import process
+process.prepare()
+print(cv2.getNumThreads())
+"""
 
 
 def run(code, *arguments, **environment):
@@ -65,3 +71,7 @@ def test_idle_threads_sleep_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
     assert run(POLICY) == 'PASSIVE'
     assert run(POLICY, OMP_WAIT_POLICY='ACTIVE') == 'ACTIVE'
+
+
+def test_opencv_has_no_helpers_that_spin():
+    assert run(OPENCV) == '1'
