@@ -37,7 +37,7 @@ from steer_depth_ros.objectives import make_objective, OPTIONS
 from steer_depth_ros.ops import kernel_regression
 from steer_depth_ros.presets import find_preset
 from steer_depth_ros.steering import SteeringModel
-from steer_depth_ros.visibility import visible
+from steer_depth_ros.visibility import without_hidden
 
 FIXED = 'fixed kernels, order 1'
 TUNED = '  + tuned to each frame'
@@ -94,7 +94,7 @@ def _compared(path, device):
 def _estimated(model):
     def predict(image, uv, depth):
         with torch.inference_mode():
-            return model.estimate(image, *_seen(image, uv, depth))[0], None
+            return model.estimate(image, *without_hidden(uv, depth, image.shape[:2]))[0], None
     return predict
 
 
@@ -102,7 +102,7 @@ def _weight_free(order, structure, guided):
     """Interpolate without weights; structure and guided: with image kernels, with the guide."""
     def predict(image, uv, depth):
         with torch.inference_mode():
-            inputs = steering.prepare(image, *_seen(image, uv, depth))
+            inputs = steering.prepare(image, *without_hidden(uv, depth, image.shape[:2]))
             kernels = steering.round_kernels(inputs.inverse)
             if structure:
                 kernels = steering.image_steering(inputs)
@@ -124,7 +124,7 @@ def _weight_free(order, structure, guided):
 def _tuned_once(image, uv, depth):
     """Interpolate as the preset `steering` does the first time, at full resolution."""
     with torch.inference_mode():
-        inputs = steering.prepare(image, *_seen(image, uv, depth))
+        inputs = steering.prepare(image, *without_hidden(uv, depth, image.shape[:2]))
         frame = steering.analyse(inputs)
         dense, _ = steering.regress(frame, leave_one_out.tune(frame.left_out)[None])
         return inputs.median / dense[0], None
@@ -133,17 +133,11 @@ def _tuned_once(image, uv, depth):
 def _learned(net, device, refined):
     def predict(image, uv, depth):
         with torch.inference_mode():
-            inputs = net_inputs(image, *_seen(image, uv, depth)).to(device)
+            inputs = net_inputs(image, *without_hidden(uv, depth, image.shape[:2])).to(device)
             final, _, kernel = net(inputs)
             inverse = (final if refined else kernel)[0].exp()
             return (inputs.median / inverse).cpu().numpy(), None
     return predict
-
-
-def _seen(image, uv, depth):
-    """Leave hidden samples out, as the completer does."""
-    keep = visible(uv, depth, image.shape[:2])
-    return uv[keep], depth[keep]
 
 
 def format_ablation(results: List[Result]) -> List[str]:

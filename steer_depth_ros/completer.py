@@ -31,7 +31,7 @@ from steer_depth_ros.ops import describe_backend
 from steer_depth_ros.ops.clock import stopwatch
 from steer_depth_ros.presets import find_preset
 from steer_depth_ros.support import supported
-from steer_depth_ros.visibility import DENSE, sees_past_edges, visible
+from steer_depth_ros.visibility import DENSE, without_hidden
 
 CLOSE = 0.05  # confidence is the probability of a relative error under this
 
@@ -113,9 +113,7 @@ class DepthCompleter:
         image, uv, depth = _checked(image, uv, depth)
         size, more = image.shape[:2], {}
         if self.drop_hidden and self.preset.model != 'reference':
-            keep = visible(uv, depth, size)
-            uv, depth = uv[keep], depth[keep]
-            more['past_edges'] = sees_past_edges(keep)
+            uv, depth, more['past_edges'] = without_hidden(uv, depth, size)
         if len(depth) == 0:
             return Completion(np.full(size, np.nan, np.float32), np.zeros(size, np.float32))
         support = aside(supported, uv, size, self.reach)

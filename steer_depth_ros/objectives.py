@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 from steer_depth_ros.errors import ConfigError, DatasetError
 from steer_depth_ros.network import absolute, mixture_net, reference, steering_net
 from steer_depth_ros.network.learned import LearnedModel
-from steer_depth_ros.visibility import sees_past_edges, visible
+from steer_depth_ros.visibility import without_hidden
 
 OWN = ('channels', 'features', 'neighbours')
 OPTIONS = {steering_net.ARCHITECTURE: OWN, absolute.ARCHITECTURE: OWN,
@@ -45,11 +45,10 @@ def _example(prepare, item, flip, device='cpu'):
     hidden are dropped here too.
     """
     image, truth, uv, sparse = _arrays(item)
-    keep = visible(uv, sparse, image.shape[:2])
-    uv, sparse = uv[keep], sparse[keep]
+    uv, sparse, past_edges = without_hidden(uv, sparse, image.shape[:2])
     if flip:
         image, truth, uv = _flipped(image, truth, uv)
-    inputs = prepare(np.ascontiguousarray(image), uv, sparse, sees_past_edges(keep))
+    inputs = prepare(np.ascontiguousarray(image), uv, sparse, past_edges)
     target = torch.from_numpy(np.log(inputs.median / truth).astype(np.float32))[None]
     return inputs.to(device), target.to(device)
 

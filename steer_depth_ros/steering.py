@@ -118,7 +118,7 @@ class Inputs:
         return cKDTree(self.uv[0].numpy() * self.metric, balanced_tree=False, compact_nodes=False)
 
 
-def prepare(image, uv, depth, half=False, past_edges=False):
+def prepare(image, uv, depth, past_edges=False, half=False):
     """Normalise image uint8 (H, W, 3), uv float32 (N, 2) and depth float32 (N,); see Inputs."""
     median = float(np.median(depth))
     across, rows = sample_spacing(uv, image.shape[:2])
@@ -398,7 +398,7 @@ class SteeringModel:
 
     def estimate(self, image, uv, depth, past_edges=False):
         """Return depth (metres) and expected relative error, float32 (H, W)."""
-        inputs = prepare(image, uv, depth, self.half, past_edges)
+        inputs = prepare(image, uv, depth, past_edges, self.half)
         inverse, error = interpolate(inputs)
         return inputs.median / inverse, error
 

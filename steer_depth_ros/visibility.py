@@ -64,10 +64,17 @@ def visible(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
     return keep
 
 
-def sees_past_edges(seen: np.ndarray) -> bool:
-    """Tell from what `visible` says of the samples whether the sensor is beside the camera."""
-    hidden = len(seen) - np.count_nonzero(seen)
-    return bool(hidden >= max(FEW_HIDDEN, SHARE_HIDDEN * len(seen)))
+def without_hidden(uv: np.ndarray, depth: np.ndarray,
+                   size: Tuple[int, int]) -> Tuple[np.ndarray, np.ndarray, bool]:
+    """
+    Leave out the samples that are not `visible`, whose arguments these are.
+
+    Return uv and depth of the others, and whether so many were hidden that the sensor must be
+    beside the camera and see past edges.
+    """
+    keep = visible(uv, depth, size)
+    hidden = np.count_nonzero(~keep)
+    return uv[keep], depth[keep], bool(hidden >= max(FEW_HIDDEN, SHARE_HIDDEN * len(keep)))
 
 
 def _grid(uv, nearness, size, cell, margin):

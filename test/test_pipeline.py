@@ -296,3 +296,5 @@ def test_tf_messages_fill_the_buffer_and_bad_ones_are_told():
     found = listener._buffer.lookup('odom', 'lidar', SECOND)
     assert found[:3, 3] == pytest.approx([2.0, 0.0, 0.0])
     assert len(warnings) == 1 and 'ignored' in warnings[0]
+    listener._buffer.clear()
+    assert listener._buffer.lookup('base', 'lidar')[:3, 3] == pytest.approx([1.0, 0.0, 0.0])

@@ -103,6 +103,8 @@ def test_depth_is_pulled_to_the_samples_next_to_them_alone():
     assert 4.1 < pulled[30, 40] == pulled.max() <= 4.3
     changed = np.argwhere(np.abs(pulled - 4) > 1e-3)
     assert len(changed) > 1 and np.abs(changed - (30, 40)).max() < 12
+    other = steering.fit_to_samples(flat, uv, np.float32([8.0, 4.0]))  # of another surface
+    assert 4.1 < other[30, 40] == other.max() <= 4 * (1 + steering.FURTHEST) + 1e-5
 
 
 def test_fast_says_what_dense_samples_say():

@@ -23,7 +23,7 @@ import pytest
 
 from steer_depth_ros.camera import Camera
 from steer_depth_ros.projection import project_points
-from steer_depth_ros.visibility import sees_past_edges, visible
+from steer_depth_ros.visibility import visible, without_hidden
 
 CAMERA = Camera(1242, 375, 720.0, 720.0, 609.0, 172.0)
 SIZE = (CAMERA.height, CAMERA.width)
@@ -74,7 +74,9 @@ def test_background_behind_a_pole(lidar_at, pole_z):
     assert (~kept[hidden]).mean() > 0.9
     assert (~kept[~seen]).mean() > 0.75  # with the edges
     assert (~kept[seen]).mean() < 0.001
-    assert pole_z > 5 or sees_past_edges(kept)  # a narrow pole hides few
+    uv, depth, past_edges = without_hidden(sparse.uv, sparse.depth, SIZE)
+    assert np.array_equal(uv, sparse.uv[kept]) and np.array_equal(depth, sparse.depth[kept])
+    assert pole_z > 5 or past_edges  # a narrow pole hides few
 
 
 @pytest.mark.parametrize('scanner', [{}, {'pitch_deg': 1.33, 'yaw_deg': 0.33},
@@ -83,8 +85,8 @@ def test_background_behind_a_pole(lidar_at, pole_z):
 def test_slanted_ground_before_a_wall_stays(scanner, wall_z):
     sparse, seen = scan(np.array([0.06, -0.08, -0.27]), wall_z=wall_z, **scanner)
     assert seen.all()
-    kept = visible(sparse.uv, sparse.depth, SIZE)
-    assert kept.all() and not sees_past_edges(kept)
+    assert visible(sparse.uv, sparse.depth, SIZE).all()
+    assert not without_hidden(sparse.uv, sparse.depth, SIZE)[2]
 
 
 @pytest.mark.parametrize('count', [500, 5000])

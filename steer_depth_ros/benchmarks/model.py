@@ -174,7 +174,8 @@ def _timed_stages(device):
     """Put clocks around the functions behind a frame; gives seconds by stage, without overlap."""
     from steer_depth_ros import completer, ops, steering
     from steer_depth_ros.network import learned, mixture_net, reference, steering_net
-    places = [(completer, 'visible', 'visibility'), (learned.LearnedModel, 'prepare', 'prepare'),
+    places = [(completer, 'without_hidden', 'visibility'),
+              (learned.LearnedModel, 'prepare', 'prepare'),
               (steering_net.SteeringNet, 'forward', 'network'),
               (mixture_net.MixtureNet, 'forward', 'network'),
               (reference.SteeringKernelNet, 'stages', 'network')]

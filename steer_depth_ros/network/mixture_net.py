@@ -71,7 +71,7 @@ class MixtureInputs:
 
 def mixture_inputs(image, uv, depth, past_edges=False):
     """Prepare what `steering.prepare` takes for the network."""
-    inputs = steering.prepare(image, uv, depth, past_edges=past_edges)
+    inputs = steering.prepare(image, uv, depth, past_edges)
     frame = steering.analyse(inputs, QUERIES)
     rough = frame.guide[3] * steering.STEP
     guesses: List[np.ndarray] = []  # by how much the guide misses the samples, first and then

@@ -73,7 +73,7 @@ class NetInputs:
 
 def net_inputs(image, uv, depth, past_edges=False):
     """Prepare what `steering.prepare` takes for the network."""
-    frame = steering.prepare(image, uv, depth, past_edges=past_edges)
+    frame = steering.prepare(image, uv, depth, past_edges)
     guide, guide_at_samples, off = steering.guides(frame)
     spread = steering.rough(frame, steering.batch(np.abs(off)), 0)
     distance = steering.sample_distance(frame)
