@@ -26,7 +26,8 @@ from setuptools.command.build_ext import build_ext
 
 PACKAGE = 'steer_depth_ros'
 CXX_FLAGS = ['-O3', '-std=c++17', '-fPIC', '-fvisibility=hidden', '-fno-math-errno',
-             '-ffp-contract=fast', '-Wall', '-Wextra', '-Wno-psabi', '-Wno-ignored-attributes']
+             '-ffp-contract=fast', '-fopenmp-simd', '-Wall', '-Wextra', '-Wno-psabi',
+             '-Wno-ignored-attributes']
 # One library an instruction set; the best that the machine has is picked at run time.
 X86 = platform.machine().lower() in ('x86_64', 'amd64')
 CPU_VARIANTS = {'generic': []} if not X86 else {
@@ -87,7 +88,8 @@ class BuildOperator(build_ext):
 def extensions():
     """Return the operator's libraries: one a CPU instruction set, and CUDA where nvcc is."""
     found = [Extension(f'{PACKAGE}.ops.libkernel_regression_{isa}',
-                       ['csrc/kernel_regression_cpu.cpp', 'csrc/flying_points.cpp'])
+                       ['csrc/kernel_regression_cpu.cpp', 'csrc/flying_points.cpp',
+                        'csrc/thin_plate.cpp'])
              for isa in CPU_VARIANTS]
     if shutil.which('nvcc') and os.environ.get('STEER_DEPTH_CUDA') != '0':
         found.append(Extension(f'{PACKAGE}.ops.libkernel_regression_cuda',

@@ -41,7 +41,8 @@ from steer_depth_ros.visibility import without_hidden
 
 FIXED = 'fixed kernels, order 1'
 TUNED = '  + tuned to each frame'
-STEERING = '  + a second time, guided by the first (preset steering)'
+TWICE = '  + a second time, guided by the first'
+STEERING = '  + thin plate (preset steering)'
 MIXTURE = '  + learned mixture of kernels'
 ORDERS = (0, 1, 2)
 REFINEMENTS = {ARCHITECTURE: 'residual', absolute.ARCHITECTURE: 'absolute'}
@@ -60,7 +61,7 @@ def ablation_methods(weights=None, device='cpu', compared=()) -> Dict[str, Predi
     methods['image-structure kernels, order 1'] = _weight_free(1, True, False)
     methods.update({f'  + colour and depth guide, order {order}': _weight_free(order, True, True)
                     for order in ORDERS})
-    methods[TUNED] = _tuned_once
+    methods[TUNED], methods[TWICE] = _tuned(twice=False), _tuned(twice=True)
     methods[STEERING] = _estimated(SteeringModel())
     model = LearnedModel.load(weights or find_preset('default').weights_path(), device)
     if not isinstance(model.net, MixtureNet):
@@ -116,18 +117,23 @@ def _weight_free(order, structure, guided):
                 inputs.uv, inputs.inverse, kernels.contiguous(), inputs.size, **guide,
                 neighbours=inputs.neighbours, order=order, bandwidth=steering.batch(width),
                 ridge=steering.RIDGE, aspect=inputs.aspect)
-            low, high = inputs.inverse.min().item(), inputs.inverse.max().item()
-            return inputs.median / np.clip(dense[0].numpy(), low, high), None
+            return inputs.median / np.clip(dense[0].numpy(), *inputs.range), None
     return predict
 
 
-def _tuned_once(image, uv, depth):
-    """Interpolate as the preset `steering` does the first time, at full resolution."""
-    with torch.inference_mode():
-        inputs = steering.prepare(image, *without_hidden(uv, depth, image.shape[:2]))
-        frame = steering.analyse(inputs)
-        dense, _ = steering.regress(frame, leave_one_out.tune(frame.left_out)[None])
-        return inputs.median / dense[0], None
+def _tuned(twice):
+    """Interpolate at full resolution as the preset `steering` does the first or second time."""
+    def predict(image, uv, depth):
+        with torch.inference_mode():
+            inputs = steering.prepare(image, *without_hidden(uv, depth, image.shape[:2]))
+            frame = steering.analyse(inputs)
+            if twice:
+                settings = steering.tuned_guide(frame)
+            else:
+                settings = leave_one_out.tune(frame.left_out)
+            dense, _ = steering.regress(frame, settings[None])
+            return inputs.median / dense[0], None
+    return predict
 
 
 def _learned(net, device, refined):

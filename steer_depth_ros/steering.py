@@ -29,7 +29,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 import torch
 
-from steer_depth_ros import gaps, leave_one_out
+from steer_depth_ros import gaps, leave_one_out, thin_plate
 from steer_depth_ros.aside import aside
 from steer_depth_ros.ops import kernel_regression
 from steer_depth_ros.spacing import kernel_aspect, sample_spacing
@@ -48,7 +48,7 @@ RIDGE = 0.01
 NARROWEST, WIDEST, HALFWAY = 0.25, 1.2, 0.45
 # Of `fit_to_samples`: no sample pulls by more than the furthest, a share of its depth.
 PULL, PULL_PIXELS, PULL_PRIOR, FURTHEST = 0.1, (0.5, 3.0), 0.02, 0.2
-# Of `drop_shining`, in logarithms of depth, as a share of the samples and a quotient.
+# Of `seen`, in logarithms of depth, as a share of the samples and a quotient.
 BEHIND, FAR_BEHIND, MANY, ONE_SIDED = 0.05, 0.2, 0.005, 2.5
 # Expected relative error: Laplace maximum likelihood on rendered scenes; the floor is that of
 # a real sensor. Distances in sample spacings.
@@ -63,7 +63,7 @@ class Inputs:
     image: uint8 (H, W, 3). uv: (1, N, 2). inverse: (1, N) median depth / depth. median: metres.
     aspect: of the operator. spacing: mean distance of samples in pixels, rows: that of scan lines.
     half: the image comes at half of the resolution, smooth enough as it is.
-    past_edges: the sensor sees background that is hidden from the camera.
+    past_edges: some samples are of background that is hidden from the camera.
     """
 
     image: np.ndarray
@@ -79,6 +79,11 @@ class Inputs:
     @property
     def size(self):
         return self.image.shape[:2]
+
+    @property
+    def range(self):
+        """Smallest and largest inverse depth of the samples."""
+        return self.inverse.min().item(), self.inverse.max().item()
 
     @property
     def neighbours(self):
@@ -107,6 +112,10 @@ class Inputs:
         other.lab = self.lab  # not computed twice
         return other
 
+    def choose(self, some):
+        """Return the same frame with some of the samples, by index."""
+        return self.with_samples(self.uv[:, some], self.inverse[:, some])
+
     @property
     def metric(self):
         """Factors on (u, v), after which the operator measures distances."""
@@ -122,8 +131,9 @@ def prepare(image, uv, depth, past_edges=False, half=False):
     """Normalise image uint8 (H, W, 3), uv float32 (N, 2) and depth float32 (N,); see Inputs."""
     median = float(np.median(depth))
     across, rows = sample_spacing(uv, image.shape[:2])
-    return Inputs(image, batch(uv), batch(median / depth), median, kernel_aspect(across, rows),
-                  math.sqrt(across * rows), rows, half, past_edges)
+    inputs = Inputs(image, batch(uv), batch(median / depth), median, kernel_aspect(across, rows),
+                    math.sqrt(across * rows), rows, half, past_edges)
+    return without_shining(inputs) if past_edges and not half else inputs
 
 
 def at_samples(maps, uv):
@@ -295,7 +305,7 @@ def regress(frame, settings, half=False):
         guide_at_samples=torch.from_numpy(frame.at * scale[:, None]), neighbours=inputs.neighbours,
         order=1, ridge=ridge, aspect=inputs.aspect,
         bandwidth=torch.from_numpy(bandwidth * factors[:, leave_one_out.BANDWIDTH, None, None]))
-    return dense.clamp_(inputs.inverse.min(), inputs.inverse.max()).numpy(), mass.numpy()
+    return dense.clamp_(*inputs.range).numpy(), mass.numpy()
 
 
 def tuned_guide(frame, misses=None):
@@ -310,12 +320,11 @@ def tuned_guide(frame, misses=None):
     left out samples are added.
     """
     left_out = frame.left_out
-    settings = leave_one_out.tune(left_out)
-    first, _ = regress(frame, settings[None], half=True)
-    np.multiply(np.log(enlarged(first[0], frame.inputs.size)), np.float32(1 / STEP),
-                out=frame.guide[3])
+    settings = first_guide(frame)
     if frame.inputs.past_edges:
-        drop_shining(frame)
+        keep = seen(frame)
+        frame.inputs = frame.inputs.choose(keep)
+        frame.kernels, frame.at = frame.kernels[:, keep], frame.at[keep]
     if len(left_out.chosen) == 0:
         return settings
     if misses is not None:
@@ -324,33 +333,53 @@ def tuned_guide(frame, misses=None):
     return leave_one_out.tune(left_out)
 
 
-def drop_shining(frame):
+def first_guide(frame):
+    """Let what kernels tuned with the rough guide say at half resolution be the guide."""
+    settings = leave_one_out.tune(frame.left_out)
+    first, _ = regress(frame, settings[None], half=True)
+    np.multiply(np.log(enlarged(first[0], frame.inputs.size)), np.float32(1 / STEP),
+                out=frame.guide[3])
+    return settings
+
+
+def seen(frame):
     """
-    Leave out samples behind the surface that the guide sees, if there are many.
+    Find the samples that are not behind the surface that the guide sees; returns indices.
 
     A LiDAR beside the camera measures background that nearer things hide from the camera;
     `visible` finds what they surround, not what shines through their rim. The guide, smoothed
     over the samples around, misses some on both sides of an edge: where many lie far behind it
-    and few in front, all that are behind it go.
+    and few in front, all that are behind it go; otherwise none.
     """
     inputs, count = frame.inputs, len(frame.off)
-    seen = at_samples(frame.guide[3][..., None], inputs.uv[:, :count])[:, 0] * np.float32(STEP)
-    behind = seen - np.log(inputs.inverse[0, :count].numpy())
+    guide = at_samples(frame.guide[3][..., None], inputs.uv[:, :count])[:, 0] * np.float32(STEP)
+    behind = guide - np.log(inputs.inverse[0, :count].numpy())
     before = np.count_nonzero(behind < -FAR_BEHIND)
-    if np.count_nonzero(behind > FAR_BEHIND) <= max(MANY * count, ONE_SIDED * before):
-        return
     keep = np.ones(inputs.uv.shape[1], bool)
-    keep[:count] = behind <= BEHIND
-    keep = np.flatnonzero(keep)
-    frame.inputs = inputs.with_samples(inputs.uv[:, keep], inputs.inverse[:, keep])
-    frame.kernels, frame.at = frame.kernels[:, keep], frame.at[keep]
+    if np.count_nonzero(behind > FAR_BEHIND) > max(MANY * count, ONE_SIDED * before):
+        keep[:count] = behind <= BEHIND
+    return np.flatnonzero(keep)
+
+
+def without_shining(inputs):
+    """Return Inputs with the `seen` samples only; half of the resolution tells them best."""
+    half = replace(inputs, image=halved(inputs.image), uv=shrunk(inputs.uv, 2), half=True,
+                   spacing=inputs.spacing / 2, rows=inputs.rows / 2)
+    half.lab = inputs.lab
+    frame = analyse(half)
+    first_guide(frame)
+    keep = seen(frame)
+    chosen = inputs.choose(keep[keep < inputs.uv.shape[1]])
+    chosen.past_edges = False
+    return chosen
 
 
 def interpolate(inputs):
     """Return inverse depth (median / depth) and the expected relative error, both (H, W)."""
     frame = analyse(inputs)
     dense, _ = regress(frame, tuned_guide(frame)[None])
-    return dense[0], expected_error(inputs, frame.off, frame.distance)
+    return (thin_plate.refined(frame.inputs, dense[0], frame.distance),
+            expected_error(inputs, frame.off, frame.distance))
 
 
 def fit_to_samples(depth, uv, measured):

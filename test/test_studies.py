@@ -26,6 +26,7 @@ from steer_depth_ros.ablation import (
     quotient,
     STEERING,
     TUNED,
+    TWICE,
 )
 from steer_depth_ros.cli import main
 from steer_depth_ros.completer import DepthCompleter
@@ -70,8 +71,15 @@ def test_a_step_is_the_preset_steering():
 def test_the_second_pass_pays():
     methods = ablation_methods()
     examples = procedural_examples(ProceduralFrames(8, 79, (120, 160)), ['random:500'])
-    once, twice = evaluate({name: methods[name] for name in (TUNED, STEERING)}, examples)
+    once, twice = evaluate({name: methods[name] for name in (TUNED, TWICE)}, examples)
     assert quotient(twice, once, 'mae') < 0.99
+
+
+def test_the_thin_plate_pays():
+    methods = ablation_methods()
+    examples = procedural_examples(ProceduralFrames(6, 79, (240, 320)), ['random:200'])
+    twice, plate = evaluate({name: methods[name] for name in (TWICE, STEERING)}, examples)
+    assert quotient(plate, twice, 'mae') < 0.98 and quotient(plate, twice, 'rmse') < 0.97
 
 
 def test_ablation_takes_weights(tmp_path, capsys):
