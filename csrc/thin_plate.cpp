@@ -37,14 +37,18 @@ struct Plate {
   const float *xx, *yy, *xy, *held;
   long height, width;
 
-  // bent = plate * shape; returns shape . bent.
-  double apply(const Map &shape, Map &bent, std::vector<Map> &lines) const {
+  // bent = plate * shape; returns shape . bent. ready(y) is called before row y is first read.
+  template <typename Ready>
+  double apply(const Map &shape, Map &bent, std::vector<Map> &lines, Ready ready) const {
     // Curvatures of three rows around the one that is written, by row modulo 3; none above.
     for (int kind = 1; kind < 3; ++kind)
       std::fill(lines[kind].row(2), lines[kind].row(2) + width, 0.0f);
+    ready(0);
+    if (height > 1) ready(1);
     curvatures(shape, 0, lines);
     double total = 0.0;
     for (long y = 0; y < height; ++y) {
+      if (y + 2 < height) ready(y + 2);
       curvatures(shape, y + 1, lines);
       total += gather(shape, bent, y, lines);
     }
@@ -104,7 +108,7 @@ extern "C" __attribute__((visibility("default"))) void steer_thin_plate(
   Plate springs = plate;
   const std::vector<float> nothing(size, 0.0f);
   springs.held = nothing.data();
-  springs.apply(shape, bent, lines);
+  springs.apply(shape, bent, lines, [](long) {});
 
   double power = 0.0;
   for (long y = 0; y < height; ++y) {
@@ -112,7 +116,7 @@ extern "C" __attribute__((visibility("default"))) void steer_thin_plate(
     const float *sy = plate.yy + y * width;
     const float *above = y > 0 ? sy - width : sy, *below = y + 1 < height ? sy + width : sy;
     const float *diagonal = y > 0 ? sd - width : nothing.data();
-    float *s = scale.row(y), *f = force.row(y), *d = direction.row(y), sum = 0.0f;
+    float *s = scale.row(y), *f = force.row(y), sum = 0.0f;
     const float up = y > 0 ? 1.0f : 0.0f, down = y + 1 < height ? 1.0f : 0.0f;
     for (long x = 0; x < width; ++x) {
       const float left = x > 0 ? sx[x - 1] + sd[x - 1] + diagonal[x - 1] : 0.0f;
@@ -121,14 +125,20 @@ extern "C" __attribute__((visibility("default"))) void steer_thin_plate(
                           down * below[x] + sd[x] + diagonal[x];
       s[x] = 1.0f / (stiff + held[y * width + x] + 1e-9f);
       f[x] = pull[y * width + x] - bent.row(y)[x];
-      d[x] = s[x] * f[x];
-      sum += f[x] * d[x];
+      sum += f[x] * f[x] * s[x];
     }
     power += sum;
   }
 
+  float turn = 0.0f;
+  const auto turned = [&](long y) {
+    float *d = direction.row(y);
+    const float *f = force.row(y), *s = scale.row(y);
+#pragma omp simd
+    for (long x = 0; x < width; ++x) d[x] = s[x] * f[x] + turn * d[x];
+  };
   for (int step = 0; step < iterations && power > 0.0; ++step) {
-    const double work = plate.apply(direction, bent, lines);
+    const double work = plate.apply(direction, bent, lines, turned);
     if (!(work > 0.0)) break;
     const float length = static_cast<float>(power / work);
     double next = 0.0;
@@ -143,13 +153,7 @@ extern "C" __attribute__((visibility("default"))) void steer_thin_plate(
       }
       next += sum;
     }
-    const float turn = static_cast<float>(next / power);
-    for (long y = 0; y < height; ++y) {
-      float *d = direction.row(y);
-      const float *f = force.row(y), *s = scale.row(y);
-#pragma omp simd
-      for (long x = 0; x < width; ++x) d[x] = s[x] * f[x] + turn * d[x];
-    }
+    turn = static_cast<float>(next / power);
     power = next;
   }
 }

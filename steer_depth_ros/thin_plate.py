@@ -31,7 +31,8 @@ import numpy as np
 from steer_depth_ros import steering
 from steer_depth_ros.ops import native
 
-LEVELS = ((4, 2, 40), (2, 1, 20))  # shrinking of the image, reweightings, steps of each
+# Shrinking of the image, reweightings, and steps of each: for sensor rate, and for the network.
+QUICK, THOROUGH = ((4, 1, 40), (2, 1, 15)), ((4, 2, 40), (2, 1, 20))
 STIFFNESS = 0.05
 FLAT = 1e-3  # curvature, a share of z, that counts as none
 LOOSE = 0.01  # relative misfit from which on a sample pulls no stronger
@@ -53,13 +54,13 @@ def refined(inputs, inverse, distance):
     return np.clip(moved, *inputs.range)
 
 
-def change(inputs, inverse):
+def change(inputs, inverse, levels=QUICK):
     """Return the logarithm (H, W) of the plate over inverse depth (H, W), from which it starts."""
     measured = inputs.inverse[0].numpy()
     starts = {2: inverse if inputs.half else steering.halved(inverse)}
     starts[4] = steering.halved(starts[2])
     found = None
-    for shrink, reweightings, steps in LEVELS:
+    for shrink, reweightings, steps in levels:
         plate = starts[shrink].copy()
         if found is not None:
             plate *= np.exp(steering.enlarged(found, plate.shape))

@@ -97,7 +97,7 @@ def test_colour_decides_across_a_gap(preset, monkeypatch):
 
     bridged = error().mean()
     monkeypatch.setattr(gaps, 'WIDEST', 0.0)
-    assert bridged < 0.5 * error().mean()
+    assert bridged < 0.6 * error().mean()  # the thin plate bridges, too, but not as well
 
 
 def test_what_was_added_does_not_count_as_measured():

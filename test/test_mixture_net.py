@@ -80,6 +80,18 @@ def test_results_scale_with_depth():
     np.testing.assert_allclose(same, error, rtol=1e-6)
 
 
+def test_a_pixel_with_a_sample_is_that_of_the_tuned_kernels():
+    image, uv, depth = frame(60, 80, 400)
+    model = LearnedModel.load(find_preset('default').weights_path())
+    with torch.inference_mode():
+        inputs = model.prepare(image, uv, depth)
+        dense, _ = model.estimate(image, uv, depth)
+    u, v = np.rint(uv).astype(int).T
+    first = inputs.median / inputs.first[0].exp().numpy()
+    np.testing.assert_allclose(dense[v, u], first[v, u], rtol=1e-6)
+    assert np.abs(dense / first - 1).max() > 0.01
+
+
 def test_it_learns_which_kernel_is_right():
     """The truth is the estimate that the network begins with the least weight on."""
     inputs = mixture_inputs(*frame(48, 64, 60))

@@ -89,8 +89,8 @@ def test_ablation_takes_weights(tmp_path, capsys):
     save_safetensors(tmp_path / 'w.safetensors', net.state_dict(), 'mixture_net', net.config)
     study = run(tmp_path, '--ablation', '--limit', '1', '--weights',
                 str(tmp_path / 'w.safetensors'))
-    tuned, mixture = study['results'][-2:]
-    assert mixture['method'] == MIXTURE
+    tuned, _, mixture = study['results'][-3:]
+    assert (tuned['method'], mixture['method']) == (TWICE, MIXTURE)
     assert mixture['mae'] == pytest.approx(tuned['mae'], rel=0.01)
     other = SteeringNet(channels=(8, 8, 8, 8), features=2, neighbours=8)
     save_safetensors(tmp_path / 'o.safetensors', other.state_dict(), 'steering_net', other.config)

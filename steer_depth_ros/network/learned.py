@@ -33,8 +33,8 @@ class LearnedModel:
         self.net, self.device = net.eval().to(device), torch.device(device)
         self.inputs = next(inputs for kind, _, inputs in OWN.values() if isinstance(net, kind))
         # The kernels that are mixed come from the preset `steering`; only the weighing is here.
-        mixing = isinstance(net, mixture_net.MixtureNet)
-        self.operator_device = torch.device('cpu') if mixing else self.device
+        self.mixing = isinstance(net, mixture_net.MixtureNet)
+        self.operator_device = torch.device('cpu') if self.mixing else self.device
 
     @classmethod
     def load(cls, path, device='cpu'):
@@ -58,7 +58,9 @@ class LearnedModel:
     def estimate(self, image, uv, depth, past_edges=False):
         """Return depth (metres) and expected relative error, float32 (H, W)."""
         inputs = self.prepare(image, uv, depth, past_edges)
-        inverse, error, _ = self.net(inputs)
+        inverse, error, first = self.net(inputs)
+        if self.mixing:  # where there is a sample, nothing is better than the tuned kernels
+            inverse = torch.where(inputs.sampled, first, inverse)
         dense = inputs.median / inverse[0].exp()
         return dense.cpu().numpy(), error[0].clamp(-9, 2).exp().cpu().numpy()
 

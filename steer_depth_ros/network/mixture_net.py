@@ -15,11 +15,12 @@
 Our own model: a network that mixes steering kernels, pixel by pixel.
 
 The operator evaluates several kernels around those that leave-one-out cross-validation finds best
-for the frame: colour counting more or less, steps of depth harder or softer, wider, and round.
-Where they agree nothing is left to learn; where they differ the network weighs them by what it
-sees: how they differ, how well each predicts the samples near by, how far samples are, how much
-weight they have, edges of the image. A result is never outside the range of the kernels, which is
-what carries over from rendered scenes to real sensors. All inputs are free of metric scale.
+for the frame: colour counting more or less, steps of depth harder or softer, wider, and round; a
+thin plate through the samples joins them. Where they agree nothing is left to learn; where they
+differ the network weighs them by what it sees: how they differ, how well each predicts the samples
+near by, how far samples are, how much weight they have, edges of the image. A result is never
+outside the range of what is mixed, which is what carries over from rendered scenes to real
+sensors. All inputs are free of metric scale.
 """
 from dataclasses import dataclass
 from typing import List
@@ -30,7 +31,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from steer_depth_ros import steering
+from steer_depth_ros import steering, thin_plate
 
 KERNELS = np.array([[0, 0, 0, 0, 0, 0],
                     [0.8, 0.8, 0.8, 0, 0.25, 0],
@@ -39,8 +40,9 @@ KERNELS = np.array([[0, 0, 0, 0, 0, 0],
                     [0, 0, 0, 0.7, 0, 0],
                     [0.9, 0.9, 0.9, 0.7, 0.45, 2.3]], np.float32)
 ARCHITECTURE = 'mixture_net'
-MIXED = len(KERNELS) + 2  # the guide's estimate, and the rough one before it, are mixed in, too
-CHANNELS = MIXED - 1 + 4 + len(KERNELS) + 3 + 2 * MIXED + 6  # as mixture_inputs joins them
+TESTED = len(KERNELS) + 2  # the guide's estimate, and the rough one before it, are mixed in, too
+MIXED = TESTED + 1  # and a thin plate that starts from the tuned kernels
+CHANNELS = MIXED - 1 + 4 + len(KERNELS) + 3 + 2 * TESTED + 6  # as mixture_inputs joins them
 CELL = 8  # pixels; errors of samples are gathered in cells of that size
 QUERIES = 1200
 CONTRAST = 20.0  # CIELab; of the colours that the network sees
@@ -52,11 +54,13 @@ class MixtureInputs:
     """
     One frame: `maps` (1, CHANNELS, h, w) at half resolution, and what is mixed.
 
-    estimates: (1, MIXED, H, W) log inverse depth, relative to `median` (metres).
+    estimates: (1, MIXED, H, W) log inverse depth, relative to `median` (metres). sampled: (1, H, W)
+    bool, pixels with a sample.
     """
 
     maps: torch.Tensor
     estimates: torch.Tensor
+    sampled: torch.Tensor
     median: float
 
     @property
@@ -66,7 +70,8 @@ class MixtureInputs:
 
     def to(self, device):
         """Return the same frame with its tensors on `device`."""
-        return MixtureInputs(self.maps.to(device), self.estimates.to(device), self.median)
+        return MixtureInputs(self.maps.to(device), self.estimates.to(device),
+                             self.sampled.to(device), self.median)
 
 
 def mixture_inputs(image, uv, depth, past_edges=False):
@@ -78,7 +83,10 @@ def mixture_inputs(image, uv, depth, past_edges=False):
     tuned = steering.tuned_guide(frame, guesses)
     settings = tuned + KERNELS
     dense, mass = steering.regress(frame, settings)
-    estimates = np.stack([*np.log(dense), frame.guide[3] * steering.STEP, rough])
+    plate = np.log(dense[0]) + thin_plate.change(frame.inputs, dense[0],
+                                                  thin_plate.THOROUGH)
+    plate = np.clip(plate, *np.log(inputs.range, dtype=np.float32))
+    estimates = np.stack([*np.log(dense), frame.guide[3] * steering.STEP, rough, plate])
     maps = np.concatenate([
         _differences(estimates), _surroundings(inputs, estimates[0], frame.off, frame.distance),
         _half(np.log(mass + 1e-4) / 4), _contrast(inputs),
@@ -86,7 +94,7 @@ def mixture_inputs(image, uv, depth, past_edges=False):
         _everywhere(inputs.size, [np.log(inputs.spacing) - 2, (inputs.aspect - 1) / 2,
                                   *tuned[2:].tolist()])], 2)
     return MixtureInputs(steering.batch(maps.transpose(2, 0, 1)), steering.batch(estimates),
-                         inputs.median)
+                         torch.from_numpy(frame.distance == 0)[None], inputs.median)
 
 
 def _half(maps):
@@ -132,14 +140,14 @@ def _errors(inputs, left_out, settings, guesses):
     height, width = inputs.size
     half = ((width + 1) // 2, (height + 1) // 2)
     if len(left_out.chosen) == 0:
-        return np.zeros((half[1], half[0], 2 * MIXED), np.float32)
+        return np.zeros((half[1], half[0], 2 * TESTED), np.float32)
     off = np.stack([*(left_out.log_errors(each) for each in settings), *guesses[::-1]], 1)
     off = np.minimum(np.abs(off), 1)
     mean = off.mean(0)
     cells = (-(-height // CELL), -(-width // CELL))
     place = np.clip(inputs.uv[0].numpy()[left_out.chosen] / CELL, 0,
                     (cells[1] - 0.01, cells[0] - 0.01)).astype(int)
-    total = np.zeros((*cells, MIXED + 1), np.float32)
+    total = np.zeros((*cells, TESTED + 1), np.float32)
     np.add.at(total, (place[:, 1], place[:, 0]), np.c_[off, np.ones(len(off), np.float32)])
     width_of_blur = max(2 * inputs.spacing / CELL, 1.0)
     total = np.dstack([cv2.GaussianBlur(part, (0, 0), width_of_blur)
