@@ -54,8 +54,8 @@ class MixtureInputs:
     """
     One frame: `maps` (1, CHANNELS, h, w) at half resolution, and what is mixed.
 
-    estimates: (1, MIXED, H, W) log inverse depth, relative to `median` (metres). sampled: (1, H, W)
-    bool, pixels with a sample.
+    estimates: (1, MIXED, H, W) log inverse depth, relative to `median` (metres).
+    sampled: (1, H, W) bool, pixels with a sample.
     """
 
     maps: torch.Tensor
