@@ -16,6 +16,7 @@
 // Compiled into the CPU libraries, one an instruction set.
 
 #include <algorithm>
+#include <new>
 #include <vector>
 
 namespace {
@@ -89,14 +90,8 @@ struct Plate {
   }
 };
 
-}  // namespace
-
-// stiffness: (3, height, width), zero where a difference would leave the map. held, pull:
-// (height, width), how strongly and with what force samples hold a pixel. inverse: (height,
-// width), of which the change is added. The start is no change; `iterations` steps are taken.
-extern "C" __attribute__((visibility("default"))) void steer_thin_plate(
-    const float *stiffness, const float *held, const float *pull, int height, int width,
-    int iterations, float *inverse) {
+void solve(const float *stiffness, const float *held, const float *pull, int height, int width,
+           int iterations, float *inverse) {
   const long size = static_cast<long>(height) * width;
   const Plate plate{stiffness, stiffness + size, stiffness + 2 * size, held, height, width};
   Map force(height, width), direction(height, width), bent(height, width);
@@ -155,5 +150,22 @@ extern "C" __attribute__((visibility("default"))) void steer_thin_plate(
     }
     turn = static_cast<float>(next / power);
     power = next;
+  }
+}
+
+}  // namespace
+
+// stiffness: (3, height, width), zero where a difference would leave the map. held, pull:
+// (height, width), how strongly and with what force samples hold a pixel. inverse: (height,
+// width), of which the change is added. The start is no change; `iterations` steps are taken.
+// Returns 0, or 1 where memory does not last; `inverse` is then as it was.
+extern "C" __attribute__((visibility("default"))) int steer_thin_plate(
+    const float *stiffness, const float *held, const float *pull, int height, int width,
+    int iterations, float *inverse) {
+  try {
+    solve(stiffness, held, pull, height, width, iterations, inverse);
+    return 0;
+  } catch (const std::bad_alloc &) {  // must not reach the caller, who knows no C++
+    return 1;
   }
 }

@@ -130,15 +130,15 @@ def bend(plate, stiffness, held, pull, steps):
 
     stiffness: (3, h, w) of the springs that hold its curvatures at 0, which are zero where a
     difference would leave the map. held, pull: (h, w), springs of the samples, and their force
-    where the plate begins. All float32 and contiguous.
+    where the plate begins. All float32 and contiguous. MemoryError where memory does not last.
     """
     name = native.cpu_name()
     if name is None:
         _bend(plate, stiffness, held, pull, steps)
         return
-    native.load(name).steer_thin_plate(
-        *(field.ctypes.data for field in (stiffness, held, pull)), *plate.shape, steps,
-        plate.ctypes.data)
+    fields = (field.ctypes.data for field in (stiffness, held, pull))
+    if native.load(name).steer_thin_plate(*fields, *plate.shape, steps, plate.ctypes.data):
+        raise MemoryError(f'thin plate: no memory for {plate.shape} pixels')
 
 
 def _bend(plate, stiffness, held, pull, steps):

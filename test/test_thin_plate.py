@@ -12,6 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """The plate: its solver against a dense solution, and what it does to depth."""
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -116,3 +119,26 @@ def test_absurd_samples_leave_the_result_finite_and_within_their_range(depth):
     found = thin_plate.refined(inputs, truth * inputs.median, steering.sample_distance(inputs))
     assert np.isfinite(found).all()
     assert found.min() >= inputs.range[0] and found.max() <= inputs.range[1]
+
+
+WITHOUT_MEMORY = """
+import resource
+import numpy as np
+from steer_depth_ros import thin_plate
+size = (1500, 1500)
+springs = np.ones((3, *size), np.float32)
+plate, held, pull = np.ones((3, *size), np.float32)
+used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 4 * plate.nbytes,) * 2)
+try:
+    thin_plate.bend(plate, springs, held, pull, 1)
+except MemoryError as error:
+    print(error, (plate == 1).all())
+"""
+
+
+@pytest.mark.skipif(not COMPILED, reason='needs the compiled library')
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc and a limit of memory')
+def test_without_memory_python_is_told():
+    done = subprocess.run([sys.executable, '-c', WITHOUT_MEMORY], capture_output=True, text=True)
+    assert done.stdout.split('\n')[0] == 'thin plate: no memory for (1500, 1500) pixels True', done

@@ -64,7 +64,7 @@ def load(name):
         library.steer_flying_points.restype = None
         library.steer_flying_points.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
                                                 ctypes.c_void_p]
-        library.steer_thin_plate.restype = None
+        library.steer_thin_plate.restype = ctypes.c_int
         library.steer_thin_plate.argtypes = ([ctypes.c_void_p] * 3 + [ctypes.c_int] * 3
                                              + [ctypes.c_void_p])
     return library
