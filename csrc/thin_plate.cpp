@@ -109,15 +109,15 @@ void solve(const float *stiffness, const float *held, const float *pull, int hei
   for (long y = 0; y < height; ++y) {
     const float *sx = plate.xx + y * width, *sd = plate.xy + y * width;
     const float *sy = plate.yy + y * width;
-    const float *above = y > 0 ? sy - width : sy, *below = y + 1 < height ? sy + width : sy;
+    const float *above = y > 0 ? sy - width : nothing.data();
+    const float *below = y + 1 < height ? sy + width : nothing.data();
     const float *diagonal = y > 0 ? sd - width : nothing.data();
     float *s = scale.row(y), *f = force.row(y), sum = 0.0f;
-    const float up = y > 0 ? 1.0f : 0.0f, down = y + 1 < height ? 1.0f : 0.0f;
     for (long x = 0; x < width; ++x) {
       const float left = x > 0 ? sx[x - 1] + sd[x - 1] + diagonal[x - 1] : 0.0f;
       const float right = x + 1 < width ? sx[x + 1] : 0.0f;
-      const float stiff = 4.0f * (sx[x] + sy[x]) + left + right + up * above[x] +
-                          down * below[x] + sd[x] + diagonal[x];
+      const float stiff = 4.0f * (sx[x] + sy[x]) + left + right + above[x] + below[x] + sd[x] +
+                          diagonal[x];
       s[x] = 1.0f / (stiff + held[y * width + x] + 1e-9f);
       f[x] = pull[y * width + x] - bent.row(y)[x];
       sum += f[x] * f[x] * s[x];

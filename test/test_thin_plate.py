@@ -15,6 +15,7 @@
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
@@ -82,7 +83,7 @@ def scene(half, step):
 def test_bumps_go_and_steps_stay(half, step):
     inputs, truth = scene(half, step)
     truth = truth * inputs.median
-    smooth = steering.cv2.GaussianBlur(
+    smooth = cv2.GaussianBlur(
         np.random.default_rng(5).normal(size=truth.shape).astype(np.float32), (0, 0), 3)
     bumpy = truth * np.exp(0.02 * smooth / smooth.std())
     distance = steering.sample_distance(inputs)
