@@ -26,6 +26,6 @@ __all__ = ['Completion', 'DepthCompleter', '__version__']
 def __getattr__(name):
     # torch takes seconds to import: `steer_depth --help` and the ROS side should not wait for it.
     if name in ('Completion', 'DepthCompleter'):
-        from steer_depth_ros import completer
+        from steer_depth_ros.completion import completer
         return getattr(completer, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

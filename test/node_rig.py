@@ -27,7 +27,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
-from steer_depth_ros.camera import Camera
+from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.ros import messages
 
 CAMERA = Camera(160, 96, 120.0, 120.0, 79.5, 47.5)

@@ -26,7 +26,7 @@ import torch
 from steer_depth_ros.benchmarks import machine
 from steer_depth_ros.commands.options import write_json
 from steer_depth_ros.errors import ConfigError, SteerDepthError
-from steer_depth_ros.ros import process
+from steer_depth_ros.ros import process_tuning
 
 LIDAR, RANDOM = 'lidar', 'random'
 # width, height, samples, how they lie
@@ -51,8 +51,8 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Measure every preset on every case, each in a process of its own, and print a table."""
-    from steer_depth_ros.completer import find_device
-    from steer_depth_ros.presets import find_preset, PRESETS
+    from steer_depth_ros.completion.completer import find_device
+    from steer_depth_ros.completion.presets import find_preset, PRESETS
     if args.frames < 1 or args.samples < 1:
         raise ConfigError('--frames and --samples must be at least 1')
     if args.weights and len(args.preset or ()) != 1:
@@ -60,7 +60,7 @@ def run(args) -> int:
     presets = [find_preset(name) for name in args.preset or PRESETS]
     about = machine.describe()
     device = find_device(args.device)
-    process.prepare()  # the children, which import torch first of all, run as the node does
+    process_tuning.prepare()  # the children, which import torch first of all, run as the node does
     print(', '.join(f'{k} {v}' for k, v in about.items()))
     print(f'{"preset":<12}{"size":>10}{"samples":>9}{"median ms":>11}{"p90 ms":>9}'
           + ''.join(f'{s:>12}' for s in STAGES) + f'{"operator %":>12}{"peak MB":>9}')
@@ -107,8 +107,8 @@ def _random_reference(folder):
 
 def _rendered(folder, width, height, count, kind):
     """Render a frame with `count` samples into a file; the child's memory is then the model's."""
-    from steer_depth_ros.datasets.procedural import ProceduralFrames
-    from steer_depth_ros.datasets.sensors import lidar_lines, random_samples
+    from steer_depth_ros.synthetic.procedural import ProceduralFrames
+    from steer_depth_ros.synthetic.sensors import lidar_lines, random_samples
     path = folder / f'{width}x{height}_{count}_{kind}.npz'
     if not path.exists():
         scene = ProceduralFrames(1, SEED, (height, width)).scene(0)
@@ -134,7 +134,7 @@ def measure(preset, weights, frame, device, frames):
 
     frame: an npz file with image, uv and depth. frames: how often it is completed.
     """
-    from steer_depth_ros.completer import DepthCompleter
+    from steer_depth_ros.completion.completer import DepthCompleter
     completer = DepthCompleter(preset, device, weights)
     with np.load(frame) as data:
         image, uv, depth = data['image'], data['uv'], data['depth']
@@ -172,7 +172,8 @@ def _peak_mb():
 @contextmanager
 def _timed_stages(device):
     """Put clocks around the functions behind a frame; gives seconds by stage, without overlap."""
-    from steer_depth_ros import completer, ops, steering
+    from steer_depth_ros import ops
+    from steer_depth_ros.completion import completer, steering
     from steer_depth_ros.network import learned, mixture_net, reference, steering_net
     places = [(completer, 'without_hidden', 'visibility'),
               (learned.LearnedModel, 'prepare', 'prepare'),
@@ -217,7 +218,7 @@ def _wait(device):
 
 
 if __name__ == '__main__':
-    process.prepare()
+    process_tuning.prepare()
     try:
         print(json.dumps(measure(**json.loads(sys.argv[1]))))
     except SteerDepthError as error:

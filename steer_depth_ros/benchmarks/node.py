@@ -20,8 +20,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from steer_depth_ros.camera import Camera
 from steer_depth_ros.errors import ConfigError
+from steer_depth_ros.geometry.camera import Camera
 
 WIDTH, HEIGHT, POINTS = 1242, 375, 115_000
 CAMERA = Camera(WIDTH, HEIGHT, 721.5, 721.5, 609.6, 172.9)
@@ -81,10 +81,10 @@ class _Bench:
         from rclpy.node import Node
 
         from steer_depth_ros.ros.extrinsics import Extrinsics
-        from steer_depth_ros.ros.outputs import Outputs, TOPICS
         from steer_depth_ros.ros.parameters import PARAMETERS
         from steer_depth_ros.ros.pipeline import Pipeline
-        from steer_depth_ros.synchronizer import Synchronizer
+        from steer_depth_ros.ros.publishers import Outputs, TOPICS
+        from steer_depth_ros.ros.synchronizer import Synchronizer
 
         values = {name: parameter.default for name, parameter in PARAMETERS.items()}
         values['extrinsics.source'] = 'parameters'

@@ -14,8 +14,8 @@
 """Complete a recording offline, through the same code as the node."""
 from tqdm import tqdm
 
-from steer_depth_ros.bag_tools import complete_bag
 from steer_depth_ros.commands import options
+from steer_depth_ros.recordings.bag_tools import complete_bag
 
 
 def add_arguments(parser):

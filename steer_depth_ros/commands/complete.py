@@ -17,11 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from steer_depth_ros import preview
 from steer_depth_ros.commands import options
-from steer_depth_ros.datasets.frames import read_calibrated_cloud, read_depth, read_image
 from steer_depth_ros.errors import ConfigError, FrameError
-from steer_depth_ros.projection import sparse_from_depth_image
+from steer_depth_ros.geometry.projection import sparse_from_depth_image
+from steer_depth_ros.recordings.frame_folder import read_calibrated_cloud, read_depth, read_image
+from steer_depth_ros.viz import preview
 
 LARGEST_16_BIT = 65535
 DEPTH_SCALE = 1000.0

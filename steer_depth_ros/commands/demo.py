@@ -18,20 +18,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from steer_depth_ros import bag, preview
-from steer_depth_ros.bag_frames import (
+from steer_depth_ros.commands import options
+from steer_depth_ros.errors import BagError, ConfigError
+from steer_depth_ros.evaluation.metrics import measure, MetricAverage
+from steer_depth_ros.geometry.transforms import quaternion_from
+from steer_depth_ros.recordings import bag
+from steer_depth_ros.recordings.bag_frames import (
     choose_topics,
     node_values,
     read_truth,
     run_pipeline,
 )
-from steer_depth_ros.bag_tools import frames_to_bag, OUTPUTS
-from steer_depth_ros.commands import options
-from steer_depth_ros.datasets.frames import find_frames, read_frames
-from steer_depth_ros.errors import BagError, ConfigError
-from steer_depth_ros.metrics import measure, MetricAverage
+from steer_depth_ros.recordings.bag_tools import frames_to_bag, OUTPUTS
+from steer_depth_ros.recordings.frame_folder import find_frames, read_frames
 from steer_depth_ros.ros.tf_types import tf_message
-from steer_depth_ros.transforms import quaternion_from
+from steer_depth_ros.viz import preview
 
 RENDERED_FRAMES = 8
 SHOWN_FRAMES = 3
@@ -59,7 +60,7 @@ def run(args):
                           '"steer_depth_ros[ros]", or source a ROS 2 installation')
     if not args.rate > 0:
         raise ConfigError(f'--rate must be positive, not {args.rate}')
-    from steer_depth_ros.ros.replay import log_end, replay, ReplayError
+    from steer_depth_ros.ros.tools.replay import log_end, replay, ReplayError
     out = Path(args.out)
     source = _recording(args, out)
     with bag.BagReader(source) as recording:
@@ -159,7 +160,7 @@ def _recording(args, out):
     if args.frames:
         frames, total = read_frames(args.frames), len(find_frames(args.frames))
     else:
-        from steer_depth_ros.datasets.drive import drive_frames
+        from steer_depth_ros.synthetic.drive import drive_frames
         frames, total = drive_frames(RENDERED_FRAMES), RENDERED_FRAMES
     frames_to_bag(tqdm(frames, total=total, unit=' frames', desc='recording'), target,
                   overwrite=True)

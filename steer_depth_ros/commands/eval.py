@@ -81,7 +81,7 @@ def add_arguments(parser):
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table and write what was asked for."""
-    from steer_depth_ros.evaluation import evaluate
+    from steer_depth_ros.evaluation.evaluate import evaluate
     if args.limit is not None and args.limit < 1:
         raise ConfigError('--limit must be at least 1')
     if args.seed < 0 or args.sheet_frames < 1:
@@ -110,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
 
 def run_study(args):
     """Print the table of --ablation or --robustness; its figures go to --json."""
-    from steer_depth_ros import ablation, evaluation, robustness
-    from steer_depth_ros.completer import find_device
+    from steer_depth_ros.completion.completer import find_device
+    from steer_depth_ros.evaluation import ablation, evaluate, robustness
     name = 'ablation' if args.ablation else 'robustness'
     if args.dataset != 'procedural':
         raise ConfigError(f'--{name} needs --dataset procedural, whose scenes fit every pattern')
@@ -126,7 +126,7 @@ def run_study(args):
         methods = ablation.ablation_methods(_own_weights(args), find_device(args.device),
                                             args.compare)
         examples, frames = make_examples(args, patterns, [])
-        results = evaluation.evaluate(methods, progress(examples, frames * len(patterns)))
+        results = evaluate.evaluate(methods, progress(examples, frames * len(patterns)))
         lines = ablation.format_ablation(results)
     else:
         if args.samples or args.pattern:
@@ -143,15 +143,15 @@ def run_study(args):
 
 def _own_weights(args):
     """Return the file of our own model's weights, None where the preset has none."""
-    from steer_depth_ros.presets import find_preset
+    from steer_depth_ros.completion.presets import find_preset
     preset = find_preset(args.preset)
     return args.weights or (preset.weights and str(preset.weights_path()))
 
 
 def parse_patterns(args):
     """Return the patterns asked for, or the data set's own; ConfigError for one that is none."""
-    from steer_depth_ros.datasets.measured import SENSOR
-    from steer_depth_ros.datasets.sensors import pattern_by_name
+    from steer_depth_ros.datasets.base import SENSOR
+    from steer_depth_ros.synthetic.sensors import pattern_by_name
     counts = args.samples.split(',') if args.samples else []
     if not all(c.strip().isdigit() and int(c) > 0 for c in counts):
         raise ConfigError(f'--samples {args.samples}: expected whole numbers, as 50,200,500')
@@ -164,23 +164,23 @@ def parse_patterns(args):
 
 def make_examples(args, patterns, left_out):
     """Open the data set; return its examples and the number of frames, None where unknown."""
-    from steer_depth_ros import evaluation
-    from steer_depth_ros.datasets.frames import find_frames
-    from steer_depth_ros.datasets.procedural import ProceduralFrames
+    from steer_depth_ros.evaluation import evaluate
+    from steer_depth_ros.recordings.frame_folder import find_frames
+    from steer_depth_ros.synthetic.procedural import ProceduralFrames
     if args.dataset == 'procedural':
         frames = ProceduralFrames(args.limit or PROCEDURAL_FRAMES, args.seed,
                                   parse_size(args.size))
-        return evaluation.procedural_examples(frames, patterns), len(frames)
+        return evaluate.procedural_examples(frames, patterns), len(frames)
     if args.data_dir is None:
         raise ConfigError(f'--dataset {args.dataset} needs --data-dir')
     if args.dataset == 'bag':
-        return evaluation.bag_examples(args.data_dir, patterns, args.limit, args.seed), None
+        return evaluate.bag_examples(args.data_dir, patterns, args.limit, args.seed), None
     if args.dataset == 'frames':
         count = len(find_frames(args.data_dir)[:args.limit])
-        return evaluation.folder_examples(args.data_dir, patterns, args.limit, args.seed,
+        return evaluate.folder_examples(args.data_dir, patterns, args.limit, args.seed,
                                           left_out), count
     frames = _measured_frames(args)
-    return (evaluation.measured_examples(frames, patterns, args.limit),
+    return (evaluate.measured_examples(frames, patterns, args.limit),
             min(args.limit or len(frames), len(frames)))
 
 
@@ -205,7 +205,7 @@ def make_methods(args):
 
 
 def _reference(args):
-    from steer_depth_ros.completer import find_device
+    from steer_depth_ros.completion.completer import find_device
     from steer_depth_ros.network.reference import ReferenceModel
     device = find_device(args.device)
     if args.kernelnet:
@@ -217,7 +217,7 @@ def _reference(args):
 
 
 def _completer(args, preset):
-    from steer_depth_ros.completer import DepthCompleter
+    from steer_depth_ros.completion.completer import DepthCompleter
     completer = DepthCompleter(preset=preset, device=args.device, weights=args.weights)
     print(completer.describe())
 
@@ -269,8 +269,8 @@ def write_pictures(args, results, figures):
     """Write the sheet and the reliability diagrams, where asked for."""
     import numpy as np
 
-    from steer_depth_ros import preview
-    from steer_depth_ros.confidence_report import draw_reliability
+    from steer_depth_ros.evaluation.confidence_report import draw_reliability
+    from steer_depth_ros.viz import preview
     if args.sheet:
         rows = [row for result in results for row in result.rows]
         title = f'steer_depth eval: {args.dataset}'

@@ -14,8 +14,8 @@
 """Turn a folder of frames into a rosbag2."""
 from tqdm import tqdm
 
-from steer_depth_ros.bag_tools import frames_to_bag
-from steer_depth_ros.datasets.frames import find_frames, read_frames
+from steer_depth_ros.recordings.bag_tools import frames_to_bag
+from steer_depth_ros.recordings.frame_folder import find_frames, read_frames
 
 
 def add_arguments(parser):

@@ -35,7 +35,7 @@ def completer_options(args):
 
 def make_completer(args):
     """Make the DepthCompleter and say on the terminal which one it is."""
-    from steer_depth_ros.completer import DepthCompleter
+    from steer_depth_ros.completion.completer import DepthCompleter
     completer = DepthCompleter(**completer_options(args))
     print(completer.describe())
     return completer

@@ -13,7 +13,7 @@
 # limitations under the License.
 """`steer_depth presets`: what there is, what it needs and what was measured. Needs no torch."""
 from steer_depth_ros.commands import options
-from steer_depth_ros.presets import measured_figures, PRESETS, stored_parameters
+from steer_depth_ros.completion.presets import measured_figures, PRESETS, stored_parameters
 
 
 def add_arguments(parser):

@@ -20,14 +20,14 @@ from typing import Dict, List
 
 from tqdm import tqdm
 
-from steer_depth_ros import bag
-from steer_depth_ros.bag_frames import choose_topics, node_values, run_pipeline
-from steer_depth_ros.bag_tools import frames_to_bag
 from steer_depth_ros.commands import options
 from steer_depth_ros.errors import ConfigError
-from steer_depth_ros.preview import write_picture
-from steer_depth_ros.soak import draw, judge, sample_process, summarise
-from steer_depth_ros.transforms import quaternion_from
+from steer_depth_ros.geometry.transforms import quaternion_from
+from steer_depth_ros.recordings import bag
+from steer_depth_ros.recordings.bag_frames import choose_topics, node_values, run_pipeline
+from steer_depth_ros.recordings.bag_tools import frames_to_bag
+from steer_depth_ros.ros.tools.soak_report import draw, judge, sample_process, summarise
+from steer_depth_ros.viz.preview import write_picture
 
 RENDERED_FRAMES = 8
 SIZE = 240, 720  # two cores complete it at 10 Hz with preset fast
@@ -71,7 +71,7 @@ def run(args):
 
 
 def _rendered(folder):
-    from steer_depth_ros.datasets.drive import drive_frames
+    from steer_depth_ros.synthetic.drive import drive_frames
     frames = tqdm(drive_frames(RENDERED_FRAMES, size=SIZE), total=RENDERED_FRAMES,
                   unit=' frames', desc='recording')
     frames_to_bag(frames, folder / 'recording.mcap')
@@ -82,7 +82,7 @@ def _soak(args, source, folder):
     """Run node and player until the time is over; return the report."""
     import json
 
-    from steer_depth_ros.ros.replay import child_environment, node_arguments, Processes
+    from steer_depth_ros.ros.tools.replay import child_environment, node_arguments, Processes
     with bag.BagReader(source) as recording:
         topics = choose_topics(recording, **options.topic_options(args))
         values = node_values(recording, topics, **options.node_parameters(args))

@@ -31,9 +31,9 @@ def add_arguments(parser):
 
 
 def run(args):
-    from steer_depth_ros.completer import find_device
-    from steer_depth_ros.training import Trainer, TrainingConfig
-    from steer_depth_ros.training_data import open_data
+    from steer_depth_ros.completion.completer import find_device
+    from steer_depth_ros.training.data import open_data
+    from steer_depth_ros.training.trainer import Trainer, TrainingConfig
     if args.minutes is not None and args.minutes < 0:
         raise ConfigError(f'--minutes {args.minutes:g}: a time cannot be negative')
     config = TrainingConfig.read(args.config)

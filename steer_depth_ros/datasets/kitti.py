@@ -24,10 +24,10 @@ from typing import List, NamedTuple
 
 import numpy as np
 
-from steer_depth_ros.camera import Camera
-from steer_depth_ros.datasets.frames import read_depth, read_image
-from steer_depth_ros.datasets.measured import MeasuredFrame, MeasuredFrames, SENSOR
+from steer_depth_ros.datasets.base import MeasuredFrame, MeasuredFrames, SENSOR
 from steer_depth_ros.errors import ConfigError, DatasetError
+from steer_depth_ros.geometry.camera import Camera
+from steer_depth_ros.recordings.frame_folder import read_depth, read_image
 
 SCALE = 256.0
 SELECTION = 'val_selection_cropped'

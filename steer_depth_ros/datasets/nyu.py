@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from steer_depth_ros.camera import Camera
-from steer_depth_ros.datasets.measured import MeasuredFrame, MeasuredFrames
+from steer_depth_ros.datasets.base import MeasuredFrame, MeasuredFrames
 from steer_depth_ros.errors import ConfigError, DatasetError
+from steer_depth_ros.geometry.camera import Camera
 
 SPLITS = ('train', 'val')
 SHORT_SIDE = 240

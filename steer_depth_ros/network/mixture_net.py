@@ -31,7 +31,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from steer_depth_ros import steering, thin_plate
+from steer_depth_ros.completion import steering, thin_plate
 
 KERNELS = np.array([[0, 0, 0, 0, 0, 0],
                     [0.8, 0.8, 0.8, 0, 0.25, 0],

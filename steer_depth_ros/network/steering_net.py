@@ -28,7 +28,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from steer_depth_ros import steering
+from steer_depth_ros.completion import steering
 from steer_depth_ros.ops import kernel_regression
 
 ARCHITECTURE = 'steering_net'

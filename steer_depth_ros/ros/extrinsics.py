@@ -17,13 +17,13 @@ from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
-from steer_depth_ros.ros.messages import stamp_ns
-from steer_depth_ros.transforms import (
+from steer_depth_ros.geometry.transforms import (
     matrix_from,
     matrix_from_rpy,
     TransformBuffer,
     TransformError,
 )
+from steer_depth_ros.ros.messages import stamp_ns
 
 POLL_S = 0.005
 TIME_BINS = 16  # poses along one sweep; the motion between two of them is nearly straight

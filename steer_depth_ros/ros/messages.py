@@ -25,9 +25,9 @@ from typing import Any, Dict, Optional, Tuple
 import cv2
 import numpy as np
 
-from steer_depth_ros.camera import Camera
 from steer_depth_ros.errors import CalibrationError, MessageError
-from steer_depth_ros.pictures import decode_picture
+from steer_depth_ros.geometry.camera import Camera
+from steer_depth_ros.image_decode import decode_picture
 
 # encoding: (bytes of a channel, channels, conversion to RGB, or None where it is RGB already)
 IMAGE_ENCODINGS: Dict[str, Tuple[int, int, Optional[int]]] = {

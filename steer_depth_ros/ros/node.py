@@ -31,15 +31,15 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
 from steer_depth_ros.errors import ConfigError, SteerDepthError
-from steer_depth_ros.ros import diagnostics, distro, process
+from steer_depth_ros.geometry.transforms import TransformBuffer
+from steer_depth_ros.ros import diagnostics, distro, process_tuning
 from steer_depth_ros.ros.extrinsics import Extrinsics, NO_TF, TfListener
-from steer_depth_ros.ros.inputs import Inputs
-from steer_depth_ros.ros.outputs import Outputs
 from steer_depth_ros.ros.parameters import check, Parameters
 from steer_depth_ros.ros.pipeline import COMPLETED, Pipeline
+from steer_depth_ros.ros.publishers import Outputs
 from steer_depth_ros.ros.save_frame import save_frame
+from steer_depth_ros.ros.subscriptions import Inputs
 from steer_depth_ros.ros.worker import Worker
-from steer_depth_ros.transforms import TransformBuffer
 
 DEMAND_PERIOD_S = 0.2  # how soon a new subscriber is noticed
 STATUS_PERIOD_S = 1.0
@@ -163,7 +163,7 @@ class CompletionNode(LifecycleNode):
 
     def _load(self, values):
         try:
-            from steer_depth_ros.completer import DepthCompleter
+            from steer_depth_ros.completion.completer import DepthCompleter
         except ImportError as error:
             raise ConfigError(f'cannot load the model: {error}; install torch into the Python '
                               f'that runs this node ({sys.executable})') from None
@@ -204,7 +204,7 @@ class CompletionNode(LifecycleNode):
         torch = sys.modules.get('torch')
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        process.return_memory()
+        process_tuning.return_memory()
 
     def _follow_demand(self):
         """Subscribe while somebody subscribes to an output, else cost nothing."""
@@ -329,7 +329,7 @@ class CompletionNode(LifecycleNode):
 
 def main(args=None) -> int:
     """Run the node until it is interrupted."""
-    process.prepare()
+    process_tuning.prepare()
     rclpy.init(args=args)
     node = None
     try:

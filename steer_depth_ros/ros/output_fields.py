@@ -14,10 +14,10 @@
 """The fields of each output message; the node and the offline tool both make theirs here."""
 from typing import Any, Dict
 
-from steer_depth_ros import preview
-from steer_depth_ros.cloud import depth_to_cloud
+from steer_depth_ros.geometry.cloud import depth_to_cloud
 from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.pipeline import Result
+from steer_depth_ros.viz import preview
 
 
 def output_fields(name: str, result: Result, values: Dict[str, Any]) -> Dict[str, Any]:

@@ -21,11 +21,15 @@ import cv2
 import numpy as np
 
 from steer_depth_ros.errors import CalibrationError, MessageError
-from steer_depth_ros.frame import Frame
-from steer_depth_ros.projection import project_points, sparse_from_depth_image, SparseDepth
+from steer_depth_ros.geometry.frame import Frame
+from steer_depth_ros.geometry.projection import (
+    project_points,
+    sparse_from_depth_image,
+    SparseDepth,
+)
 from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.extrinsics import compensate, Extrinsics, move
-from steer_depth_ros.synchronizer import Pair
+from steer_depth_ros.ros.synchronizer import Pair
 
 COMPLETED = {'depth', 'confidence', 'cloud', 'depth_color'}  # outputs that need the model
 SHAPE_TOLERANCE = 0.01  # relative difference of aspect ratio between image and depth image

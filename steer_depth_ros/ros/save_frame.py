@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from steer_depth_ros.errors import FrameError
-from steer_depth_ros.frame import Frame
+from steer_depth_ros.geometry.frame import Frame
 
 PNG_LIMIT = 65535
 SCALES = 1000.0, 256.0  # values a metre: millimetres, or coarser where they do not fit 16 bit

@@ -21,7 +21,7 @@ from typing import Callable, Dict, NamedTuple, Tuple
 
 import numpy as np
 
-from steer_depth_ros.camera import Camera
+from steer_depth_ros.geometry.camera import Camera
 
 from .rig import CAMERA, MS, PERIOD_NS
 

@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch  # noqa: E402
 
+from steer_depth_ros.completion.steering import SteeringModel  # noqa: E402
 from steer_depth_ros.ros import node  # noqa: E402
-from steer_depth_ros.steering import SteeringModel  # noqa: E402
 
 STATUS_PERIOD_S = 0.1
 

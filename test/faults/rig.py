@@ -33,7 +33,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from steer_depth_ros.camera import Camera
+from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.tf_types import tf_message
 

@@ -22,10 +22,10 @@ import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed')
 
-from recordings import cloud_bag  # noqa: E402
+from sample_recordings import cloud_bag  # noqa: E402
 
-from steer_depth_ros import bag  # noqa: E402
-from steer_depth_ros.bag_tools import OUTPUTS, RECORDED  # noqa: E402
+from steer_depth_ros.recordings import bag  # noqa: E402
+from steer_depth_ros.recordings.bag_tools import OUTPUTS, RECORDED  # noqa: E402
 from steer_depth_ros.ros import messages  # noqa: E402
 
 FRAMES = 300  # more than are played
@@ -56,7 +56,7 @@ class Processes:
     def start(self, name):
         with open(self.folder / f'{name}.log', 'a') as log:
             self.running[name] = subprocess.Popen(
-                [sys.executable, '-m', f'steer_depth_ros.ros.{name}', *self.commands[name]],
+                [sys.executable, '-m', f'steer_depth_ros.ros.tools.{name}', *self.commands[name]],
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 env={**os.environ, 'PYTHONUNBUFFERED': '1', 'OMP_NUM_THREADS': '1'})
 
@@ -99,7 +99,7 @@ def processes(ros, tmp_path):
 
 def check_walls(msgs, recording):
     """Check each depth image against the wall that its stamp belongs to."""
-    from steer_depth_ros.bag_frames import read_truth
+    from steer_depth_ros.recordings.bag_frames import read_truth
     with bag.BagReader(recording) as source:
         truth = read_truth(source)
     for msg in msgs:
@@ -136,8 +136,8 @@ def test_a_damaged_recording_ends_the_player_with_a_sentence(tmp_path):
     path = cloud_bag(tmp_path / 'a.mcap', 2)
     path.write_bytes(path.read_bytes()[:-100])
     done = subprocess.run(
-        [sys.executable, '-m', 'steer_depth_ros.ros.player', str(path), '--image', 'i', '--depth',
-         'd', '--camera-info', 'c', '--answers', 'a', '--log', 'l', '--slop', '0.05'],
+        [sys.executable, '-m', 'steer_depth_ros.ros.tools.player', str(path), '--image', 'i',
+         '--depth', 'd', '--camera-info', 'c', '--answers', 'a', '--log', 'l', '--slop', '0.05'],
         capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith('player: error: the recording')
     assert 'Traceback' not in done.stderr

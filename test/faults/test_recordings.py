@@ -20,10 +20,10 @@ import sys
 
 import numpy as np
 import pytest
-from recordings import cloud_bag
+from sample_recordings import cloud_bag
 
-from steer_depth_ros import bag
 from steer_depth_ros.errors import BagError, DiskFullError
+from steer_depth_ros.recordings import bag
 from steer_depth_ros.ros import messages
 
 NAMES = ('a.mcap', 'a.db3', 'folder')

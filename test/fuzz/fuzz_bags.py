@@ -21,13 +21,13 @@ import numpy as np
 from rosbags.rosbag2 import reader, storage_mcap, storage_sqlite3
 from ruamel.yaml import YAML
 
-from steer_depth_ros import bag
-from steer_depth_ros.bag_frames import choose_topics, node_values, run_pipeline
-from steer_depth_ros.bag_tools import frames_to_bag
-from steer_depth_ros.camera import Camera
-from steer_depth_ros.datasets.frames import PERIOD_NS, RecordedFrame
-from steer_depth_ros.frame import Frame
-from steer_depth_ros.projection import sparse_from_depth_image
+from steer_depth_ros.geometry.camera import Camera
+from steer_depth_ros.geometry.frame import Frame
+from steer_depth_ros.geometry.projection import sparse_from_depth_image
+from steer_depth_ros.recordings import bag
+from steer_depth_ros.recordings.bag_frames import choose_topics, node_values, run_pipeline
+from steer_depth_ros.recordings.bag_tools import frames_to_bag
+from steer_depth_ros.recordings.frame_folder import PERIOD_NS, RecordedFrame
 
 # Most of the time would go into YAML: the list of plug-ins, the same QoS again and again, and
 # metadata that stay as they are while the storage beside them changes.

@@ -19,7 +19,7 @@ import cv2
 from fuzz_input import Input, joined, Scratch
 import numpy as np
 
-from steer_depth_ros.datasets.frames import read_frame
+from steer_depth_ros.recordings.frame_folder import read_frame
 
 FILES = Scratch()
 IMAGE = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)

@@ -1,0 +1,207 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""DepthCompleter: the one call behind the node, the bag tool, the commands and the evaluation."""
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+import time
+from typing import Dict
+
+import numpy as np
+import torch
+
+from steer_depth_ros.completion.aside import aside
+from steer_depth_ros.completion.presets import find_preset
+from steer_depth_ros.completion.support import supported
+from steer_depth_ros.completion.visibility import DENSE, without_hidden
+from steer_depth_ros.errors import (
+    ConfigError,
+    DeviceMemoryError,
+    FrameError,
+    WeightsError,
+)
+from steer_depth_ros.ops import describe_backend
+from steer_depth_ros.ops.clock import stopwatch
+
+CLOSE = 0.05  # confidence is the probability of a relative error under this
+
+
+@dataclass
+class Completion:
+    """
+    Dense depth of one image.
+
+    depth: float32 (H, W) metres along the optical axis, NaN where nothing supports an estimate.
+    confidence: float32 (H, W) in [0, 1], the estimated probability that the relative error is
+    under 5 %; 0 where depth is NaN.
+    stages: milliseconds of the `operator`, and of the `network` or image analysis around it.
+    """
+
+    depth: np.ndarray
+    confidence: np.ndarray
+    stages: Dict[str, float] = field(default_factory=dict)
+
+
+class DepthCompleter:
+    """
+    Completes sparse depth with the help of the image.
+
+    preset: a name of `steer_depth presets`. device: 'auto' (CUDA where there is one), 'cpu',
+    'cuda' or 'cuda:1'. weights: a safetensors file instead of the preset's own. drop_hidden:
+    leave out samples of the background that shine through nearer objects. reach: how far in
+    pixels depth goes on beyond the outermost samples; None: a tenth of the image height, or three
+    scan lines where that is more.
+
+    ConfigError for an unknown preset or device, WeightsError for weights that cannot be used.
+    """
+
+    def __init__(self, preset='default', device='auto', weights=None, drop_hidden=True,
+                 reach=None):
+        self.preset = find_preset(preset)
+        self.device = find_device(device)
+        if self.preset.model == 'steering':
+            self.device = torch.device('cpu')  # there is no network to run elsewhere
+        self.drop_hidden, self.reach = drop_hidden, reach
+        self.weights = weights
+        self._model = self._load()
+
+    def _load(self):
+        model = self.preset.model
+        if model == 'steering':
+            if self.weights is not None:
+                raise WeightsError(f'preset {self.preset.name!r} takes no weights, but '
+                                   f'{self.weights} was given; leave it out')
+            from steer_depth_ros.completion.steering import SteeringModel
+            return SteeringModel(self.preset.half)
+        if model == 'reference':
+            from steer_depth_ros.network.reference import ReferenceModel
+            return ReferenceModel.load(self.weights, self.device)
+        from steer_depth_ros.network.learned import LearnedModel
+        return LearnedModel.load(self.weights or self.preset.weights_path(), self.device)
+
+    def describe(self):
+        """One line for start-up: preset, device, operator backend and weights."""
+        return 'preset {preset} on {device}, operator {backend}, {weights}'.format(**self.about())
+
+    def about(self):
+        """Return texts for preset, device, backend (of the operator) and weights."""
+        device = self.device.type
+        if device == 'cuda':
+            device = f'{self.device} ({torch.cuda.get_device_name(self.device)})'
+        return {'preset': self.preset.name, 'device': device,
+                'backend': describe_backend(self._model.operator_device),
+                'weights': str(self.weights or self.preset.weights or 'no weights')}
+
+    def complete(self, image, uv, depth):
+        """
+        Complete one frame.
+
+        image: uint8 (H, W, 3) RGB. uv: (N, 2) pixels, u = column, v = row, sub-pixel; samples
+        outside the image, and depths that are not finite and positive, are left out. depth: (N,)
+        metres. FrameError where shapes do not fit, DeviceMemoryError where memory does not last.
+        """
+        image, uv, depth = _checked(image, uv, depth)
+        size, more = image.shape[:2], {}
+        if self.drop_hidden and self.preset.model != 'reference':
+            uv, depth, more['past_edges'] = without_hidden(uv, depth, size)
+        if len(depth) == 0:
+            return Completion(np.full(size, np.nan, np.float32), np.zeros(size, np.float32))
+        support = aside(supported, uv, size, self.reach)
+        started = time.perf_counter()
+        with (torch.inference_mode(), self._enough_memory(size, len(depth)),
+              stopwatch() as operator_s):
+            estimate = self._at_half if self.preset.half else self._model.estimate
+            dense, error = estimate(image, uv, depth, **more)
+            if error is None:  # the paper's network states none
+                from steer_depth_ros.completion import steering
+                inputs = steering.prepare(image, uv, depth)
+                error = steering.expected_error(inputs, steering.guides(inputs)[2],
+                                                steering.sample_distance(inputs))
+        known = (dense > 0) & (dense < np.inf) & support.result()
+        confidence = np.maximum(error, np.float32(1e-6))
+        np.divide(np.float32(-CLOSE), confidence, out=confidence)
+        # Not expm1, which takes eight times as long: 1e-7 of confidence is nothing.
+        np.subtract(1, np.exp(confidence, out=confidence), out=confidence)
+        stages = {'network': 1e3 * (time.perf_counter() - started - operator_s[0]),
+                  'operator': 1e3 * operator_s[0]}
+        return Completion(np.where(known, dense, np.float32(np.nan)),
+                          np.where(known, confidence, np.float32(0)), stages)
+
+    @contextmanager
+    def _enough_memory(self, size, samples):
+        """Turn a lack of memory into a sentence."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise DeviceMemoryError(
+                f'{self.device} has not enough memory for an image of {size[1]} x {size[0]} '
+                f'pixels and {samples} samples ({reason}); make the image smaller (image_scale), '
+                'take a smaller preset or another device') from None
+
+    def _at_half(self, image, uv, depth, **more):
+        """Estimate at half resolution; inverse depth, linear on planes, is what is enlarged."""
+        from steer_depth_ros.completion.steering import (
+            enlarged,
+            fit_to_samples,
+            halved,
+            one_a_pixel,
+            shrunk,
+        )
+        size, small, small_uv = image.shape[:2], halved(image), shrunk(uv, 2)
+        some = slice(None)
+        if len(uv) > DENSE * size[0] * size[1]:  # a depth image
+            some = one_a_pixel(small_uv, small.shape[:2])
+        dense, error = self._model.estimate(small, small_uv[some], depth[some], **more)
+        inverse, error = (enlarged(part, size) for part in (1 / dense, error))
+        return fit_to_samples(1 / inverse, uv, depth), error
+
+
+def find_device(name):
+    """Return the torch device of a name, 'auto' among them; ConfigError if it is not there."""
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {name!r}; use 'auto', 'cpu' or 'cuda'") from None
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} was asked for, but torch sees no CUDA device; use "
+                          "'auto' or 'cpu', or install a CUDA build of torch")
+    return device
+
+
+def _out_of_memory(error):
+    """Tell whether this is what torch, numpy or the operator raise when no memory is left."""
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
+        "can't allocate memory" in str(error))  # torch's CPU allocator has no class of its own
+
+
+def _checked(image, uv, depth):
+    image = np.ascontiguousarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise FrameError(f'image must be uint8 (H, W, 3) RGB, got {image.dtype} '
+                         f'{tuple(image.shape)}')
+    uv, depth = np.asarray(uv, np.float32), np.asarray(depth, np.float32)
+    if uv.ndim != 2 or uv.shape[1] != 2:
+        raise FrameError(f'uv must have shape (N, 2), got {tuple(uv.shape)}')
+    if depth.shape != uv.shape[:1]:
+        raise FrameError(f'depth must have shape ({len(uv)},) as uv has {len(uv)} samples, got '
+                         f'{tuple(depth.shape)}')
+    height, width = image.shape[:2]
+    # A comparison with NaN is false, so this also drops samples that are not finite.
+    good = ((uv[:, 0] >= -0.5) & (uv[:, 0] <= width - 0.5) & (uv[:, 1] >= -0.5)
+            & (uv[:, 1] <= height - 0.5) & (depth > 0) & (depth < np.inf))
+    return (image, uv, depth) if good.all() else (image, uv[good], depth[good])

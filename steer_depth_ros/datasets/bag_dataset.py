@@ -1,0 +1,85 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A recording as a data set for training: any frame of it, read when it is asked for."""
+import numpy as np
+from torch.utils.data import Dataset
+
+from steer_depth_ros.datasets.held_out import example_from_frame, training_item
+from steer_depth_ros.recordings import bag, bag_frames
+from steer_depth_ros.recordings.frame_folder import RecordedFrame
+from steer_depth_ros.ros import messages
+
+
+class BagFrames(Dataset):
+    """
+    The pairs of a recording as the node makes them; samples depend on (seed, epoch, i) alone.
+
+    path: a rosbag2 folder, .mcap or .db3 file; its truth topic is used where it has one. pattern:
+    what is drawn from the measurements, None for what suits the frame (see `example_from_frame`).
+    Items are as those of `MeasuredFrames`. BagError where nothing of it can be used, on reading
+    also MessageError and CalibrationError naming the topic.
+    """
+
+    def __init__(self, path, pattern=None, seed=0):
+        self.path, self.pattern, self.seed, self.epoch = path, pattern, seed, 0
+        self._opened = None
+        with bag.BagReader(path) as recording:
+            self.topics = bag_frames.choose_topics(recording)
+            self.values = bag_frames.node_values(recording, self.topics)
+            bag_frames.check_first_messages(recording, self.topics, self.values)
+            self.pairs = [(pair._replace(image=_place(pair.image), depth=_place(pair.depth)),
+                           _place(info)) for pair, info in
+                          bag_frames.read_pairs(recording, self.topics, self.values)]
+            self.truth = _truth(recording)
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getstate__(self):
+        """Leave the open file behind: every process opens its own."""
+        return {**self.__dict__, '_opened': None}
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        return training_item(example_from_frame(self.read(index), self.pattern, rng))
+
+    def read(self, index) -> RecordedFrame:
+        """Read one frame."""
+        if self._opened is None:
+            recording = bag.BagReader(self.path)
+            self._opened = recording, bag_frames.make_pipeline(recording, self.values)
+        (recording, pipeline), topics = self._opened, self.topics
+        pair, info = self.pairs[index]
+        records = pair._replace(image=recording.at(topics.image, *pair.image),
+                                depth=recording.at(topics.depth, *pair.depth))
+        frame = bag_frames.run_pair(pipeline, recording, topics, records,
+                                    recording.at(topics.camera_info, *info)).frame
+        truth = None
+        if frame.stamp_ns in self.truth:
+            record = recording.at(bag_frames.TRUTH, *self.truth[frame.stamp_ns])
+            truth = messages.depth_to_metres(recording.decode(record))
+        return RecordedFrame(f'{self.path} frame {index}', frame, truth=truth)
+
+
+def _place(record):
+    """Say where in the recording a message is: when it was recorded, and its stamp."""
+    return record.log_ns, bag.cdr_stamp_ns(record.raw)
+
+
+def _truth(recording):
+    """Return the place of each image stamp's truth."""
+    if bag_frames.TRUTH not in recording.topics:
+        return {}
+    places = map(_place, recording.messages(bag_frames.TRUTH))
+    return {stamp_ns: (log_ns, stamp_ns) for log_ns, stamp_ns in places}

@@ -1,0 +1,136 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Recorded data sets: frames with a measured depth image, from which a pattern draws samples."""
+from dataclasses import dataclass
+from typing import Callable, Dict, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from steer_depth_ros.errors import ConfigError, DatasetError
+from steer_depth_ros.geometry.camera import Camera
+from steer_depth_ros.geometry.projection import sparse_from_depth_image, SparseDepth
+from steer_depth_ros.synthetic.sensors import pattern_by_name
+
+SENSOR = 'sensor'  # the pattern that takes everything the sensor measured
+
+
+@dataclass
+class MeasuredFrame:
+    """
+    One frame of a data set.
+
+    image: uint8 (H, W, 3) RGB. truth: float32 (H, W) metres, NaN where unknown.
+    measured: float32 (H, W) metres, NaN where the sensor gave nothing; samples are drawn from it.
+    camera: intrinsics of the image. name: where the frame comes from.
+    """
+
+    name: str
+    image: np.ndarray
+    truth: np.ndarray
+    measured: np.ndarray
+    camera: Camera
+
+
+class MeasuredScene:
+    """
+    A measured frame in the place of a rendered scene, for the sampling patterns.
+
+    image: uint8 (H, W, 3). depth: float32 (H, W) metres, inf where nothing was measured.
+    """
+
+    outdoor = False
+    far = float('inf')
+    behind = None
+
+    def __init__(self, frame: MeasuredFrame):
+        self.image = torch.from_numpy(frame.image)
+        self.depth = torch.from_numpy(np.where(frame.measured > 0, frame.measured,
+                                               np.float32(np.inf)))
+        self.camera = frame.camera
+        self.echo = torch.zeros(self.depth.shape, dtype=torch.long)  # an echo from everywhere
+
+    def cast(self, origins: Tensor, directions: Tensor) -> Tensor:
+        """
+        Look up rays (M, 3) from the camera itself in the depth image; float32 (M,), z = 1 units.
+
+        Raise ConfigError for rays from elsewhere: nobody knows what another place sees.
+        """
+        if torch.as_tensor(origins).any():
+            raise ConfigError('this sampling pattern looks at the scene from beside the camera, '
+                              'which only rendered scenes allow; on recorded frames use random, '
+                              'features, rows, depth or semi')
+        x, y, z = torch.as_tensor(directions, dtype=torch.float32).T
+        camera, (height, width) = self.camera, self.depth.shape
+        u = torch.floor(x / z * camera.fx + camera.cx + 0.5).long().clamp(0, width - 1)
+        v = torch.floor(y / z * camera.fy + camera.cy + 0.5).long().clamp(0, height - 1)
+        return self.depth[v, u] / z
+
+    def trace(self, origins: Tensor, directions: Tensor):
+        """Do as `cast`, and also give the echo of the surface, int64 (M,)."""
+        t = self.cast(origins, directions)
+        return t, torch.zeros(t.shape, dtype=torch.long)
+
+
+def draw_samples(frame: MeasuredFrame, pattern: str, rng) -> SparseDepth:
+    """
+    Draw samples from what was measured.
+
+    pattern: 'sensor' for all of it, or a name that `sensors.pattern_by_name` takes.
+    Raise ConfigError for a pattern that is unknown or needs a rendered scene, DatasetError for a
+    frame without any depth.
+    """
+    if not (frame.measured > 0).any():
+        raise DatasetError(f'{frame.name} holds no depth at all; take it out of the data set')
+    if pattern == SENSOR:
+        return sparse_from_depth_image(frame.measured)
+    draw: Callable = pattern_by_name(pattern)
+    return draw(MeasuredScene(frame), rng)
+
+
+class MeasuredFrames(Dataset):
+    """
+    Base of the recorded data sets; samples of frame i depend on (seed, epoch, i) alone.
+
+    A frame is a dictionary: image uint8 (H, W, 3) RGB; depth float32 (H, W) metres, NaN where
+    unknown; uv float32 (N, 2) and sparse float32 (N,), the samples; intrinsics float32 (4,) fx,
+    fy, cx, cy; name of the frame.
+    """
+
+    def __init__(self, pattern: str, seed: int = 0):
+        self.pattern, self.seed, self.epoch = pattern, seed, 0
+
+    def read(self, index: int) -> MeasuredFrame:
+        """Read one frame from its files; DatasetError names a file that is missing or corrupt."""
+        raise NotImplementedError
+
+    def sample(self, frame: MeasuredFrame, index: int, pattern: Optional[str] = None):
+        """Draw the samples of frame `index`, which was read already; `pattern` for another."""
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        return draw_samples(frame, pattern or self.pattern, rng)
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Dict[str, object]:
+        if not 0 <= index < len(self):
+            raise IndexError(f'frame {index} of {len(self)}')
+        frame = self.read(index)
+        samples, camera = self.sample(frame, index), frame.camera
+        return {'image': torch.from_numpy(frame.image), 'depth': torch.from_numpy(frame.truth),
+                'uv': torch.from_numpy(samples.uv), 'sparse': torch.from_numpy(samples.depth),
+                'intrinsics': torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy]),
+                'name': frame.name}

@@ -1,0 +1,139 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Recorded frames as examples with truth: recorded truth, or measurements that are held out."""
+from dataclasses import dataclass
+from typing import Dict, Optional
+
+import numpy as np
+import torch
+
+from steer_depth_ros.completion.visibility import visible
+from steer_depth_ros.datasets.base import draw_samples, MeasuredFrame, SENSOR
+from steer_depth_ros.errors import DatasetError
+from steer_depth_ros.geometry.camera import Camera
+from steer_depth_ros.geometry.projection import project_points, SparseDepth
+from steer_depth_ros.recordings.frame_folder import RecordedFrame
+
+BAND_DEG = 0.84  # two beams of a 64-beam sensor
+DENSE = 0.2  # share of the pixels from which on a depth image is a depth camera's
+FROM_DENSE, FROM_SPARSE = 'random:500', 0.5
+
+
+@dataclass
+class Example:
+    """
+    What an estimate is made from, and what it is compared with.
+
+    image: uint8 (H, W, 3) RGB. uv: float32 (N, 2), sparse: float32 (N,) metres. truth: float32
+    (H, W) metres, not finite where unknown. camera: intrinsics of the image.
+    """
+
+    name: str
+    image: np.ndarray
+    uv: np.ndarray
+    sparse: np.ndarray
+    truth: np.ndarray
+    camera: Camera
+
+
+def example_from_frame(recorded: RecordedFrame, pattern: Optional[str], rng) -> Example:
+    """
+    Split a recorded frame into samples and truth.
+
+    pattern: what is drawn from the measurements, 'sensor' for all of them; None for what suits
+    the frame. With separate truth that is everything. Without, the rest of the measurements is
+    the truth: 500 pixels of a depth camera are given, every other band of elevation of a cloud,
+    half of the samples of any other sparse depth image.
+    Raise DatasetError when nothing is left to compare with.
+    """
+    if recorded.truth is not None and not _is_input(recorded):
+        return _example(recorded, _drawn(recorded, pattern or SENSOR, rng), recorded.truth)
+    if pattern is None and recorded.frame.points is not None:
+        return _alternate_bands(recorded)
+    samples = _default_draw(recorded, rng) if pattern is None else _drawn(recorded, pattern, rng)
+    truth = _measured(recorded)
+    column, row = np.floor(samples.uv + 0.5).astype(int).T
+    truth[row, column] = np.nan
+    return _example(recorded, samples, truth)
+
+
+def _example(recorded, samples, truth):
+    frame = recorded.frame
+    if not (np.isfinite(truth) & (truth > 0)).any():
+        raise DatasetError(f'{recorded.name} has nothing to compare with: no truth, and every '
+                           'measurement is given; choose a pattern that leaves some out')
+    return Example(recorded.name, frame.image, samples.uv, samples.depth, truth, frame.camera)
+
+
+def training_item(example: Example) -> Dict[str, object]:
+    """Return an example as an item of a data set, see `MeasuredFrames`."""
+    camera = example.camera
+    image = np.array(example.image)  # that of a message is read-only
+    return {'image': torch.from_numpy(image), 'depth': torch.from_numpy(example.truth),
+            'uv': torch.from_numpy(example.uv), 'sparse': torch.from_numpy(example.sparse),
+            'intrinsics': torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy]),
+            'name': example.name}
+
+
+def _is_input(recorded):
+    """Tell a truth that only repeats what the sensor measured."""
+    return recorded.depth_image is not None and np.array_equal(
+        recorded.truth, recorded.depth_image, equal_nan=True)
+
+
+def _drawn(recorded, pattern, rng):
+    if pattern == SENSOR:
+        return recorded.frame.sparse_depth()
+    measured = _measured(recorded)
+    return draw_samples(MeasuredFrame(recorded.name, recorded.frame.image, measured, measured,
+                                      recorded.frame.camera), pattern, rng)
+
+
+def _default_draw(recorded, rng):
+    samples = recorded.frame.sparse_depth()
+    height, width = recorded.frame.image.shape[:2]
+    if len(samples) >= DENSE * height * width:
+        return _drawn(recorded, FROM_DENSE, rng)
+    given = rng.random(len(samples)) < FROM_SPARSE
+    return SparseDepth(samples.uv[given], samples.depth[given])
+
+
+def _measured(recorded):
+    """Draw the samples into an image, float32 (H, W) metres, NaN where there is none."""
+    return rasterise(recorded.frame.sparse_depth(), recorded.frame.image.shape[:2])
+
+
+def rasterise(samples: SparseDepth, size) -> np.ndarray:
+    """Write samples to their nearest pixels, the nearest depth on top; NaN elsewhere."""
+    image = np.full(size, np.nan, np.float32)
+    order = np.argsort(-samples.depth)
+    column, row = np.floor(samples.uv[order] + 0.5).astype(int).T
+    image[row, column] = samples.depth[order]
+    return image
+
+
+def _alternate_bands(recorded):
+    """Give every other band of elevation; the truth leaves out what the camera cannot see."""
+    frame = recorded.frame
+    x, y, z = frame.points[:, :3].T
+    with np.errstate(invalid='ignore'):
+        elevation = np.degrees(np.arctan2(z, np.hypot(x, y)))
+        band = np.floor(elevation / BAND_DEG)
+    given, held = (project_points(frame.points[band % 2 == part], frame.camera,
+                                  frame.camera_from_points) for part in (0, 1))
+    size = frame.image.shape[:2]
+    seen = visible(np.concatenate([held.uv, given.uv]),
+                   np.concatenate([held.depth, given.depth]), size)[:len(held)]
+    truth = rasterise(SparseDepth(held.uv[seen], held.depth[seen]), size)
+    return _example(recorded, given, truth)

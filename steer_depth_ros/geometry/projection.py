@@ -1,0 +1,120 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From points in space, or a depth image with holes, to sparse depth in the image."""
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+from steer_depth_ros.errors import CalibrationError, FrameError
+from steer_depth_ros.geometry.camera import Camera
+
+ZERO_RANGE = 1e-3  # metres; many drivers write missed returns as points at their own origin
+
+
+@dataclass
+class SparseDepth:
+    """
+    Samples of depth in one image.
+
+    uv: float32 (N, 2), column and row with their fractions, pixel centres at whole numbers.
+    depth: float32 (N,), metres along the optical axis.
+    """
+
+    uv: np.ndarray
+    depth: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.depth)
+
+
+def project_points(points: np.ndarray, camera: Camera,
+                   camera_from_points: Optional[np.ndarray] = None,
+                   min_depth: float = 0.1, max_depth: float = np.inf) -> SparseDepth:
+    """
+    Project a point cloud into the image; where two points share a pixel the nearest one stays.
+
+    points: float32 or float64 (N, 3) metres, in any frame; NaN, infinite and zero-range points
+    are left out.
+    camera_from_points: (4, 4), takes `points` into the optical frame; None when they are there.
+    min_depth, max_depth: metres along the optical axis between which points are taken.
+    Raise FrameError for points, CalibrationError for a transform, of another shape.
+    """
+    points = _checked(points)
+    matrix = np.eye(4) if camera_from_points is None else np.asarray(camera_from_points)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        raise CalibrationError(
+            f'camera_from_points must be a finite 4 x 4 matrix, got shape {matrix.shape}')
+    matrix = matrix.astype(points.dtype)
+    with np.errstate(all='ignore'):
+        points, z = _in_front(points, matrix[2], min_depth, max_depth)
+        x, y, z = _in_frustum(points, matrix, z, camera)
+        uv, valid = camera.project_normalised(x, y)
+    uv = uv.astype(np.float32)
+    valid &= (uv[:, 0] >= -0.5) & (uv[:, 0] < camera.width - 0.5)
+    valid &= (uv[:, 1] >= -0.5) & (uv[:, 1] < camera.height - 0.5)
+    uv, z = uv[valid], z[valid].astype(np.float32)
+    keep = _nearest_of_pixel(uv, z, camera.width, camera.height)
+    return SparseDepth(uv[keep], z[keep])
+
+
+def sparse_from_depth_image(depth_m: np.ndarray, stride: int = 1) -> SparseDepth:
+    """
+    Take the measured pixels of a depth image: those that are finite and above zero.
+
+    depth_m: float32 (H, W) metres. stride: take every stride-th pixel of every stride-th row.
+    """
+    if depth_m.ndim != 2:
+        raise FrameError(f'a depth image has two dimensions, this one has shape {depth_m.shape}')
+    chosen = depth_m[::stride, ::stride]
+    v, u = np.nonzero((chosen > 0) & (chosen < np.inf))
+    uv = np.empty((len(u), 2), np.float32)
+    np.multiply(u, stride, out=uv[:, 0], casting='unsafe')
+    np.multiply(v, stride, out=uv[:, 1], casting='unsafe')
+    return SparseDepth(uv, chosen[v, u].astype(np.float32, copy=False))
+
+
+def _checked(points):
+    points = np.asarray(points)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise FrameError(f'points must have shape (N, 3), got {points.shape}')
+    return points if points.dtype in (np.float32, np.float64) else points.astype(np.float32)
+
+
+def _in_front(points, row, min_depth, max_depth):
+    z = points @ row[:3] + row[3]
+    front = np.flatnonzero((z > max(min_depth, 0.0)) & (z < max_depth))
+    return points[front], z[front]
+
+
+def _in_frustum(points, matrix, z, camera):
+    """Drop what lies beside the image before the costlier distortion model sees it."""
+    x = (points @ matrix[0, :3] + matrix[0, 3]) / z
+    y = (points @ matrix[1, :3] + matrix[1, 3]) / z
+    left, right, top, bottom = camera.bounds
+    inside = np.flatnonzero((x >= left) & (x <= right) & (y >= top) & (y <= bottom))
+    far = np.maximum.reduce(np.abs(points[inside].T)) > ZERO_RANGE  # by columns: five times faster
+    inside = inside[far]
+    return x[inside].astype(np.float64), y[inside].astype(np.float64), z[inside]
+
+
+def _nearest_of_pixel(uv, z, width, height):
+    pixel = np.rint(uv).astype(np.int32)
+    # Halves round to even, so the outermost edge may round to one pixel outside.
+    np.clip(pixel, 0, (width - 1, height - 1), out=pixel)
+    pixel = pixel[:, 1] * width + pixel[:, 0]
+    owner = np.empty(width * height, np.int32)
+    far_to_near = np.argsort(z)[::-1].astype(np.int32)
+    owner[pixel[far_to_near]] = far_to_near  # the last write, the nearest, stays
+    return owner[pixel] == np.arange(len(z), dtype=np.int32)

@@ -1,0 +1,138 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Recordings from folders of frames, and recordings completed offline by the node's own code."""
+from collections import Counter
+
+import numpy as np
+
+from steer_depth_ros.geometry.transforms import quaternion_from
+from steer_depth_ros.recordings import bag
+from steer_depth_ros.recordings.bag_frames import (
+    choose_topics,
+    count_drops,
+    NODE,
+    node_values,
+    run_pipeline,
+    TRUTH,
+)
+from steer_depth_ros.ros import messages
+from steer_depth_ros.ros.output_fields import output_fields
+
+CAMERA_FRAME = 'camera_optical_frame'
+LIDAR_FRAME = 'lidar'
+RECORDED = {'image': '/camera/image', 'camera_info': '/camera/camera_info',
+            'points': '/lidar/points', 'sparse_depth': '/camera/sparse_depth',
+            'tf': '/tf_static'}
+OUTPUTS = {'depth': (f'/{NODE}/depth/image', bag.IMAGE),
+           'camera_info': (f'/{NODE}/depth/camera_info', bag.CAMERA_INFO),
+           'confidence': (f'/{NODE}/confidence/image', bag.IMAGE),
+           'cloud': (f'/{NODE}/points', bag.POINT_CLOUD)}
+PICTURES = {'overlay': (f'/{NODE}/debug/overlay', bag.IMAGE),
+            'depth_color': (f'/{NODE}/debug/depth_color', bag.IMAGE)}
+
+
+def frames_to_bag(frames, target, overwrite=False) -> int:
+    """
+    Write recorded frames (datasets.frames.RecordedFrame) as a rosbag2; return how many.
+
+    Image, CameraInfo, the cloud or depth image, the extrinsics as a static transform, and the
+    truth where there is one. target: .mcap, .db3, or else a folder with sqlite3.
+    """
+    count = 0
+    with bag.BagWriter(target, overwrite) as writer:
+        topics = set()
+
+        def write(topic, kind, stamp_ns, message):
+            if topic not in topics:
+                topics.add(topic)
+                writer.add_topic(topic, kind)
+            writer.write(topic, stamp_ns, message)
+
+        for recorded in frames:
+            for topic, kind, message in _frame_messages(recorded, first=count == 0):
+                write(topic, kind, recorded.frame.stamp_ns, message)
+            count += 1
+    return count
+
+
+def complete_bag(source, target, completer, topics=None, values=None, overwrite=False,
+                 progress=None) -> dict:
+    """
+    Complete a recording offline: the pairs and results of the node, none dropped for time.
+
+    target: gets the completed depth, its camera_info, the confidence and the coloured cloud under
+    the node's topic names, with the stamps and frame ids of the images.
+    completer: DepthCompleter. topics: keyword arguments of `choose_topics`. values: parameters of
+    the node that differ from their defaults.
+    progress: called with each frame's number and the number of images.
+    Return a dict of frames, images and what was dropped. Raise BagError, MessageError,
+    CalibrationError or ConfigError; the target appears only when all went well.
+    """
+    counts: Counter = Counter()
+    with bag.BagReader(source) as recording:
+        chosen = choose_topics(recording, **(topics or {}))
+        values = node_values(recording, chosen, **(values or {}))
+        images = recording.counts[chosen.image]
+        with bag.BagWriter(target, overwrite) as writer:
+            for topic, kind in OUTPUTS.values():
+                writer.add_topic(topic, kind)
+            results = run_pipeline(recording, chosen, values, completer, {*OUTPUTS}, counts)
+            for number, result in enumerate(results, 1):
+                for role, message in _completed_messages(result, values):
+                    writer.write(OUTPUTS[role][0], result.frame.stamp_ns, message)
+                if progress:
+                    progress(number, images)
+    return {'frames': counts['pairs'], 'images': images, 'dropped': count_drops(counts)}
+
+
+def _completed_messages(result, values):
+    """Give (role, message) of all that the node publishes for one result."""
+    if result.depth is None:  # no depth within the image: the node publishes nothing either
+        return
+    for role, (_, kind) in OUTPUTS.items():
+        fields = output_fields(role, result, values)
+        yield role, bag.build(kind, result.frame.stamp_ns, result.frame.frame_id, fields)
+
+
+def _frame_messages(recorded, first):
+    """Give (topic, type, message) of one frame; the transform comes with the first."""
+    frame = recorded.frame
+    stamp = frame.stamp_ns
+
+    def made(kind, fields, frame_id=CAMERA_FRAME):
+        return kind, bag.build(kind, stamp, frame_id, fields)
+
+    if frame.points is not None:
+        if first:
+            xyz = frame.camera_from_points[:3, 3]
+            yield (RECORDED['tf'], bag.TF_MESSAGE, bag.transform_message(
+                CAMERA_FRAME, LIDAR_FRAME, stamp, xyz, quaternion_from(frame.camera_from_points)))
+        fields = _points_fields(frame.points)
+        yield RECORDED['points'], *made(bag.POINT_CLOUD, fields, LIDAR_FRAME)
+    else:
+        fields = messages.depth_fields(recorded.depth_image)
+        yield RECORDED['sparse_depth'], *made(bag.IMAGE, fields)
+    fields = messages.camera_info_fields(frame.camera)
+    yield RECORDED['camera_info'], *made(bag.CAMERA_INFO, fields)
+    if recorded.truth is not None:
+        yield TRUTH, *made(bag.IMAGE, messages.depth_fields(recorded.truth))
+    yield RECORDED['image'], *made(bag.IMAGE, messages.image_fields(frame.image, 'rgb8'))
+
+
+def _points_fields(points):
+    """Give the fields of a PointCloud2 of x, y, z alone, float32 (N, 3)."""
+    fields = messages.cloud_fields(np.zeros((0, 4), np.float32))
+    return {**fields, 'width': len(points), 'point_step': 12, 'row_step': 12 * len(points),
+            'fields': fields['fields'][:3],
+            'data': np.ascontiguousarray(points, np.float32).reshape(-1).view(np.uint8)}

@@ -1,0 +1,150 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What the node subscribes to, from topics to matched jobs."""
+from collections import deque
+import time
+from typing import Any, Callable, Deque, Dict, Optional
+
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+from steer_depth_ros.ros.diagnostics import RateMeter
+from steer_depth_ros.ros.message_filters_sync import FilterSynchronizer
+from steer_depth_ros.ros.messages import stamp_ns
+from steer_depth_ros.ros.pipeline import Cloud, Job
+from steer_depth_ros.ros.synchronizer import Synchronizer
+
+MAX_ACCUMULATED = 100
+
+
+class Inputs:
+    """
+    Subscriptions, synchroniser and the clouds to accumulate.
+
+    values: parameters of the node, see parameters.py. on_job: takes each matched Job, in the
+    executor's thread; it must return at once.
+    topics: name and full topic of each input. rates: RateMeter of each.
+    """
+
+    def __init__(self, node, values: Dict[str, Any], on_job: Callable[[Job], None],
+                 on_jump: Callable[[], None]):
+        self._node, self._on_job, self._on_jump = node, on_job, on_jump
+        self.info: Optional[CameraInfo] = None
+        self.rates = {name: RateMeter() for name in ('image', 'depth', 'camera_info')}
+        self._subscriptions: list = []
+        self._recent: Deque[Cloud] = deque(maxlen=MAX_ACCUMULATED)
+        self._inputs = self._wanted_topics(values)
+        self.topics = {name: topic for name, (_, topic, _) in self._inputs.items()}
+        self.values, self._resets = values, 0
+        if values['sync_mode'] == 'nearest':
+            self.sync: Any = Synchronizer(
+                values['slop_s'], values['time_offset_s'], values['queue_size'],
+                'points' if values['depth_source'] == 'points' else 'sparse depth')
+        else:
+            self.sync = FilterSynchronizer(values['sync_mode'], values['slop_s'],
+                                           values['queue_size'])
+
+    def configure(self, values: Dict[str, Any]) -> None:
+        """Take new values; another offset forgets what waits."""
+        self.values = values
+        self.sync.configure(values['slop_s'], values['time_offset_s'])
+        self._resets = self.sync.counts['resets']
+
+    @property
+    def running(self) -> bool:
+        """Tell whether the subscriptions exist."""
+        return bool(self._subscriptions)
+
+    def start(self) -> None:
+        """Subscribe."""
+        for rate in self.rates.values():
+            rate.clear()
+        # Sensor data (best effort) receives from both kinds of publishers.
+        self._subscriptions = [
+            self._node.create_subscription(
+                kind, topic, callback, qos_profile_sensor_data,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies())
+            for kind, topic, callback in self._inputs.values()]
+
+    def stop(self) -> None:
+        """Unsubscribe and forget what waits."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything that waits: time has jumped."""
+        self.sync.reset()
+        self._resets = self.sync.counts['resets']
+        self._recent.clear()
+
+    def publishers(self, name: str) -> int:
+        """Count the publishers of an input."""
+        return self._node.count_publishers(self.topics[name])
+
+    def _wanted_topics(self, values):
+        def below(base, transport):  # as image_transport names them: below the remapped base
+            return f'{self._node.resolve_topic_name(base)}/{transport}'
+
+        image = ((CompressedImage, below('image', 'compressed')) if values['image_compressed']
+                 else (Image, self._node.resolve_topic_name('image')))
+        if values['depth_source'] == 'points':
+            depth = PointCloud2, self._node.resolve_topic_name('points')
+        elif values['depth_compressed']:
+            depth = CompressedImage, below('sparse_depth', 'compressedDepth')
+        else:
+            depth = Image, self._node.resolve_topic_name('sparse_depth')
+        info = CameraInfo, self._node.resolve_topic_name('camera_info')
+        return {'image': (*image, self._on_image), 'depth': (*depth, self._on_depth),
+                'camera_info': (*info, self._on_info)}
+
+    def _on_info(self, msg):
+        self.rates['camera_info'].tick(stamp_ns(msg.header))
+        self.info = msg
+
+    def _on_image(self, msg):
+        stamp = stamp_ns(msg.header)
+        self.rates['image'].tick(stamp)
+        self._emit(self.sync.add_image(stamp, msg))
+
+    def _on_depth(self, msg):
+        stamp = stamp_ns(msg.header)
+        self.rates['depth'].tick(stamp)
+        cloud = Cloud(msg, stamp + round(self.values['time_offset_s'] * 1e9))
+        if self.values['accumulate_s'] > 0 and stamp > 0:
+            self._remember(cloud)
+        own = isinstance(self.sync, Synchronizer)
+        self._emit(self.sync.add_depth(stamp, cloud if own else msg))
+
+    def _remember(self, cloud):
+        oldest = cloud.stamp_ns - (self.values['accumulate_s'] + self.values['slop_s']) * 1e9
+        while self._recent and not oldest <= self._recent[0].stamp_ns <= cloud.stamp_ns:
+            self._recent.popleft()
+        self._recent.append(cloud)
+
+    def _emit(self, pairs):
+        if self.sync.counts['resets'] != self._resets:
+            self._resets = self.sync.counts['resets']
+            self._on_jump()
+        for pair in pairs:
+            if not isinstance(pair.depth, Cloud):  # message_filters passes messages alone
+                pair = pair._replace(depth=Cloud(pair.depth, pair.depth_ns))
+            self._on_job(Job(pair, self.info, self._earlier(pair.depth), time.perf_counter()))
+
+    def _earlier(self, cloud):
+        window = self.values['accumulate_s'] * 1e9
+        return [c for c in self._recent
+                if cloud.stamp_ns - window <= c.stamp_ns < cloud.stamp_ns] if window else []

@@ -1,0 +1,86 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Rendered frames kept on disk, so that an epoch costs reading, not ray casting."""
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from steer_depth_ros.errors import DatasetError
+from steer_depth_ros.synthetic.procedural import ProceduralFrames
+from steer_depth_ros.synthetic.sensors import random_pattern
+
+
+class RenderedFrames(Dataset):
+    """
+    `frames` procedural scenes, each measured by `patterns` simulated sensors.
+
+    A scene is rendered when it is first asked for and read from `folder` afterwards. Item i is
+    sensor i % patterns on scene i // patterns and depends on (seed, i, size) alone; three
+    sensors in four are free of noise and outliers. Items: image uint8 (H, W, 3), depth float32
+    (H, W) with inf for sky, uv float32 (N, 2), sparse float32 (N,), name. A damaged file raises
+    DatasetError that names it.
+    """
+
+    def __init__(self, folder, frames, patterns=4, seed=1, size=(240, 320)):
+        self.folder, self.frames, self.patterns = Path(folder), frames, patterns
+        self.source = ProceduralFrames(frames, seed, size)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __len__(self):
+        return self.frames * self.patterns
+
+    def path(self, scene):
+        height, width = self.source.size
+        return self.folder / f'{self.source.seed}_{height}x{width}_{scene:06d}.npz'
+
+    def render(self, scene):
+        """Render one scene and measure it, unless its file is there."""
+        path = self.path(scene)
+        if path.exists():
+            return
+        rendered = self.source.scene(scene)
+        arrays = {'image': rendered.image.cpu().numpy(),
+                  'depth': rendered.depth.cpu().numpy().astype(np.float32)}
+        for k in range(self.patterns):
+            rng = np.random.default_rng([self.source.seed, scene, 1000 + k])
+            uv, depth, name = self._measure(rendered, rng, clean=k % 4 != 3)
+            arrays.update({f'uv{k}': uv, f'sparse{k}': depth, f'name{k}': name})
+        partial = path.with_suffix(f'.{os.getpid()}.npz')
+        np.savez(partial, **arrays)
+        partial.rename(path)  # readers never see half a file
+
+    @staticmethod
+    def _measure(scene, rng, clean):
+        """Draw a sensor; a clean one has neither noise nor outliers, as most in practice."""
+        while True:
+            uv, depth, name = random_pattern(scene, rng)
+            if not clean or ('noise' not in name and 'outliers' not in name):
+                return uv, depth, name
+
+    def __getitem__(self, index):
+        scene, k = divmod(index, self.patterns)
+        self.render(scene)
+        try:
+            with np.load(self.path(scene)) as data:
+                return {'image': torch.from_numpy(data['image']),
+                        'depth': torch.from_numpy(data['depth']),
+                        'uv': torch.from_numpy(data[f'uv{k}']),
+                        'sparse': torch.from_numpy(data[f'sparse{k}']),
+                        'name': str(data[f'name{k}'])}
+        except (OSError, ValueError, KeyError) as error:
+            raise DatasetError(f'{self.path(scene)} is damaged ({error}); delete it and it is '
+                               'rendered again') from None

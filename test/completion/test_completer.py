@@ -1,0 +1,184 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""DepthCompleter: its checks, its corner cases, and where it makes no estimate."""
+from time import perf_counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import steer_depth_ros as sd
+from steer_depth_ros.completion.presets import PRESETS
+from steer_depth_ros.completion.support import supported
+from steer_depth_ros.errors import (
+    ConfigError,
+    DeviceMemoryError,
+    FrameError,
+    WeightsError,
+)
+
+IMAGE = np.full((80, 120, 3), 100, np.uint8)
+
+
+@pytest.fixture(scope='module')
+def completer():
+    return sd.DepthCompleter(preset='steering', device='cpu')
+
+
+def test_no_sample_gives_no_estimate(completer):
+    result = completer.complete(IMAGE, np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+    assert np.isnan(result.depth).all() and (result.confidence == 0).all()
+    assert result.depth.shape == (80, 120) and result.depth.dtype == np.float32
+
+
+@pytest.mark.parametrize('count', [1, 2, 3, 5])
+def test_few_samples(completer, count):
+    uv = np.float32([[60, 40], [61, 41], [20, 70], [90, 10], [100, 60]])[:count]
+    result = completer.complete(IMAGE, uv, np.full(count, 3, np.float32))
+    np.testing.assert_allclose(result.depth[40, 60], 3, rtol=1e-4)
+    known = np.isfinite(result.depth)
+    np.testing.assert_allclose(result.depth[known], 3, rtol=1e-4)
+    assert (result.confidence[~known] == 0).all()
+
+
+def test_samples_that_cannot_be_used_are_left_out(completer):
+    rng = np.random.default_rng(0)
+    uv = (rng.random((100, 2)) * (119, 79)).astype(np.float32)
+    depth = np.full(100, 4, np.float32)
+    bad_uv = np.float32([[np.nan, 3], [5, 5], [6, 6], [7, 7], [500, 3], [8, 8]])
+    bad_depth = np.float32([4, np.nan, np.inf, -2, 9, 0])
+    clean = completer.complete(IMAGE, uv, depth)
+    dirty = completer.complete(IMAGE, np.concatenate([bad_uv, uv]),
+                               np.concatenate([bad_depth, depth]))
+    np.testing.assert_array_equal(clean.depth, dirty.depth)
+
+
+def test_estimates_do_not_depend_on_the_order_of_samples(completer):
+    rng = np.random.default_rng(1)
+    uv = (rng.random((300, 2)) * (119, 79)).astype(np.float32)
+    depth = rng.uniform(1, 5, 300).astype(np.float32)
+    order = rng.permutation(300)
+    one, other = (completer.complete(IMAGE, uv[i], depth[i]) for i in (np.arange(300), order))
+    np.testing.assert_array_equal(np.isnan(one.depth), np.isnan(other.depth))
+    off = np.abs(one.depth / other.depth - 1)
+    # Depth at random bends the plate everywhere, where a last bit counts most.
+    assert np.nanquantile(off, 0.99) < 1e-3 and np.nanmax(off) < 1e-2
+
+
+@pytest.mark.parametrize('image, uv, depth, named', [
+    (IMAGE.astype(np.float32), np.zeros((3, 2)), np.ones(3), 'image'),
+    (IMAGE[..., 0], np.zeros((3, 2)), np.ones(3), 'image'),
+    (IMAGE, np.zeros((3, 3)), np.ones(3), 'uv'),
+    (IMAGE, np.zeros((3, 2)), np.ones(4), 'depth')])
+def test_wrong_shapes_are_named(completer, image, uv, depth, named):
+    with pytest.raises(FrameError, match=f'^{named} must'):
+        completer.complete(image, uv, depth)
+
+
+def test_wrong_options_say_what_there_is(tmp_path):
+    with pytest.raises(ConfigError, match='steering'):
+        sd.DepthCompleter(preset='nonsense')
+    with pytest.raises(ConfigError, match='auto'):
+        sd.DepthCompleter(preset='steering', device='gpu')
+    with pytest.raises(WeightsError, match='takes no weights'):
+        sd.DepthCompleter(preset='steering', weights=tmp_path / 'w.safetensors')
+
+
+@pytest.mark.parametrize('name', [n for n, p in PRESETS.items() if p.model != 'reference'])
+def test_every_preset_that_ships_runs(name):
+    completer = sd.DepthCompleter(preset=name, device='cpu')
+    assert f'preset {name}' in completer.describe() and 'operator' in completer.describe()
+    rng = np.random.default_rng(0)
+    uv = (rng.random((400, 2)) * (119, 79)).astype(np.float32)
+    result = completer.complete(IMAGE, uv, np.full(400, 2, np.float32))
+    assert np.nanmax(np.abs(result.depth - 2)) < 0.2
+    assert 0 <= result.confidence.min() and result.confidence.max() <= 1
+
+
+def test_the_sky_over_the_highest_line_is_not_filled():
+    v, u = np.mgrid[150:300:10, 0:400:3]
+    good = supported(np.stack([u.ravel(), v.ravel()], 1).astype(np.float32), (320, 400))
+    assert good[150:300].all()
+    assert not good[:100].any() and good[130:150].all()
+
+
+def test_a_hole_in_a_surface_is_filled():
+    v, u = np.mgrid[0:320:4, 0:400:4]
+    uv = np.stack([u.ravel(), v.ravel()], 1).astype(np.float32)
+    hole = (np.abs(uv[:, 0] - 200) < 90) & (np.abs(uv[:, 1] - 160) < 90)
+    assert supported(uv[~hole], (320, 400)).all()
+
+
+def test_reach_can_be_stated():
+    uv = np.float32([[200, 160]])
+    good = supported(uv, (320, 400), reach=40)
+    assert good[160, 230] and not good[160, 260]
+    assert good.sum() == pytest.approx(np.pi * 40 ** 2, rel=0.3)
+
+
+@pytest.mark.parametrize('error', [
+    torch.cuda.OutOfMemoryError('CUDA out of memory.'), MemoryError(),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes.")])
+def test_a_lack_of_memory_is_told_with_size_and_remedy(completer, monkeypatch, error):
+    def estimate(*_, **__):
+        raise error
+
+    monkeypatch.setattr(completer, '_model', SimpleNamespace(estimate=estimate))
+    uv, depth = np.array([[3, 4]], np.float32), np.array([5], np.float32)
+    with pytest.raises(DeviceMemoryError, match='cpu has not enough .* 40 x 30 pix.*image_scale'):
+        completer.complete(np.zeros((30, 40, 3), np.uint8), uv, depth)
+
+
+def test_other_errors_of_the_model_are_not_taken_for_a_lack_of_memory(completer, monkeypatch):
+    def estimate(*_, **__):
+        raise RuntimeError('shapes do not match')
+
+    monkeypatch.setattr(completer, '_model', SimpleNamespace(estimate=estimate))
+    with pytest.raises(RuntimeError, match='shapes'):
+        completer.complete(np.zeros((30, 40, 3), np.uint8), [[3, 4]], [5])
+
+
+def test_the_times_of_network_and_operator_add_up_to_the_call(completer):
+    uv = (np.random.default_rng(0).random((300, 2)) * (119, 79)).astype(np.float32)
+    started = perf_counter()
+    result = completer.complete(IMAGE, uv, np.full(300, 4, np.float32))
+    took = 1e3 * (perf_counter() - started)
+    assert set(result.stages) == {'network', 'operator'} and min(result.stages.values()) > 0
+    assert 0.2 * took < sum(result.stages.values()) <= took
+
+
+def test_about_names_what_runs(completer):
+    about = completer.about()
+    assert set(about) == {'preset', 'device', 'backend', 'weights'}
+    assert about['preset'] == 'steering' and about['device'] == 'cpu'
+
+
+def test_fast_thins_a_depth_image_to_its_own_resolution(monkeypatch):
+    v, u = np.mgrid[0:60, 0:80]
+    truth = (1 / (0.2 + 0.002 * u + 0.003 * v)).astype(np.float32)
+    uv = np.column_stack([u.ravel(), v.ravel()]).astype(np.float32)
+    completer, counts = sd.DepthCompleter('fast', 'cpu'), []
+    estimate = completer._model.estimate
+
+    def counted(image, uv, depth, **more):
+        counts.append(len(depth))
+        return estimate(image, uv, depth, **more)
+
+    monkeypatch.setattr(completer._model, 'estimate', counted)
+    image = np.full((60, 80, 3), 90, np.uint8)
+    dense = completer.complete(image, uv, truth.ravel()).depth
+    np.testing.assert_allclose(dense, truth, rtol=0.01)
+    completer.complete(image, uv[::9], truth.ravel()[::9])  # sparse: all of them
+    assert counts == [30 * 40, len(uv[::9])]

@@ -1,0 +1,116 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Random problems for the tests of the operator, and the backends to run them on."""
+from contextlib import contextmanager
+import ctypes
+from functools import lru_cache
+from pathlib import Path
+import shutil
+import subprocess
+import tempfile
+from unittest import mock
+
+import pytest
+import torch
+
+from steer_depth_ros.ops import kernel_regression, native, operator, twin
+
+CPU_VARIANTS = ('generic', 'avx2', 'avx512')
+CALL = operator._call
+
+
+def scene(batch=2, samples=150, size=(41, 57), features=0, seed=0, padding=0., margin=0.):
+    """Return the tensors of a random call, float64; `margin`: pixels outside the image."""
+    g = torch.Generator().manual_seed(seed)
+
+    def rand(*shape):
+        return torch.rand(*shape, generator=g, dtype=torch.float64)
+
+    height, width = size
+    extent = torch.tensor([width - 1., height - 1.], dtype=torch.float64)
+    data = {
+        'uv': rand(batch, samples, 2) * (extent + 2 * margin) - margin,
+        'values': rand(batch, samples) * 3 + 1,
+        'steering': torch.stack([rand(batch, samples) * 3 + .3, rand(batch, samples) * 6 - 3,
+                                 rand(batch, samples) * 2 + .3], -1),
+    }
+    if features:
+        data['guide'] = rand(batch, features, height, width) * 2 - 1
+        data['guide_at_samples'] = rand(batch, samples, features) * 2 - 1
+    if padding:
+        data['valid'] = rand(batch, samples) > padding
+    # What float32 cannot hold would count as an error of the backends.
+    return {k: v if v.dtype == torch.bool else v.float().double() for k, v in data.items()}
+
+
+def cast(data, dtype):
+    """Return the tensors of a call in another float type."""
+    return {k: v.to(dtype) if torch.is_tensor(v) and v.is_floating_point() else v
+            for k, v in data.items()}
+
+
+def run_twin(data, size, dtype=torch.float64, **options):
+    """Run the torch twin."""
+    data = {'bandwidth': torch.tensor(5.), **cast(data, dtype)}
+    data['bandwidth'] = torch.as_tensor(data['bandwidth'], dtype=dtype)
+    return twin.kernel_regression(size=size, **data, **options)
+
+
+def run_native(data, size, **options):
+    """Run the public function in float32."""
+    return kernel_regression(size=size, **cast(data, torch.float32), **options)
+
+
+def available(name):
+    """Tell whether the CPU library `name` is built and runs on this machine."""
+    widest = native.cpu_name()
+    return (native.load(name) is not None and widest is not None
+            and CPU_VARIANTS.index(name) <= CPU_VARIANTS.index(widest))
+
+
+@contextmanager
+def backend(name):
+    """Send float32 calls through one CPU library, or through the CUDA code built for the host."""
+    on_host = name == 'cuda on host'
+    library = cuda_on_host() if on_host else native.load(name)
+
+    def choose(values):
+        return (name, library) if values.dtype == torch.float32 else (None, None)
+
+    with mock.patch.object(operator, '_library', choose), \
+            mock.patch.object(operator, '_call', _call_on_host if on_host else CALL):
+        yield
+
+
+@lru_cache
+def cuda_on_host():
+    """Build csrc/kernel_regression_cuda.cu with g++: its threads become loops."""
+    source = Path(__file__).parents[2] / 'csrc' / 'kernel_regression_cuda.cu'
+    if shutil.which('g++') is None or not source.exists():
+        pytest.skip('needs g++ and the sources')
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / 'cuda_on_host.so'
+        subprocess.run(['g++', '-x', 'c++', '-O2', '-std=c++17', '-Wall', '-Wextra', '-Werror',
+                        '-shared', '-fPIC', source, '-o', target], check=True)
+        library = ctypes.CDLL(str(target))
+    library.steer_workspace.restype = ctypes.c_size_t
+    return library
+
+
+def _call_on_host(library, name, entry, problem, device):
+    size = library.steer_workspace(ctypes.byref(problem), int(entry == 'steer_backward'))
+    # Filled with NaN and far-off indices: nothing may be read before it is written.
+    workspace = torch.full((size,), 255, dtype=torch.uint8)
+    problem.workspace = workspace.data_ptr()
+    assert getattr(library, entry)(ctypes.byref(problem), None) == 0

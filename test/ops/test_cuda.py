@@ -1,0 +1,132 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The operator on a GPU: against the twin, on streams, in graphs; and that nvcc compiles it."""
+from pathlib import Path
+import shutil
+import subprocess
+
+import pytest
+from regression_cases import cast, run_native, run_twin, scene
+import torch
+
+from steer_depth_ros.ops import kernel_regression, native
+
+SOURCE = Path(__file__).parents[2] / 'csrc' / 'kernel_regression_cuda.cu'
+SIZE = (41, 57)
+MODES = [dict(window=(9, 13)), dict(window=(9, 13), border='mirror', profile='tanh'),
+         dict(neighbours=16), dict(neighbours=32, sectors=4, aspect=2.),
+         dict(neighbours=32, sectors=8)]
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available() or native.load('cuda') is None,
+    reason='needs a GPU, a torch with CUDA, and the package built with nvcc')
+
+
+@pytest.mark.skipif(shutil.which('nvcc') is None, reason='needs nvcc')
+def test_nvcc_compiles_without_warnings(tmp_path):
+    # Without optimising in ptxas, which gives no warnings of the source.
+    subprocess.run(['nvcc', '-std=c++17', '-arch=sm_80', '-Xptxas', '-O0', '-Werror',
+                    'all-warnings', '-Xcompiler', '-Wall,-Wextra,-Werror', '-c', SOURCE,
+                    '-o', tmp_path / 'object.o'], check=True)
+
+
+def on_gpu(data):
+    return {k: v.cuda() if torch.is_tensor(v) else v for k, v in cast(data, torch.float32).items()}
+
+
+def gradients(function, data, **options):
+    names = [k for k in data if k not in ('uv', 'valid')]
+    data = {k: v.clone().requires_grad_(k in names) for k, v in data.items()}
+    dense, mass = function(data, SIZE, **options)
+    g = torch.Generator().manual_seed(0)
+    weights = torch.randn(2, *dense.shape, generator=g).to(dense)
+    loss = (dense.nan_to_num() * weights[0]).sum() + (mass * weights[1]).sum() / 10
+    return dict(zip(names, torch.autograd.grad(loss, [data[k] for k in names])))
+
+
+def problem(options):
+    data = scene(2, 150, SIZE, features=9, padding=.1, margin=4.)
+    data['bandwidth'] = torch.full((2, *SIZE), 1.5 if 'neighbours' in options else 4.).double()
+    data['ridge'] = torch.full((2, *SIZE), .05).double()
+    return data
+
+
+@needs_gpu
+@pytest.mark.parametrize('options', MODES)
+@pytest.mark.parametrize('order', [0, 1, 2])
+def test_values(options, order):
+    data = problem(options)
+    expected, expected_mass = run_twin(data, SIZE, order=order, **options)
+    dense, mass = run_native(on_gpu(data), SIZE, order=order, **options)
+    torch.testing.assert_close(dense.cpu().double(), expected, rtol=1e-3, atol=0.)
+    torch.testing.assert_close(mass.cpu().double(), expected_mass, rtol=1e-3, atol=1e-30)
+
+
+@needs_gpu
+@pytest.mark.parametrize('options', MODES)
+@pytest.mark.parametrize('order', [1, 2])
+def test_gradients(options, order):
+    data = problem(options)
+    expected = gradients(run_twin, data, order=order, **options)
+    found = gradients(run_native, on_gpu(data), order=order, **options)
+    for name, e in expected.items():
+        error = (found[name].cpu().double() - e).norm() / e.norm()
+        assert error < 1e-3, (name, error.item())
+
+
+@needs_gpu
+@pytest.mark.parametrize('options', MODES)
+def test_the_same_bits_twice(options):
+    data = on_gpu(problem(options))
+    runs = [gradients(run_native, data, **options) for _ in range(3)]
+    for run in runs[1:]:
+        assert all(torch.equal(run[k], runs[0][k]) for k in run)
+
+
+@needs_gpu
+@pytest.mark.parametrize('options', MODES)
+def test_streams_and_graphs(options):
+    data = on_gpu(problem(options))
+    expected, _ = run_native(data, SIZE, exact_at_samples=True, **options)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        dense, _ = run_native(data, SIZE, exact_at_samples=True, **options)
+    stream.synchronize()
+    assert torch.equal(dense.nan_to_num(), expected.nan_to_num())
+
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured, _ = kernel_regression(size=SIZE, exact_at_samples=True, **data, **options)
+    data['values'] += 1
+    graph.replay()
+    torch.cuda.synchronize()
+    torch.testing.assert_close(captured, expected + 1, rtol=1e-3, atol=1e-3, equal_nan=True)
+
+
+@needs_gpu
+@pytest.mark.parametrize('count', [0, 1, 5000])
+@pytest.mark.parametrize('options', MODES)
+def test_few_and_many_samples(options, count):
+    data = scene(1, count, SIZE)
+    expected, expected_mass = run_twin(data, SIZE, order=0, **options)
+    dense, mass = run_native(on_gpu(data), SIZE, order=0, **options)
+    torch.testing.assert_close(dense.cpu().double(), expected, rtol=1e-3, atol=0., equal_nan=True)
+    torch.testing.assert_close(mass.cpu().double(), expected_mass, rtol=1e-3, atol=1e-30)
+
+
+@needs_gpu
+def test_inputs_on_another_device_are_named():
+    data = on_gpu(scene(1, 10, SIZE))
+    with pytest.raises(ValueError, match=r'\bsteering\b'):
+        run_native(dict(data, steering=data['steering'].cpu()), SIZE)
