@@ -125,7 +125,7 @@ def test_absurd_samples_leave_the_result_finite_and_within_their_range(depth):
 WITHOUT_MEMORY = """
 import resource
 import numpy as np
-from steer_depth_ros import thin_plate
+from steer_depth_ros.completion import thin_plate
 size = (1500, 1500)
 springs = np.ones((3, *size), np.float32)
 plate, held, pull = np.ones((3, *size), np.float32)

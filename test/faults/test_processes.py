@@ -54,9 +54,10 @@ class Processes:
                        '0.3', '--listeners', DEPTH[0]]}
 
     def start(self, name):
+        module = 'node' if name == 'node' else f'tools.{name}'
         with open(self.folder / f'{name}.log', 'a') as log:
             self.running[name] = subprocess.Popen(
-                [sys.executable, '-m', f'steer_depth_ros.ros.tools.{name}', *self.commands[name]],
+                [sys.executable, '-m', f'steer_depth_ros.ros.{module}', *self.commands[name]],
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 env={**os.environ, 'PYTHONUNBUFFERED': '1', 'OMP_NUM_THREADS': '1'})
 

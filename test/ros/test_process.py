@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 FAULTS = """
 import resource, sys, threading
 import numpy as np
-from steer_depth_ros.ros import process
+from steer_depth_ros.ros import process_tuning
 
 def work():
     for _ in range(2):  # the first round fetches the memory
@@ -35,22 +35,22 @@ def work():
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 if 'prepare' in sys.argv:
-    process.prepare()
+    process_tuning.prepare()
 thread = threading.Thread(target=work)  # one that stays, as the node's worker
 thread.start()
 thread.join()
-process.return_memory()
+process_tuning.return_memory()
 """
 POLICY = """
 import os
-from steer_depth_ros.ros import process
-process.prepare()
+from steer_depth_ros.ros import process_tuning
+process_tuning.prepare()
 print(os.environ['OMP_WAIT_POLICY'])
 """
 OPENCV = """
 import cv2
-from steer_depth_ros.ros import process
-process.prepare()
+from steer_depth_ros.ros import process_tuning
+process_tuning.prepare()
 print(cv2.getNumThreads())
 """
 

@@ -128,10 +128,11 @@ class Processes:
         self._running = {}
 
     def start(self, name, *arguments):
+        module = f'{PACKAGE}.ros.node' if name == 'node' else f'{PACKAGE}.ros.tools.{name}'
         with open(self._log(name), 'w') as log:
             # In its own session, so that Ctrl-C in the terminal reaches it once only, from here.
             self._running[name] = subprocess.Popen(
-                [sys.executable, '-m', f'{PACKAGE}.ros.{name}', *arguments],
+                [sys.executable, '-m', module, *arguments],
                 stdout=log, stderr=subprocess.STDOUT, env=self._environment,
                 stdin=subprocess.DEVNULL, start_new_session=True)
 
