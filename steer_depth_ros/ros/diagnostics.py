@@ -137,6 +137,8 @@ def judge_inputs(inputs: Any, hint: Optional[str]) -> List[Tuple[int, str]]:
             continue  # latched or slow ones are fine
         if silent > SILENT_S and not inputs.publishers(name):
             found.append((ERROR, f'nobody publishes {topic}; start the driver or remap {name}'))
+        elif silent > SILENT_S and inputs.refused(name):
+            found.append((ERROR, inputs.refused(name)))
         elif silent > SILENT_S:
             found.append((ERROR, f'{topic} is published but nothing has arrived for {silent:.0f} '
                           f's; big best-effort messages get lost with FastDDS defaults: {REMEDY}, '

@@ -33,6 +33,19 @@ def local_discovery(environment: Mapping[str, str] = os.environ) -> Dict[str, st
     return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
 
 
+def no_default_events():
+    """
+    Give event callbacks of a subscription that do not log QoS that does not match.
+
+    The inputs look for that themselves, and name the remedy.
+    """
+    try:
+        from rclpy.event_handler import SubscriptionEventCallbacks
+    except ImportError:  # Humble
+        from rclpy.qos_event import SubscriptionEventCallbacks
+    return SubscriptionEventCallbacks(use_default_callbacks=False)
+
+
 def refuse_impossible_transitions(node) -> None:
     """
     Answer the request for a transition that is not possible now with a failure.

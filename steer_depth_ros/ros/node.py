@@ -207,10 +207,12 @@ class CompletionNode(LifecycleNode):
         process_tuning.return_memory()
 
     def _follow_demand(self):
-        """Subscribe while somebody subscribes to an output, else cost nothing."""
+        """Subscribe, as the publishers offer, while somebody subscribes to an output."""
         wanted = bool(self._outputs.subscribed())
         if wanted and not self._inputs.running:
             self._inputs.start()
+        elif wanted:
+            self._inputs.follow_publishers()
         elif not wanted and self._inputs.running:
             self._inputs.stop()
             self._worker.discard()

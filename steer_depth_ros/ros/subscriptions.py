@@ -16,11 +16,13 @@ from collections import deque
 import time
 from typing import Any, Callable, Deque, Dict, Optional
 
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSPolicyKind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
+from steer_depth_ros.ros import distro
 from steer_depth_ros.ros.diagnostics import RateMeter
+from steer_depth_ros.ros.input_qos import InputQos
 from steer_depth_ros.ros.message_filters_sync import FilterSynchronizer
 from steer_depth_ros.ros.messages import stamp_ns
 from steer_depth_ros.ros.pipeline import Cloud, Job
@@ -43,10 +45,12 @@ class Inputs:
         self._node, self._on_job, self._on_jump = node, on_job, on_jump
         self.info: Optional[CameraInfo] = None
         self.rates = {name: RateMeter() for name in ('image', 'depth', 'camera_info')}
-        self._subscriptions: list = []
+        self._subscriptions: Dict[str, Any] = {}
         self._recent: Deque[Cloud] = deque(maxlen=MAX_ACCUMULATED)
         self._inputs = self._wanted_topics(values)
         self.topics = {name: topic for name, (_, topic, _) in self._inputs.items()}
+        self._qos = {name: InputQos(node, topic, keeps=name == 'camera_info')
+                     for name, topic in self.topics.items()}
         self.values, self._resets = values, 0
         if values['sync_mode'] == 'nearest':
             self.sync: Any = Synchronizer(
@@ -71,18 +75,22 @@ class Inputs:
         """Subscribe."""
         for rate in self.rates.values():
             rate.clear()
-        # Sensor data (best effort) receives from both kinds of publishers.
-        self._subscriptions = [
-            self._node.create_subscription(
-                kind, topic, callback, qos_profile_sensor_data,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies())
-            for kind, topic, callback in self._inputs.values()]
+        for name in self._inputs:
+            self._qos[name].changed()
+            self._subscribe(name)
+
+    def follow_publishers(self) -> None:
+        """Subscribe anew where publishers came that offer more or less than those before."""
+        for name, qos in self._qos.items():
+            if qos.changed():
+                self._node.destroy_subscription(self._subscriptions[name])
+                self._subscribe(name)
 
     def stop(self) -> None:
         """Unsubscribe and forget what waits."""
-        for subscription in self._subscriptions:
+        for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        self._subscriptions = {}
         self.reset()
 
     def reset(self) -> None:
@@ -94,6 +102,18 @@ class Inputs:
     def publishers(self, name: str) -> int:
         """Count the publishers of an input."""
         return self._node.count_publishers(self.topics[name])
+
+    def refused(self, name: str) -> Optional[str]:
+        """Name an override of QoS that keeps all publishers of an input out, else None."""
+        return self._qos[name].refused()
+
+    def _subscribe(self, name):
+        kind, topic, callback = self._inputs[name]
+        self._subscriptions[name] = self._node.create_subscription(
+            kind, topic, callback, self._qos[name].profile(),
+            event_callbacks=distro.no_default_events(),
+            qos_overriding_options=QoSOverridingOptions(
+                (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)))
 
     def _wanted_topics(self, values):
         def below(base, transport):  # as image_transport names them: below the remapped base

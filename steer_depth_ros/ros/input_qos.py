@@ -1,0 +1,121 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The QoS that an input is subscribed with: what its publishers offer, or what the user says."""
+from typing import Optional, Tuple
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from steer_depth_ros.errors import ConfigError
+
+# Messages that wait while Python is busy with a frame. Large ones are put together here, too,
+# several at a time where a lost piece is sent again.
+QUEUE = 10
+AUTO = 'auto'
+POLICIES = {'reliability': (ReliabilityPolicy, ReliabilityPolicy.RELIABLE,
+                            ReliabilityPolicy.BEST_EFFORT),
+            'durability': (DurabilityPolicy, DurabilityPolicy.TRANSIENT_LOCAL,
+                           DurabilityPolicy.VOLATILE)}
+
+
+class InputQos:
+    """
+    Choose the QoS of one input, anew whenever its publishers change.
+
+    Reliable where every publisher of the topic offers it, since a best-effort subscription loses
+    large messages of an ordinary driver; else best effort, which receives from all kinds.
+    keeps: where every publisher keeps its last message for those who come later (transient
+    local), ask for that message.
+    A qos_overrides parameter of the topic goes before. Raise ConfigError for one that is none.
+    """
+
+    def __init__(self, node, topic: str, keeps: bool = False):
+        self._node, self._topic = node, topic
+        self._asked = {'reliability': self._declared('reliability', AUTO),
+                       'durability': self._declared('durability', AUTO if keeps else 'volatile')}
+        self._chosen: Optional[Tuple] = None
+        self._told = ''
+
+    def changed(self) -> bool:
+        """Look at the publishers; tell whether the subscription must be made (anew)."""
+        publishers = self._node.get_publishers_info_by_topic(self._topic)
+        if not publishers and self._chosen:
+            return False  # a driver that is started again most likely offers the same
+        chosen = tuple(self._choose(name, publishers) for name in POLICIES)
+        changed, self._chosen = chosen != self._chosen, chosen
+        if publishers:
+            self._tell(publishers, *chosen)
+        return changed
+
+    def profile(self) -> QoSProfile:
+        """Give the QoS that was chosen last."""
+        reliability, durability = self._chosen or tuple(
+            self._choose(name, []) for name in POLICIES)
+        return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=QUEUE, reliability=reliability,
+                          durability=durability)
+
+    def refused(self) -> Optional[str]:
+        """Name an override that keeps out every publisher there is, else None."""
+        publishers = self._node.get_publishers_info_by_topic(self._topic)
+        for name, (_, strict, _) in POLICIES.items():
+            if publishers and self._asked[name] == strict and not any(
+                    getattr(p.qos_profile, name) == strict for p in publishers):
+                return (f'{self._parameter(name)} asks for {strict.name.lower()}, which no '
+                        f'publisher of {self._topic} offers; take it out of the parameters')
+        return None
+
+    def _choose(self, name, publishers):
+        _, strict, lax = POLICIES[name]
+        if self._asked[name] is not None:
+            return self._asked[name]
+        offered = bool(publishers) and all(
+            getattr(p.qos_profile, name) == strict for p in publishers)
+        return strict if offered else lax
+
+    def _tell(self, publishers, reliability, durability):
+        """Log what was taken and why, once for each outcome in a row."""
+        lacking = [p for p in publishers
+                   if p.qos_profile.reliability != ReliabilityPolicy.RELIABLE]
+        if self._asked['reliability'] is not None:
+            why = f'as {self._parameter("reliability")} says'
+        elif not lacking:
+            why = 'as its publisher offers' if len(publishers) == 1 else 'as all publishers offer'
+        elif len(lacking) == len(publishers):
+            why = 'as its publisher offers no more'
+        else:
+            names = sorted({f'{p.node_namespace.rstrip("/")}/{p.node_name}' for p in lacking})
+            why = f'as {", ".join(names)} offers no more, though other publishers do'
+        kept = durability == DurabilityPolicy.TRANSIENT_LOCAL
+        text = (f'{self._topic}: subscribed {reliability.name.lower().replace("_", " ")}, {why}'
+                f'{"; with the last message from before (transient local)" if kept else ""}')
+        if text != self._told:
+            self._told = text
+            self._node.get_logger().info(text)
+
+    def _declared(self, policy, default):
+        """Give the policy that the parameter asks for, None for auto."""
+        from rcl_interfaces.msg import ParameterDescriptor
+        kinds, name = POLICIES[policy][0], self._parameter(policy)
+        choices = [AUTO, *(kind.name.lower() for kind in kinds if kind.name != 'UNKNOWN')]
+        if not self._node.has_parameter(name):
+            self._node.declare_parameter(name, default, ParameterDescriptor(
+                description=f'{policy} of the subscription; auto: what the publishers offer',
+                additional_constraints=f'read when the node is configured; one of '
+                                       f'{", ".join(choices)}', read_only=True))
+        value = self._node.get_parameter(name).value
+        if value not in choices:
+            raise ConfigError(f'{name} must be one of {", ".join(choices)}, not {value!r}')
+        return None if value == AUTO else kinds[value.upper()]
+
+    def _parameter(self, policy):
+        return f'qos_overrides.{self._topic}.subscription.{policy}'
