@@ -64,6 +64,10 @@ class FilterSynchronizer:
         """Take a cloud or depth image message; give the pairs that are ready now."""
         return self._add('depth', 1, stamp, item)
 
+    def flush(self) -> List[Pair]:
+        """Give nothing: message_filters gives out what it is sure of, and no more."""
+        return []
+
     def reset(self) -> None:
         """Forget everything that waits: time has jumped."""
         self.counts['resets'] += 1

@@ -35,7 +35,7 @@ from steer_depth_ros.geometry.transforms import TransformBuffer
 from steer_depth_ros.ros import diagnostics, distro, process_tuning
 from steer_depth_ros.ros.extrinsics import Extrinsics, NO_TF, TfListener
 from steer_depth_ros.ros.parameters import check, Parameters
-from steer_depth_ros.ros.pipeline import COMPLETED, Pipeline
+from steer_depth_ros.ros.pipeline import COMPLETED, NOTHING_INSIDE, Pipeline
 from steer_depth_ros.ros.publishers import Outputs
 from steer_depth_ros.ros.save_frame import save_frame
 from steer_depth_ros.ros.subscriptions import Inputs
@@ -46,8 +46,6 @@ STATUS_PERIOD_S = 1.0
 HINT_PERIOD_S = 5.0
 WARM_UP_SIZE = 96, 128
 OTHER_CLOCK_MS = 60e3  # a recording played without its clock
-NOTHING_INSIDE = ('no measured point lies in the image; check extrinsics, frames and the depth '
-                  'range (~/debug/overlay shows where points fall)')
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -267,9 +265,7 @@ class CompletionNode(LifecycleNode):
             return
         self._pipeline.values = self._outputs.values = values
         self._extrinsics.values = values
-        if names & {'slop_s', 'time_offset_s'}:
-            self._inputs.configure(values)
-        self._inputs.values = values
+        self._inputs.configure(values)
 
     def _on_reset(self, request, response):
         self._on_jump()
@@ -312,7 +308,7 @@ class CompletionNode(LifecycleNode):
         return self._monitor.drops['busy'] + self._worker.replaced
 
     def _judge(self, inputs):
-        hint = inputs.sync.hint()
+        hint = inputs.matcher.hint()
         now = time.monotonic()
         if hint:
             self._hint, self._hinted = hint, now

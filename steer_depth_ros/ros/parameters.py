@@ -63,7 +63,7 @@ PARAMETERS = {parameter.name: parameter for parameter in (
     Parameter('slop_s', 0.05, 'seconds; largest distance of the stamps of a pair', 0.0, 10.0,
               dynamic=True),
     Parameter('time_offset_s', 0.0, 'seconds added to the stamps of the depth before pairing',
-              -1000.0, 1000.0, dynamic=True),
+              -1e10, 1e10, dynamic=True),
     Parameter('queue_size', 20, 'messages of either input that may wait for a partner', 1, 1000),
     Parameter('accumulate_s', 0.0, 'seconds; clouds of this long before the image are used '
               'together (0: one cloud)', 0.0, 10.0, dynamic=True),

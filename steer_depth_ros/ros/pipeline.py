@@ -32,6 +32,8 @@ from steer_depth_ros.ros.extrinsics import compensate, Extrinsics, move
 from steer_depth_ros.ros.synchronizer import Pair
 
 COMPLETED = {'depth', 'confidence', 'cloud', 'depth_color'}  # outputs that need the model
+NOTHING_INSIDE = ('no measured point lies in the image; check extrinsics, frames and the depth '
+                  'range (~/debug/overlay shows where points fall)')
 SHAPE_TOLERANCE = 0.01  # relative difference of aspect ratio between image and depth image
 
 

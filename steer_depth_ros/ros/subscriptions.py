@@ -12,9 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """What the node subscribes to, from topics to matched jobs."""
-from collections import deque
 import time
-from typing import Any, Callable, Deque, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 from rclpy.qos import QoSPolicyKind
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -23,17 +22,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from steer_depth_ros.ros import distro
 from steer_depth_ros.ros.diagnostics import RateMeter
 from steer_depth_ros.ros.input_qos import InputQos
-from steer_depth_ros.ros.message_filters_sync import FilterSynchronizer
+from steer_depth_ros.ros.matching import Matcher
 from steer_depth_ros.ros.messages import stamp_ns
-from steer_depth_ros.ros.pipeline import Cloud, Job
-from steer_depth_ros.ros.synchronizer import Synchronizer
-
-MAX_ACCUMULATED = 100
+from steer_depth_ros.ros.pipeline import Job
 
 
 class Inputs:
     """
-    Subscriptions, synchroniser and the clouds to accumulate.
+    Subscriptions, and what matches their messages.
 
     values: parameters of the node, see parameters.py. on_job: takes each matched Job, in the
     executor's thread; it must return at once.
@@ -42,29 +38,25 @@ class Inputs:
 
     def __init__(self, node, values: Dict[str, Any], on_job: Callable[[Job], None],
                  on_jump: Callable[[], None]):
-        self._node, self._on_job, self._on_jump = node, on_job, on_jump
-        self.info: Optional[CameraInfo] = None
+        self._node, self._on_job = node, on_job
         self.rates = {name: RateMeter() for name in ('image', 'depth', 'camera_info')}
         self._subscriptions: Dict[str, Any] = {}
-        self._recent: Deque[Cloud] = deque(maxlen=MAX_ACCUMULATED)
         self._inputs = self._wanted_topics(values)
         self.topics = {name: topic for name, (_, topic, _) in self._inputs.items()}
         self._qos = {name: InputQos(node, topic, keeps=name == 'camera_info')
                      for name, topic in self.topics.items()}
-        self.values, self._resets = values, 0
-        if values['sync_mode'] == 'nearest':
-            self.sync: Any = Synchronizer(
-                values['slop_s'], values['time_offset_s'], values['queue_size'],
-                'points' if values['depth_source'] == 'points' else 'sparse depth')
-        else:
-            self.sync = FilterSynchronizer(values['sync_mode'], values['slop_s'],
-                                           values['queue_size'])
+        self.matcher = Matcher(
+            values, 'points' if values['depth_source'] == 'points' else 'sparse depth', on_jump)
+        self.sync = self.matcher.sync
+
+    @property
+    def info(self) -> Any:
+        """Give the latest camera_info, None before the first."""
+        return self.matcher.info
 
     def configure(self, values: Dict[str, Any]) -> None:
         """Take new values; another offset forgets what waits."""
-        self.values = values
-        self.sync.configure(values['slop_s'], values['time_offset_s'])
-        self._resets = self.sync.counts['resets']
+        self.matcher.configure(values)
 
     @property
     def running(self) -> bool:
@@ -95,9 +87,7 @@ class Inputs:
 
     def reset(self) -> None:
         """Forget everything that waits: time has jumped."""
-        self.sync.reset()
-        self._resets = self.sync.counts['resets']
-        self._recent.clear()
+        self.matcher.reset()
 
     def publishers(self, name: str) -> int:
         """Count the publishers of an input."""
@@ -133,38 +123,18 @@ class Inputs:
 
     def _on_info(self, msg):
         self.rates['camera_info'].tick(stamp_ns(msg.header))
-        self.info = msg
+        self.matcher.info = msg
 
     def _on_image(self, msg):
         stamp = stamp_ns(msg.header)
         self.rates['image'].tick(stamp)
-        self._emit(self.sync.add_image(stamp, msg))
+        self._give(self.matcher.add_image(stamp, msg, time.time_ns()))
 
     def _on_depth(self, msg):
         stamp = stamp_ns(msg.header)
         self.rates['depth'].tick(stamp)
-        cloud = Cloud(msg, stamp + round(self.values['time_offset_s'] * 1e9))
-        if self.values['accumulate_s'] > 0 and stamp > 0:
-            self._remember(cloud)
-        own = isinstance(self.sync, Synchronizer)
-        self._emit(self.sync.add_depth(stamp, cloud if own else msg))
+        self._give(self.matcher.add_depth(stamp, msg, time.time_ns()))
 
-    def _remember(self, cloud):
-        oldest = cloud.stamp_ns - (self.values['accumulate_s'] + self.values['slop_s']) * 1e9
-        while self._recent and not oldest <= self._recent[0].stamp_ns <= cloud.stamp_ns:
-            self._recent.popleft()
-        self._recent.append(cloud)
-
-    def _emit(self, pairs):
-        if self.sync.counts['resets'] != self._resets:
-            self._resets = self.sync.counts['resets']
-            self._on_jump()
-        for pair in pairs:
-            if not isinstance(pair.depth, Cloud):  # message_filters passes messages alone
-                pair = pair._replace(depth=Cloud(pair.depth, pair.depth_ns))
-            self._on_job(Job(pair, self.info, self._earlier(pair.depth), time.perf_counter()))
-
-    def _earlier(self, cloud):
-        window = self.values['accumulate_s'] * 1e9
-        return [c for c in self._recent
-                if cloud.stamp_ns - window <= c.stamp_ns < cloud.stamp_ns] if window else []
+    def _give(self, jobs):
+        for job in jobs:
+            self._on_job(job)
