@@ -12,7 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Pairs of image and depth by their stamps: the nearest within a tolerance, no silent loss."""
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple
 
 from steer_depth_ros.errors import ConfigError
@@ -26,6 +29,7 @@ LONGEST_PERIOD = 5  # seconds; more than that is a pause or a jump of the clock
 NEAR_NS = SECOND // 2  # stamps farther apart than that are not of one time, whatever the period
 ENOUGH = 5  # messages of both streams before hint() judges
 CLOCKS_DIFFER = 5.0  # seconds; sensors that far apart do not share a clock
+STAMP = itemgetter(0)  # of an entry of a queue
 
 
 class Pair(NamedTuple):
@@ -75,6 +79,7 @@ class Synchronizer:
         if not slop_s >= 0.0:
             raise ConfigError(f'the tolerance (slop) must not be negative, got {slop_s} s')
         self.slop_ns = round(slop_s * SECOND)
+        self._checked_ns: Optional[int] = None  # where _certain() starts; None: at the beginning
         if round(time_offset_s * SECOND) != self.offset_ns:
             self.offset_ns = round(time_offset_s * SECOND)
             self.reset()
@@ -91,6 +96,7 @@ class Synchronizer:
         """Give the pairs among what still waits, for the end of a recording; then start anew."""
         pairs = self._settle(self._image.queue, self._depth.queue)
         self._image, self._depth = _Stream('image'), _Stream('depth')
+        self._checked_ns = None
         return pairs
 
     def reset(self) -> None:
@@ -203,47 +209,66 @@ class Synchronizer:
 
     def _ready(self):
         pairs: List[Pair] = []
-        while True:
-            pair = self._certain()
-            if pair is None:
-                return pairs
+        images, depths = self._image.queue, self._depth.queue
+        while (pair := self._certain()) is not None:
             # What is older can no longer take part in anything newer, so it is decided too.
             i, d = pair
-            images, depths = self._image.queue, self._depth.queue
             pairs += self._settle(images[:i], depths[:d])
             pairs.append(self._pair(images[i], depths[d]))
             del images[:i + 1], depths[:d + 1]
+        self._checked_ns = min(self._image.next_at_least(), self._depth.next_at_least())
+        return pairs
 
     def _certain(self):
-        """Find a pair of queue positions that are nearest to each other, now and for ever."""
-        images, depths = self._image, self._depth
-        seen_images, seen_depths = set(), set()
-        for distance, i, d in self._candidates(images.queue, depths.queue):
-            mutual = i not in seen_images and d not in seen_depths
-            seen_images.add(i)
-            seen_depths.add(d)
-            if (mutual and images.next_at_least() >= depths.queue[d][0] + distance
-                    and depths.next_at_least() >= images.queue[i][0] + distance):
-                return i, d
-        return None
+        """
+        Find a pair of queue positions that are nearest to each other, now and for ever.
 
-    def _candidates(self, images, depths):
-        return sorted((abs(image[0] - depth[0]), i, d) for i, image in enumerate(images)
-                      for d, depth in enumerate(depths)
-                      if abs(image[0] - depth[0]) <= self.slop_ns)
+        Of several the one with the least distance. Images beyond either end of the depths have
+        that end as their nearest, so one beyond each matters. What the last call found uncertain
+        has an image later than `_checked_ns` less two tolerances; what became a pair since holds
+        a message at an end of its queue. So only these are looked at.
+        """
+        images, depths = self._image, self._depth
+        if not images.queue or not depths.queue:
+            return None
+        first = images.nearest(depths.queue[0][0])
+        last = images.nearest(depths.queue[-1][0])
+        begin = first if self._checked_ns is None else max(first, bisect_right(
+            images.queue, self._checked_ns - 2 * self.slop_ns, key=STAMP))
+        next_image, next_depth = images.next_at_least(), depths.next_at_least()
+        found = []
+        for i in {first, *range(begin, last), last}:
+            image_ns = images.queue[i][0]
+            d = depths.nearest(image_ns)
+            depth_ns = depths.queue[d][0]
+            distance = abs(image_ns - depth_ns)
+            if (distance <= self.slop_ns and next_image >= depth_ns + distance
+                    and next_depth >= image_ns + distance and images.nearest(depth_ns) == i):
+                found.append((distance, i, d))
+        return min(found)[1:] if found else None
 
     def _settle(self, images, depths):
         """Pair what is left, the nearest first and never across a pair; drop the rest."""
-        found = self._candidates(images, depths)
-        if not found:
-            for stream, other, left in ((self._image, self._depth, images),
-                                        (self._depth, self._image, depths)):
-                for entry in left:
-                    self._drop(stream, entry, other, 'unmatched')
-            return []
-        _, i, d = found[0]
-        return [*self._settle(images[:i], depths[:d]), self._pair(images[i], depths[d]),
-                *self._settle(images[i + 1:], depths[d + 1:])]
+        # Nothing lies between the nearest two, nor between the next nearest on either side of
+        # them: only neighbours in time can become pairs.
+        in_time = sorted([(entry[0], 0, i) for i, entry in enumerate(images)]
+                         + [(entry[0], 1, d) for d, entry in enumerate(depths)])
+        near = sorted((b[0] - a[0], *((a[2], b[2]) if a[1] < b[1] else (b[2], a[2])))
+                      for a, b in pairwise(in_time)
+                      if a[1] != b[1] and b[0] - a[0] <= self.slop_ns)
+        depth_of: Dict[int, int] = {}
+        taken = set()
+        for _, i, d in near:
+            if i not in depth_of and d not in taken:
+                depth_of[i] = d
+                taken.add(d)
+        for i, image in enumerate(images):
+            if i not in depth_of:
+                self._drop(self._image, image, self._depth, 'unmatched')
+        for d, depth in enumerate(depths):
+            if d not in taken:
+                self._drop(self._depth, depth, self._image, 'unmatched')
+        return [self._pair(images[i], depths[d]) for i, d in sorted(depth_of.items())]
 
     def _pair(self, image, depth):
         self.counts['pairs'] += 1
@@ -258,7 +283,8 @@ class Synchronizer:
         while (stream.queue and other.bound is not None
                and other.bound - stream.last < LONGEST_PERIOD * SECOND):
             stamp = stream.queue[0][0]
-            near = any(abs(entry[0] - stamp) <= self.slop_ns for entry in other.queue)
+            near = other.queue and abs(
+                other.queue[other.nearest(stamp)][0] - stamp) <= self.slop_ns
             if near or other.bound < stamp + self.slop_ns:
                 return
             self._drop(stream, stream.queue.pop(0), other, 'unmatched')
@@ -295,6 +321,14 @@ class _Stream:
         self.last, self.bound, self.late = stamp, stamp, None
         self.stamps.append(stamp)
         self.queue.append((stamp, item))
+
+    def nearest(self, stamp):
+        """Return the position of the message nearest to `stamp`; of two the older one."""
+        after = bisect_left(self.queue, stamp, key=STAMP)
+        if after == len(self.queue) or after > 0 and (
+                stamp - self.queue[after - 1][0] <= self.queue[after][0] - stamp):
+            return after - 1
+        return after
 
     def begin_anew(self):
         """Go on at another time in the rhythm of before; bursts and pauses say nothing."""

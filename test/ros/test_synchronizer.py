@@ -139,6 +139,99 @@ def test_nearest_whatever_arrives_first(image_gaps, depth_gaps, slop_ms, choices
     assert [(p.image_ns, p.depth_ns) for p in pairs] == best_pairs(images, depths, slop_ms * MS)
 
 
+class ByDefinition(Synchronizer):
+    """Look at every image with every depth, each time anew."""
+
+    def _candidates(self, images, depths):
+        return sorted((abs(image[0] - depth[0]), i, d) for i, image in enumerate(images)
+                      for d, depth in enumerate(depths)
+                      if abs(image[0] - depth[0]) <= self.slop_ns)
+
+    def _certain(self):
+        images, depths, seen = self._image, self._depth, set()
+        for distance, i, d in self._candidates(images.queue, depths.queue):
+            mutual = not seen & {('image', i), ('depth', d)}
+            seen |= {('image', i), ('depth', d)}
+            if (mutual and images.next_at_least() >= depths.queue[d][0] + distance
+                    and depths.next_at_least() >= images.queue[i][0] + distance):
+                return i, d
+        return None
+
+    def _settle(self, images, depths):
+        found = self._candidates(images, depths)
+        if not found:
+            for stream, other, left in ((self._image, self._depth, images),
+                                        (self._depth, self._image, depths)):
+                for entry in left:
+                    self._drop(stream, entry, other, 'unmatched')
+            return []
+        _, i, d = found[0]
+        return [*self._settle(images[:i], depths[:d]), self._pair(images[i], depths[d]),
+                *self._settle(images[i + 1:], depths[d + 1:])]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(['image', 'depth']), st.one_of(
+    st.integers(0, 12), st.integers(0, 120), st.just(-300), st.just(6000)))),
+    st.sampled_from([1, 30, 150]), st.sampled_from([3, 8, 100]), st.integers(0, 80))
+def test_pairs_are_those_of_the_definition(steps, slop_ms, queue_size, change_at):
+    syncs = [kind(slop_ms / 1e3, queue_size=queue_size) for kind in (Synchronizer, ByDefinition)]
+    now = {'image': 10_000 * MS, 'depth': 10_000 * MS}
+    for number, (kind, step) in enumerate(steps):
+        now[kind] += step * MS
+        found = [feed(sync, [(kind, now[kind])]) for sync in syncs]
+        assert found[0] == found[1]
+        if number == change_at:
+            for sync in syncs:
+                sync.configure(0.06, 0.0)
+    assert syncs[0].flush() == syncs[1].flush()
+    assert syncs[0].counts == syncs[1].counts
+
+
+class CountedStamp(int):
+    """A stamp that counts what is computed with it."""
+
+    operations = 0
+
+    def __add__(self, other):
+        return CountedStamp(int(self) + other)
+
+
+def _count(name):
+    def operation(self, other):
+        CountedStamp.operations += 1
+        return getattr(int, name)(self, other)
+    return operation
+
+
+for _name in ('__sub__', '__rsub__', '__lt__', '__le__', '__gt__', '__ge__'):
+    setattr(CountedStamp, _name, _count(_name))
+
+
+@pytest.mark.parametrize('apart_ms', [20_000, 3_000])
+@pytest.mark.parametrize('slop_s', [0.05, 2.0])
+def test_a_long_queue_costs_no_more_than_a_short_one(slop_s, apart_ms):
+    sync = Synchronizer(slop_s, queue_size=1000)
+    CountedStamp.operations = 0
+    for n in range(2000):
+        stamp = (1000 + 10 * n) * MS
+        for kind, late in (('image', 0), ('depth', apart_ms)):
+            feed(sync, [(kind, CountedStamp(stamp + late * MS))])
+    assert sync.pending() >= (2000 if apart_ms > 5000 else 300)
+    # With every image against every depth it is hundreds of thousands.
+    assert CountedStamp.operations / 4000 < 200
+
+
+def test_a_thousand_pairs_that_wait_are_settled_at_once():
+    sync = Synchronizer(0.003, queue_size=1000)
+    stamp = 0
+    for n in range(2000):  # each nearer to the next than to the one before
+        stamp += 2_500_000 - 500 * n
+        assert feed(sync, [('depth' if n % 2 else 'image', stamp)]) == []
+    assert sync.pending() == 2000
+    assert len(sync.flush()) == 1000
+
+
 def test_takes_the_nearer_of_two_images():
     sync = Synchronizer(0.1)
     assert feed(sync, [('image', MS), ('image', 33 * MS), ('depth', 50 * MS)]) == []
