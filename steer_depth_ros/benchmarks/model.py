@@ -174,16 +174,15 @@ def _timed_stages(device):
     """Put clocks around the functions behind a frame; gives seconds by stage, without overlap."""
     from steer_depth_ros import ops
     from steer_depth_ros.completion import completer, steering
-    from steer_depth_ros.network import learned, mixture_net, reference, steering_net
+    from steer_depth_ros.network import learned, mixture_net, reference
     places = [(completer, 'without_hidden', 'visibility'),
               (learned.LearnedModel, 'prepare', 'prepare'),
-              (steering_net.SteeringNet, 'forward', 'network'),
               (mixture_net.MixtureNet, 'forward', 'network'),
               (reference.SteeringKernelNet, 'stages', 'network')]
     places += [(steering.SteeringModel, 'estimate', 'prepare')]
     places += [(steering, name, 'prepare') for name in ('prepare', 'guides', 'expected_error')]
     places += [(module, 'kernel_regression', 'operator')
-               for module in (ops, steering, steering_net)]
+               for module in (ops, steering)]
     originals = [(where, name, getattr(where, name)) for where, name, _ in places]
     seconds: dict = {}
     running: list = []

@@ -64,9 +64,6 @@ def add_arguments(parser):
                        'fixed kernels to the whole model (of --weights, or those of --preset)')
     study.add_argument('--robustness', action='store_true', help='with procedural: the table over '
                        'few samples, beams, outliers and sizes, relative to the first preset')
-    parser.add_argument('--compare', action='append', default=[], metavar='FILE',
-                        help='with --ablation: weights of a further training, as of '
-                        'config/train/ablation_absolute.yaml; may be repeated')
     parser.add_argument('--limit', type=int, metavar='N',
                         help=f'the first N frames (procedural: {PROCEDURAL_FRAMES} by default)')
     parser.add_argument('--size', default='320x240', metavar='WxH', help='of rendered frames')
@@ -86,8 +83,6 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError('--limit must be at least 1')
     if args.seed < 0 or args.sheet_frames < 1:
         raise ConfigError('--seed must be at least 0, --sheet-frames at least 1')
-    if args.compare and not args.ablation:
-        raise ConfigError('--compare is for --ablation')
     if args.ablation or args.robustness:
         return run_study(args)
     patterns = parse_patterns(args)
@@ -123,8 +118,7 @@ def run_study(args):
 
     if args.ablation:
         patterns = parse_patterns(args)
-        methods = ablation.ablation_methods(_own_weights(args), find_device(args.device),
-                                            args.compare)
+        methods = ablation.ablation_methods(_own_weights(args), find_device(args.device))
         examples, frames = make_examples(args, patterns, [])
         results = evaluate.evaluate(methods, progress(examples, frames * len(patterns)))
         lines = ablation.format_ablation(results)

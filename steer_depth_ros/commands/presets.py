@@ -13,7 +13,12 @@
 # limitations under the License.
 """`steer_depth presets`: what there is, what it needs and what was measured. Needs no torch."""
 from steer_depth_ros.commands import options
-from steer_depth_ros.completion.presets import measured_figures, PRESETS, stored_parameters
+from steer_depth_ros.completion.presets import (
+    DEFAULT,
+    measured_figures,
+    PRESETS,
+    stored_parameters,
+)
 
 
 def add_arguments(parser):
@@ -23,6 +28,7 @@ def add_arguments(parser):
 def run(args):
     measured = measured_figures()
     listed = [describe(preset, measured.get(preset.name, {})) for preset in PRESETS.values()]
+    print(f'default: is {DEFAULT}')
     for entry in listed:
         print('\n'.join(format_preset(entry)))
     options.write_json(args.json, listed)

@@ -22,7 +22,7 @@ from steer_depth_ros.errors import ConfigError
 
 def add_arguments(parser):
     parser.add_argument('--config', required=True, metavar='FILE',
-                        help='YAML, as config/train/default.yaml')
+                        help='YAML, as config/train/learned.yaml')
     parser.add_argument('--out', metavar='DIR', help='folder of the run (out/train/NAME of the '
                         'configuration); a run that it holds is gone on with')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')

@@ -15,11 +15,8 @@
 What each part of the method is worth: the steps from fixed kernels to the whole model.
 
 All steps interpolate inverse depth from the same samples with the same neighbours, aspect and
-bandwidth (but for the learned ones, which choose their own), so that a row differs from the one
-above it by what its name says. Whether the refinement adds a residual or predicts depth itself
-takes trainings of its own, which are compared by their weights.
+bandwidth, so that a row differs from the one above it by what its name says.
 """
-from pathlib import Path
 from typing import Dict, List
 
 import numpy as np
@@ -29,15 +26,9 @@ from steer_depth_ros.completion import leave_one_out, steering
 from steer_depth_ros.completion.presets import find_preset
 from steer_depth_ros.completion.steering import SteeringModel
 from steer_depth_ros.completion.visibility import without_hidden
-from steer_depth_ros.errors import ConfigError, WeightsError
 from steer_depth_ros.evaluation.evaluate import Predict, Result
-from steer_depth_ros.network import absolute
-from steer_depth_ros.network.checkpoints import load_into, load_safetensors
 from steer_depth_ros.network.learned import LearnedModel
-from steer_depth_ros.network.mixture_net import MixtureNet
-from steer_depth_ros.network.steering_net import ARCHITECTURE, net_inputs
 from steer_depth_ros.ops import kernel_regression
-from steer_depth_ros.training.losses import make_objective, OPTIONS
 
 FIXED = 'fixed kernels, order 1'
 TUNED = '  + tuned to each frame'
@@ -45,16 +36,14 @@ TWICE = '  + a second time, guided by the first'
 STEERING = '  + thin plate (preset steering)'
 MIXTURE = '  + learned mixture of kernels'
 ORDERS = (0, 1, 2)
-REFINEMENTS = {ARCHITECTURE: 'residual', absolute.ARCHITECTURE: 'absolute'}
 
 
-def ablation_methods(weights=None, device='cpu', compared=()) -> Dict[str, Predict]:
+def ablation_methods(weights=None, device='cpu') -> Dict[str, Predict]:
     """
     Return the methods by name, fixed kernels among them.
 
     weights: a safetensors file of a network that mixes kernels, None for that of the package.
-    compared: files of further trainings, of kernels learned through the operator, with the skip
-    or without. Raise WeightsError for a file that cannot be used.
+    Raise WeightsError for a file that cannot be used.
     """
     methods = {f'fixed kernels, order {order}': _weight_free(order, False, False)
                for order in ORDERS}
@@ -63,33 +52,9 @@ def ablation_methods(weights=None, device='cpu', compared=()) -> Dict[str, Predi
                     for order in ORDERS})
     methods[TUNED], methods[TWICE] = _tuned(twice=False), _tuned(twice=True)
     methods[STEERING] = _estimated(SteeringModel())
-    model = LearnedModel.load(weights or find_preset('default').weights_path(), device)
-    if not isinstance(model.net, MixtureNet):
-        raise WeightsError(f'{weights} holds no network that mixes kernels; give it as --compare')
+    model = LearnedModel.load(weights or find_preset('learned').weights_path(), device)
     methods[MIXTURE] = _estimated(model)
-    for path in compared:
-        rows = _compared(path, device)
-        if rows.keys() & methods.keys():
-            raise ConfigError(f'{path}: another training of the table has its name '
-                              f'({next(iter(rows))}); give their configurations different ones')
-        methods.update(rows)
     return methods
-
-
-def _compared(path, device):
-    """Name the steps of a training by its configuration and how long it was."""
-    state, info = load_safetensors(path)
-    if info.architecture not in REFINEMENTS:
-        raise WeightsError(f'{path} holds weights of {info.architecture!r}; the ablation compares '
-                           f'those of {" and ".join(REFINEMENTS)}')
-    options = {key: info.config[key] for key in OPTIONS[info.architecture] if key in info.config}
-    net = make_objective({'architecture': info.architecture, **options}).model.eval()
-    load_into(net, state, path)
-    name = info.config.get('training', {}).get('name', Path(path).stem)
-    step = f', step {info.config["step"]}' if 'step' in info.config else ''
-    refinement = f'  + {REFINEMENTS[info.architecture]} refinement ({name})'
-    return {f'{name}{step}': _learned(net.to(device), device, refined=False),
-            refinement: _learned(net, device, refined=True)}
 
 
 def _estimated(model):
@@ -133,16 +98,6 @@ def _tuned(twice):
                 settings = leave_one_out.tune(frame.left_out)
             dense, _ = steering.regress(frame, settings[None])
             return inputs.median / dense[0], None
-    return predict
-
-
-def _learned(net, device, refined):
-    def predict(image, uv, depth):
-        with torch.inference_mode():
-            inputs = net_inputs(image, *without_hidden(uv, depth, image.shape[:2])).to(device)
-            final, _, kernel = net(inputs)
-            inverse = (final if refined else kernel)[0].exp()
-            return (inputs.median / inverse).cpu().numpy(), None
     return predict
 
 

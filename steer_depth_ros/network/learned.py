@@ -15,35 +15,27 @@
 import torch
 
 from steer_depth_ros.errors import WeightsError
-from steer_depth_ros.network import mixture_net, steering_net
+from steer_depth_ros.network import mixture_net
 from steer_depth_ros.network.checkpoints import check_state, load_safetensors
-
-# Network, its options in the file, and what prepares a frame for it.
-OWN = {steering_net.ARCHITECTURE: (steering_net.SteeringNet,
-                                   ('channels', 'features', 'neighbours'),
-                                   steering_net.net_inputs),
-       mixture_net.ARCHITECTURE: (mixture_net.MixtureNet, ('channels',),
-                                  mixture_net.mixture_inputs)}
 
 
 class LearnedModel:
-    """A trained network of ours; `estimate` gives depth and the expected relative error."""
+    """The trained mixture of kernels; `estimate` gives depth and the expected relative error."""
+
+    # The kernels that are mixed come from the preset `steering`; only the weighing is here.
+    operator_device = torch.device('cpu')
 
     def __init__(self, net, device):
         self.net, self.device = net.eval().to(device), torch.device(device)
-        self.inputs = next(inputs for kind, _, inputs in OWN.values() if isinstance(net, kind))
-        # The kernels that are mixed come from the preset `steering`; only the weighing is here.
-        self.mixing = isinstance(net, mixture_net.MixtureNet)
-        self.operator_device = torch.device('cpu') if self.mixing else self.device
 
     @classmethod
     def load(cls, path, device='cpu'):
         """Read a safetensors file; WeightsError where it is missing, damaged or foreign."""
         state, info = load_safetensors(path)
-        if info.architecture not in OWN:
+        if info.architecture != mixture_net.ARCHITECTURE:
             raise WeightsError(f'{path} holds weights of {info.architecture!r}, not of '
-                               f"{' or '.join(OWN)}; choose preset 'reference' for those of the "
-                               '2021 release')
+                               f"{mixture_net.ARCHITECTURE}; choose preset 'reference' for those "
+                               'of the 2021 release')
         with torch.device('meta'):  # nothing is allocated before file and configuration agree
             shapes = _net(info, path)
         check_state(shapes, state, path)
@@ -53,24 +45,21 @@ class LearnedModel:
 
     def prepare(self, image, uv, depth, past_edges=False):
         """Return what the network takes, on its device."""
-        return self.inputs(image, uv, depth, past_edges).to(self.device)
+        return mixture_net.mixture_inputs(image, uv, depth, past_edges).to(self.device)
 
     def estimate(self, image, uv, depth, past_edges=False):
         """Return depth (metres) and expected relative error, float32 (H, W)."""
         inputs = self.prepare(image, uv, depth, past_edges)
         inverse, error, first = self.net(inputs)
-        if self.mixing:  # where there is a sample, nothing is better than the tuned kernels
-            inverse = torch.where(inputs.sampled, first, inverse)
+        # Where there is a sample, nothing is better than the tuned kernels.
+        inverse = torch.where(inputs.sampled, first, inverse)
         dense = inputs.median / inverse[0].exp()
         return dense.cpu().numpy(), error[0].clamp(-9, 2).exp().cpu().numpy()
 
 
 def _net(info, path):
-    kind, options, _ = OWN[info.architecture]
     try:
-        if not 4 <= info.config.get('neighbours', 4) <= 64:
-            raise ValueError('neighbours must be from 4 to 64')
-        return kind(**{name: info.config[name] for name in options})
+        return mixture_net.MixtureNet(info.config['channels'])
     except Exception as error:  # whatever numbers and texts of a file lead to inside the layers
         reason = (str(error).splitlines() or [''])[0][:200]
         raise WeightsError(f'{path} states a configuration that cannot be built '

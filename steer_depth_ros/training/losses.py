@@ -18,8 +18,6 @@ An objective is the model with its loss: `example(item, flip)` prepares one data
 the objective with a list of examples gives the loss and rows of errors.
 """
 from dataclasses import dataclass
-from functools import partial
-from typing import Type
 
 import numpy as np
 import torch
@@ -28,27 +26,23 @@ from torch.nn.utils.rnn import pad_sequence
 
 from steer_depth_ros.completion.visibility import without_hidden
 from steer_depth_ros.errors import ConfigError, DatasetError
-from steer_depth_ros.network import absolute, mixture_net, reference, steering_net
+from steer_depth_ros.network import mixture_net, reference
 from steer_depth_ros.network.learned import LearnedModel
 
-OWN = ('channels', 'features', 'neighbours')
-OPTIONS = {steering_net.ARCHITECTURE: OWN, absolute.ARCHITECTURE: OWN,
-           mixture_net.ARCHITECTURE: ('channels',),
-           reference.ARCHITECTURE: ('depth_range',)}
+OPTIONS = {mixture_net.ARCHITECTURE: ('channels',), reference.ARCHITECTURE: ('depth_range',)}
 
 
-def _example(prepare, item, flip, device='cpu'):
+def mixture_example(item, flip, device='cpu'):
     """
     Make (inputs, truth) of one data set item; truth (H, W) is log(median / depth) or NaN.
 
-    prepare: image, uv, depth and past_edges to inputs. Samples that the completer would drop as
-    hidden are dropped here too.
+    Samples that the completer would drop as hidden are dropped here too.
     """
     image, truth, uv, sparse = _arrays(item)
     uv, sparse, past_edges = without_hidden(uv, sparse, image.shape[:2])
     if flip:
         image, truth, uv = _flipped(image, truth, uv)
-    inputs = prepare(np.ascontiguousarray(image), uv, sparse, past_edges)
+    inputs = mixture_net.mixture_inputs(np.ascontiguousarray(image), uv, sparse, past_edges)
     target = torch.from_numpy(np.log(inputs.median / truth).astype(np.float32))[None]
     return inputs.to(device), target.to(device)
 
@@ -82,20 +76,19 @@ def frame_loss(estimate, expected, kernel, inputs, truth):
                   'kernel_mae': relative_before[1].item(), 'likelihood': likelihood.item()}
 
 
-class SteeringObjective(nn.Module):
+class MixtureObjective(nn.Module):
     """
     Our own model with its loss; DistributedDataParallel sees one forward call.
 
     options: arguments of the network. amp: bfloat16 convolutions.
     """
 
-    architecture = steering_net.ARCHITECTURE
-    network: Type[nn.Module] = steering_net.SteeringNet
-    example = staticmethod(partial(_example, steering_net.net_inputs))
+    architecture = mixture_net.ARCHITECTURE
+    example = staticmethod(mixture_example)
 
     def __init__(self, options, amp=False):
         super().__init__()
-        self.model, self.amp = self.network(**options), amp
+        self.model, self.amp = mixture_net.MixtureNet(**options), amp
         self.config = self.model.config
 
     def predictor(self, device):
@@ -122,21 +115,6 @@ class SteeringObjective(nn.Module):
                 features = self.model.trunk(torch.cat([maps[i] for i in alike]))
             found.update(zip(alike, features.float().split(1)))
         return [found[i] for i in range(len(maps))]
-
-
-class AbsoluteObjective(SteeringObjective):
-    """The same for the model whose refinement predicts depth itself."""
-
-    architecture = absolute.ARCHITECTURE
-    network = absolute.AbsoluteNet
-
-
-class MixtureObjective(SteeringObjective):
-    """The same for the model that mixes kernels."""
-
-    architecture = mixture_net.ARCHITECTURE
-    network = mixture_net.MixtureNet
-    example = staticmethod(partial(_example, mixture_net.mixture_inputs))
 
 
 @dataclass
@@ -232,9 +210,7 @@ def _flipped(image, truth, uv):
     return image[:, ::-1], truth[:, ::-1], uv
 
 
-OBJECTIVES = {kind.architecture: kind
-              for kind in (SteeringObjective, AbsoluteObjective, MixtureObjective,
-                          ReferenceObjective)}
+OBJECTIVES = {kind.architecture: kind for kind in (MixtureObjective, ReferenceObjective)}
 
 
 def _whole(value, least, most):
@@ -249,8 +225,6 @@ def _rising(value):
 VALUES = {  # of the options: what is accepted, in code and in words
     'channels': (lambda value: isinstance(value, (list, tuple)) and len(value) == 4
                  and all(_whole(v, 1, 4096) for v in value), 'four whole numbers'),
-    'features': (lambda value: _whole(value, 1, 64), 'a whole number from 1 to 64'),
-    'neighbours': (lambda value: _whole(value, 4, 64), 'a whole number from 4 to 64'),
     'depth_range': (lambda value: value is None or _rising(value),
                     'two rising numbers in metres, or null')}
 
@@ -263,7 +237,7 @@ def make_objective(model, amp=False):
     ConfigError names what does not exist.
     """
     options = dict(model)
-    name = options.pop('architecture', steering_net.ARCHITECTURE)
+    name = options.pop('architecture', mixture_net.ARCHITECTURE)
     if name not in OBJECTIVES:
         raise ConfigError(f'model: architecture {name!r} is not one of {", ".join(OBJECTIVES)}')
     known = OPTIONS[name]

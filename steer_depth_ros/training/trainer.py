@@ -70,7 +70,7 @@ class TrainingConfig:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, 'strerror', None) or 'no text'
             raise ConfigError(f'cannot read {path} ({reason}); --config takes a YAML file such '
-                              'as config/train/default.yaml') from None
+                              'as config/train/learned.yaml') from None
         except yaml.YAMLError as error:
             raise ConfigError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
         given = {} if given is None else given

@@ -87,7 +87,7 @@ def two_surfaces():
     return image, uv, truth.astype(np.float32)
 
 
-@pytest.mark.parametrize('preset', ['steering', 'fast', 'default'])
+@pytest.mark.parametrize('preset', ['steering', 'fast', 'learned'])
 def test_colour_decides_across_a_gap(preset, monkeypatch):
     image, uv, truth = two_surfaces()
     depth = truth[uv[:, 1].astype(int), uv[:, 0].astype(int)]

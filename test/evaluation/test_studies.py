@@ -16,7 +16,6 @@ import json
 
 import pytest
 import torch
-import yaml
 
 from steer_depth_ros.cli import main
 from steer_depth_ros.completion.completer import DepthCompleter
@@ -39,7 +38,6 @@ from steer_depth_ros.evaluation.robustness import (
 )
 from steer_depth_ros.network.checkpoints import save_safetensors
 from steer_depth_ros.network.mixture_net import MixtureNet
-from steer_depth_ros.network.steering_net import SteeringNet
 from steer_depth_ros.synthetic.procedural import ProceduralFrames
 
 SMALL = ['--dataset', 'procedural', '--size', '80x64', '--device', 'cpu']
@@ -87,7 +85,7 @@ def test_the_thin_plate_pays():
     assert quotient(plate, twice, 'mae') < 0.98 and quotient(plate, twice, 'rmse') < 0.97
 
 
-def test_ablation_takes_weights(tmp_path, capsys):
+def test_ablation_takes_weights(tmp_path):
     net = MixtureNet(channels=(8, 8, 8, 8))
     with torch.no_grad():
         net.head.bias[0] = 30.0  # all weight to the tuned kernels
@@ -97,50 +95,19 @@ def test_ablation_takes_weights(tmp_path, capsys):
     tuned, _, mixture = study['results'][-3:]
     assert (tuned['method'], mixture['method']) == (TWICE, MIXTURE)
     assert mixture['mae'] == pytest.approx(tuned['mae'], rel=0.01)
-    other = SteeringNet(channels=(8, 8, 8, 8), features=2, neighbours=8)
-    save_safetensors(tmp_path / 'o.safetensors', other.state_dict(), 'steering_net', other.config)
-    capsys.readouterr()
-    assert main(['eval', *SMALL, '--ablation', '--weights', str(tmp_path / 'o.safetensors')]) == 2
-    assert 'give it as --compare' in capsys.readouterr().err
 
 
-def test_residual_and_absolute_trainings_are_compared(tmp_path, capsys):
-    shared = {'steps': 1, 'batch': 1, 'learning_rate': 1e-4, 'data': [
-        {'dataset': 'rendered', 'frames': 1, 'patterns': 1, 'size': '80x64',
-         'folder': str(tmp_path / 'scenes')}]}
-    compared = []
-    for name, kind in (('with skip', 'steering_net'), ('without', 'absolute_net')):
-        path = tmp_path / f'{name}.yaml'
-        path.write_text(yaml.safe_dump({**shared, 'name': name, 'model': {
-            'architecture': kind, 'channels': [8, 8, 8, 8], 'features': 2, 'neighbours': 8}}))
-        out = tmp_path / name
-        assert main(['train', '--config', str(path), '--out', str(out), '--device', 'cpu']) == 0
-        compared += ['--compare', str(out / 'weights.safetensors')]
-    study = run(tmp_path, '--ablation', '--limit', '1', *compared)
-    rows = {r['method']: r for r in study['results'][-4:]}
-    assert list(rows) == ['with skip, step 1', '  + residual refinement (with skip)',
-                          'without, step 1', '  + absolute refinement (without)']
-    kernels, residual, same, absolute = rows.values()
-    # After one step the two differ in the skip alone: without it there is only the median.
-    assert same['mae'] == pytest.approx(kernels['mae'], rel=0.02)
-    assert residual['mae'] == pytest.approx(kernels['mae'], rel=0.02)
-    assert absolute['mae'] > 1.3 * same['mae']
-    assert '  + absolute refinement (without)' in capsys.readouterr().out
-    assert main(['eval', *SMALL, '--ablation', *compared, *compared[:2]]) == 2
-    assert '(with skip, step 1); give' in capsys.readouterr().err
-
-
-def test_weights_of_another_network_cannot_be_compared(tmp_path, capsys):
+def test_ablation_refuses_weights_of_another_network(tmp_path, capsys):
     path = tmp_path / 'reference.safetensors'
     save_safetensors(path, {'a': torch.zeros(1)}, 'reference', {})
-    assert main(['eval', *SMALL, '--ablation', '--compare', str(path)]) == 2
+    assert main(['eval', *SMALL, '--ablation', '--weights', str(path)]) == 2
     assert "holds weights of 'reference'" in capsys.readouterr().err
 
 
 def test_robustness_covers_the_conditions(tmp_path, capsys):
-    study = run(tmp_path, '--robustness', '--limit', '1', '--preset', 'steering,default')
+    study = run(tmp_path, '--robustness', '--limit', '1', '--preset', 'steering,learned')
     conditions = [*PATTERNS, *(f'{p}, {f} size' for f in FACTORS for p in RESIZED)]
-    for preset in ('steering', 'default'):
+    for preset in ('steering', 'learned'):
         assert [r['pattern'] for r in study['results'] if r['method'] == preset] == conditions
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith(('random', 'lidar'))]) == len(conditions)
@@ -178,7 +145,6 @@ def test_robustness_names_where_a_preset_is_worse():
     (['--dataset', 'frames', '--data-dir', '.', '--ablation'], '--ablation needs --dataset'),
     ([*SMALL, '--robustness', '--samples', '50'], 'has its own patterns'),
     ([*SMALL, '--ablation', '--sheet', 'x.png'], 'gives a table only'),
-    ([*SMALL, '--compare', 'x.safetensors'], '--compare is for --ablation'),
     ([*SMALL, '--ablation', '--weights', 'nowhere.safetensors'], 'nowhere.safetensors')])
 def test_bad_options_are_one_sentence(arguments, message, capsys):
     assert main(['eval', *arguments]) == 2

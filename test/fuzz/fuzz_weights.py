@@ -27,7 +27,7 @@ import torch
 from steer_depth_ros.errors import WeightsError
 from steer_depth_ros.network import checkpoints
 from steer_depth_ros.network.learned import LearnedModel
-from steer_depth_ros.network.steering_net import ARCHITECTURE
+from steer_depth_ros.network.mixture_net import ARCHITECTURE
 
 FILES = Scratch()
 STATE = {'inc.weight': torch.arange(6.0).reshape(2, 3), 'inc.bias': torch.zeros(2).half(),

@@ -71,7 +71,7 @@ def test_results_lie_between_those_of_the_kernels():
 
 def test_results_scale_with_depth():
     image, uv, depth = frame(60, 80, 400)
-    model = LearnedModel.load(find_preset('default').weights_path())
+    model = LearnedModel.load(find_preset('learned').weights_path())
     with torch.inference_mode():
         one, error = model.estimate(image, uv, depth)
         eight, same = model.estimate(image, uv, 8 * depth)
@@ -82,7 +82,7 @@ def test_results_scale_with_depth():
 
 def test_a_pixel_with_a_sample_is_that_of_the_tuned_kernels():
     image, uv, depth = frame(60, 80, 400)
-    model = LearnedModel.load(find_preset('default').weights_path())
+    model = LearnedModel.load(find_preset('learned').weights_path())
     with torch.inference_mode():
         inputs = model.prepare(image, uv, depth)
         dense, _ = model.estimate(image, uv, depth)
@@ -109,7 +109,7 @@ def test_it_learns_which_kernel_is_right():
 
 
 def test_shipped_weights_beat_the_kernels_that_they_mix():
-    model = LearnedModel.load(find_preset('default').weights_path())
+    model = LearnedModel.load(find_preset('learned').weights_path())
     quotients = []
     for _, one in procedural_examples(ProceduralFrames(8, 78, (120, 160)),
                                       ['random:500', 'lidar:32']):

@@ -23,7 +23,7 @@ from steer_depth_ros.synthetic.cached import RenderedFrames
 from steer_depth_ros.training import trainer as trainer_module
 from steer_depth_ros.training.trainer import Average, learning_rate, Trainer, TrainingConfig
 
-SMALL = {'channels': [8, 8, 8, 8], 'features': 2, 'neighbours': 8}
+SMALL = {'channels': [8, 8, 8, 8]}
 
 
 @pytest.fixture(scope='module')
@@ -110,15 +110,17 @@ def test_the_weights_that_are_used_are_the_average(scene, tmp_path):
     one.run()
     used = load_file(tmp_path / 'weights.safetensors')
     assert all(torch.equal(used[name], value) for name, value in one.average.state.items())
-    assert not torch.equal(used['last.0.weight'], one.model.state_dict()['last.0.weight'])
+    assert not torch.equal(used['head.weight'], one.model.state_dict()['head.weight'])
 
 
 def test_bfloat16_is_for_convolutions_alone(scene, tmp_path):
     plain, mixed = (trainer(scene, tmp_path / str(amp), amp=amp) for amp in (False, True))
     seen = []
-    mixed.model.last[0].register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    mixed.model.stem[0][0].register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    for one in (plain, mixed):  # the head begins at zero: what leads to it counts from here on
+        one.train_step(examples(one))
     losses = [one.train_step(examples(one))[0] for one in (plain, mixed)]
-    assert seen == [torch.bfloat16]
+    assert seen == [torch.bfloat16] * 2
     assert all(p.dtype == torch.float32 for p in mixed.model.parameters())
     assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[0] != losses[1]
 
