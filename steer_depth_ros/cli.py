@@ -25,7 +25,7 @@ COMMANDS = {
     'frames-to-bag': 'turn a folder of frames into a rosbag2',
     'eval': 'measure accuracy on a data set',
     'train': 'train a model',
-    'bench': 'measure speed: op, model, node',
+    'bench': 'measure speed (op, model, node) and what reaches the node (delivery)',
     'soak': 'run the node for minutes or hours and fail on growth',
     'convert': 'convert checkpoints of the 2021 release',
     'presets': 'list presets with size, needs and measured figures',

@@ -11,11 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""`steer_depth bench`: how fast the operator, the models and the node are on this machine."""
+"""`steer_depth bench`: how fast operator, models and node are here, and what reaches the node."""
 import argparse
 import importlib
 
-SUBJECTS = ('op', 'model', 'node')
+SUBJECTS = ('op', 'model', 'node', 'delivery')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

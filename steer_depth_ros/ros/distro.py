@@ -13,10 +13,35 @@
 # limitations under the License.
 """Where Humble, Jazzy and Kilted differ; all other code is the same for them."""
 import os
-from typing import Dict, Mapping
+from pathlib import Path
+import shutil
+import sysconfig
+from typing import Dict, Mapping, Optional
 
+PACKAGE = 'steer_depth_ros'
+SEGMENT_BYTES = 134217728  # of config/fastdds_shm.xml, for each process
+SHARED_MEMORY = Path('/dev/shm')
 # Fast DDS 2 (Humble, Jazzy) reads the first, Fast DDS 3 (Kilted) the second.
 PROFILE_VARIABLES = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
+
+
+def profile_path() -> Optional[Path]:
+    """Find config/fastdds_shm.xml in the source tree or where it was installed; None without."""
+    places = [Path(__file__).parents[2], Path(sysconfig.get_path('data')) / 'share' / PACKAGE]
+    places += [Path(p) / 'share' / PACKAGE
+               for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
+    found = (p / 'config' / 'fastdds_shm.xml' for p in places)
+    return next((p.resolve() for p in found if p.exists()), None)
+
+
+def profile_variable(environment: Mapping[str, str] = os.environ) -> str:
+    """Name the variable in which Fast DDS of this distribution looks for its profile."""
+    return PROFILE_VARIABLES[environment.get('ROS_DISTRO', 'jazzy') not in ('humble', 'jazzy')]
+
+
+def shared_memory_free() -> int:
+    """Give the bytes that are free in /dev/shm, 0 where there is none."""
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.exists() else 0
 
 
 def profile_environment(profile, environment: Mapping[str, str]) -> Dict[str, str]:

@@ -16,20 +16,16 @@ import json
 import os
 from pathlib import Path
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 
 from steer_depth_ros.errors import SteerDepthError
 from steer_depth_ros.recordings.bag_tools import OUTPUTS
 from steer_depth_ros.ros import distro
 
-SEGMENT_BYTES = 134217728  # of config/fastdds_shm.xml, for each process
 PROCESSES = 3
-SHARED_MEMORY = Path('/dev/shm')
 STOP_S = 20.0
 LOG_LINES = 12
 GAVE_UP = 'cannot configure'  # the node logs this and then waits for somebody to help it
@@ -98,26 +94,17 @@ def child_environment():
     environment |= {'ROS_DOMAIN_ID': str(random.randint(1, 100)), 'PYTHONUNBUFFERED': '1',
                     **distro.local_discovery()}
     environment.setdefault('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp')
-    profile = _profile()
-    profiled = profile and distro.profile_environment(profile, environment)
+    profile = distro.profile_path()
+    profiled = distro.profile_environment(profile, environment) if profile else {}
     if not profiled:
         return environment
-    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.exists() else 0
-    if free < PROCESSES * SEGMENT_BYTES:
-        print(f'{SHARED_MEMORY} has {free // 2 ** 20} MB free, too little for {profile.name} '
-              f'({PROCESSES * SEGMENT_BYTES // 2 ** 20} MB); large messages may get lost '
+    free, needed = distro.shared_memory_free(), PROCESSES * distro.SEGMENT_BYTES
+    if free < needed:
+        print(f'{distro.SHARED_MEMORY} has {free // 2 ** 20} MB free, too little for '
+              f'fastdds_shm.xml ({needed // 2 ** 20} MB); large messages may get lost '
               '(in a container: docker run --shm-size=1g)')
         return environment
     return environment | profiled
-
-
-def _profile():
-    """Find config/fastdds_shm.xml in the source tree or where it was installed; None without."""
-    places = [Path(__file__).parents[3], Path(sysconfig.get_path('data')) / 'share' / PACKAGE]
-    places += [Path(p) / 'share' / PACKAGE
-               for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
-    found = (p / 'config' / 'fastdds_shm.xml' for p in places)
-    return next((p for p in found if p.exists()), None)
 
 
 class Processes:
