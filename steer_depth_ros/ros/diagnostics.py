@@ -14,69 +14,69 @@
 """Rates, latencies and drops of the node, and what to do about them, on /diagnostics."""
 from collections import Counter, deque
 import sys
+from threading import Lock
 import time
 from typing import Any, Deque, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from steer_depth_ros.ros.distro import PROFILE_VARIABLES
+from steer_depth_ros.ros.synchronizer import LOSS, share_lost
 
 OK, WARN, ERROR = 0, 1, 2
 WINDOW_S = 5.0
 SILENT_S = 3.0
 ENOUGH_PAIRS = 3
-REMEDY = f'set {" and ".join(PROFILE_VARIABLES)} to config/fastdds_shm.xml on both sides'
-PAUSE = 5  # periods; a longer gap is no loss but a sensor that paused
-LOSS = 0.2  # share of missing stamps that is worth a warning
 NORMAL_DROPS = ('image_superseded', 'depth_superseded')
 
 
 class RateMeter:
-    """The rate of a stream over the last seconds, and how much of it went missing."""
+    """
+    The rate of a stream over the last seconds, and how much of it went missing.
+
+    One thread may tick while another asks.
+    """
 
     def __init__(self):
+        self._lock = Lock()
         self._arrivals: Deque[Tuple[float, int]] = deque(maxlen=1000)
         self._started = time.monotonic()
 
     def tick(self, stamp_ns: int) -> None:
         """Note a message with this stamp."""
         now = time.monotonic()
-        if self._arrivals and stamp_ns < self._arrivals[-1][1]:
-            self._arrivals.clear()
-        self._arrivals.append((now, stamp_ns))
-        while self._arrivals[0][0] < now - WINDOW_S:
-            self._arrivals.popleft()
+        with self._lock:
+            self._arrivals.append((now, stamp_ns))
+            while self._arrivals[0][0] < now - WINDOW_S:
+                self._arrivals.popleft()
 
     def clear(self) -> None:
         """Start anew."""
-        self._arrivals.clear()
-        self._started = time.monotonic()
+        with self._lock:
+            self._arrivals.clear()
+            self._started = time.monotonic()
 
     def rate(self) -> float:
         """Give messages a second."""
-        recent = [t for t, _ in self._arrivals if t >= time.monotonic() - WINDOW_S]
+        recent = [t for t, _ in self._copy() if t >= time.monotonic() - WINDOW_S]
         if len(recent) < 2 or recent[-1] <= recent[0]:
             return 0.0
         return (len(recent) - 1) / (recent[-1] - recent[0])
 
     def silent_for(self) -> float:
         """Give the seconds since the last message, or since the start."""
-        last = self._arrivals[-1][0] if self._arrivals else self._started
+        with self._lock:
+            last = self._arrivals[-1][0] if self._arrivals else self._started
         return time.monotonic() - last
 
     def loss(self) -> float:
         """Give the share of messages that stamps say are missing; 0 for an irregular stream."""
-        stamps = np.array([stamp for _, stamp in self._arrivals], np.int64)
-        if len(stamps) < 10:
-            return 0.0
-        gaps = np.diff(stamps)
-        period = np.percentile(gaps, 10)
-        if period <= 0:
-            return 0.0
-        steps = gaps[gaps < PAUSE * period] / period
-        if np.mean(np.abs(steps - np.round(steps)) < 0.2) < 0.9:
-            return 0.0
-        return float(1.0 - len(steps) / np.round(steps).sum())
+        stamps = np.array([stamp for _, stamp in self._copy()], np.int64)
+        back = np.flatnonzero(np.diff(stamps) < 0)  # a recording that starts over
+        return share_lost(stamps[back[-1] + 1 if len(back) else 0:].tolist())
+
+    def _copy(self):
+        with self._lock:
+            return list(self._arrivals)
 
 
 class Monitor:
@@ -129,7 +129,11 @@ class Monitor:
 
 
 def judge_inputs(inputs: Any, hint: Optional[str]) -> List[Tuple[int, str]]:
-    """Give (level, sentence) of what is wrong with the inputs; empty when all is well."""
+    """
+    Give (level, sentence) of what is wrong with the inputs; empty when all is well.
+
+    What does not arrive goes before the hint of the synchroniser, which cannot tell then.
+    """
     found = []
     for name, rate in inputs.rates.items():
         topic, silent = inputs.topics[name], rate.silent_for()
@@ -137,17 +141,16 @@ def judge_inputs(inputs: Any, hint: Optional[str]) -> List[Tuple[int, str]]:
             continue  # latched or slow ones are fine
         if silent > SILENT_S and not inputs.publishers(name):
             found.append((ERROR, f'nobody publishes {topic}; start the driver or remap {name}'))
-        elif silent > SILENT_S and inputs.refused(name):
-            found.append((ERROR, inputs.refused(name)))
+        elif silent > SILENT_S and inputs.obstacle(name):
+            found.append((ERROR, inputs.obstacle(name)))
         elif silent > SILENT_S:
-            found.append((ERROR, f'{topic} is published but nothing has arrived for {silent:.0f} '
-                          f's; big best-effort messages get lost with FastDDS defaults: {REMEDY}, '
-                          'and check its QoS'))
+            remedy = '' if name == 'camera_info' else f'; {inputs.remedy(name)}'
+            found.append((ERROR, f'{topic} has a publisher, but nothing has arrived for '
+                          f'{silent:.0f} s; check that it sends{remedy}'))
         elif name != 'camera_info' and rate.loss() > LOSS:
-            found.append((WARN, f'{100 * rate.loss():.0f} % of {topic} get lost; {REMEDY}'))
-    if hint:
-        found.append((WARN, hint))
-    return found
+            found.append((WARN, f'{100 * rate.loss():.0f} % of {topic} get lost; '
+                          f'{inputs.remedy(name)}'))
+    return found or ([(WARN, hint)] if hint else [])
 
 
 def status_values(inputs: Any, monitor: Monitor, tf_age_s: Optional[float]) -> Dict[str, str]:
@@ -205,7 +208,7 @@ class Diagnostics:
             return
         from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
         status = DiagnosticStatus(
-            level=bytes([level]), name=f'{self._node.get_fully_qualified_name()}: completion',
+            level=bytes([level]), name=f'{self._node.get_fully_qualified_name()[1:]}: completion',
             message=summary, hardware_id='none',
             values=[KeyValue(key=key, value=value) for key, value in values.items()])
         msg = DiagnosticArray(status=[status])

@@ -34,13 +34,15 @@ class InputQos:
 
     Reliable where every publisher of the topic offers it, since a best-effort subscription loses
     large messages of an ordinary driver; else best effort, which receives from all kinds.
+    kind: class of its messages.
     keeps: where every publisher keeps its last message for those who come later (transient
     local), ask for that message.
     A qos_overrides parameter of the topic goes before. Raise ConfigError for one that is none.
     """
 
-    def __init__(self, node, topic: str, keeps: bool = False):
+    def __init__(self, node, topic: str, kind: type, keeps: bool = False):
         self._node, self._topic = node, topic
+        self._kind = f'{kind.__module__.partition(".")[0]}/msg/{kind.__name__}'
         self._asked = {'reliability': self._declared('reliability', AUTO),
                        'durability': self._declared('durability', AUTO if keeps else 'volatile')}
         self._chosen: Optional[Tuple] = None
@@ -48,7 +50,7 @@ class InputQos:
 
     def changed(self) -> bool:
         """Look at the publishers; tell whether the subscription must be made (anew)."""
-        publishers = self._node.get_publishers_info_by_topic(self._topic)
+        publishers = self._publishers()
         if not publishers and self._chosen:
             return False  # a driver that is started again most likely offers the same
         chosen = tuple(self._choose(name, publishers) for name in POLICIES)
@@ -64,15 +66,29 @@ class InputQos:
         return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=QUEUE, reliability=reliability,
                           durability=durability)
 
-    def refused(self) -> Optional[str]:
-        """Name an override that keeps out every publisher there is, else None."""
-        publishers = self._node.get_publishers_info_by_topic(self._topic)
+    @property
+    def reliable(self) -> bool:
+        """Tell whether reliable was chosen last."""
+        return self._chosen is not None and self._chosen[0] == ReliabilityPolicy.RELIABLE
+
+    def obstacle(self) -> Optional[str]:
+        """Say why nothing can come from any publisher there is: type, or an override."""
+        publishers = self._publishers()
+        others = {p.topic_type
+                  for p in self._node.get_publishers_info_by_topic(self._topic)}
+        if others and not publishers:
+            return (f'{self._topic} is published as {", ".join(sorted(others))}, not as '
+                    f'{self._kind}; remap it to another topic')
         for name, (_, strict, _) in POLICIES.items():
             if publishers and self._asked[name] == strict and not any(
                     getattr(p.qos_profile, name) == strict for p in publishers):
                 return (f'{self._parameter(name)} asks for {strict.name.lower()}, which no '
                         f'publisher of {self._topic} offers; take it out of the parameters')
         return None
+
+    def _publishers(self):
+        return [p for p in self._node.get_publishers_info_by_topic(self._topic)
+                if p.topic_type == self._kind]
 
     def _choose(self, name, publishers):
         _, strict, lax = POLICIES[name]

@@ -44,6 +44,7 @@ from steer_depth_ros.ros.worker import Worker
 DEMAND_PERIOD_S = 0.2  # how soon a new subscriber is noticed
 STATUS_PERIOD_S = 1.0
 HINT_PERIOD_S = 5.0
+LOG_PERIOD_S = 10.0  # of what is wrong with the inputs
 WARM_UP_SIZE = 96, 128
 OTHER_CLOCK_MS = 60e3  # a recording played without its clock
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -308,18 +309,16 @@ class CompletionNode(LifecycleNode):
         return self._monitor.drops['busy'] + self._worker.replaced
 
     def _judge(self, inputs):
-        hint = inputs.matcher.hint()
-        now = time.monotonic()
+        hint, now = inputs.matcher.hint(), time.monotonic()
         if hint:
             self._hint, self._hinted = hint, now
-            self.get_logger().warning(hint, throttle_duration_sec=HINT_PERIOD_S)
         recent = self._hint if now - self._hinted < HINT_PERIOD_S else None
         found = diagnostics.judge_inputs(inputs, recent)
+        if found:  # in one line: what is in the next one would fall to the throttle
+            self.get_logger().warning('; '.join(text for _, text in found),
+                                      throttle_duration_sec=LOG_PERIOD_S)
         found += self._monitor.judge_speed(inputs.sync.counts['pairs'], self._busy())
         found += [(diagnostics.WARN, text) for text in self._monitor.problems()]
-        for level, text in found:
-            if level == diagnostics.ERROR:
-                self.get_logger().warning(text, throttle_duration_sec=10.0)
         if not found:
             return diagnostics.OK, 'completing'
         return max(level for level, _ in found), '; '.join(text for _, text in found)

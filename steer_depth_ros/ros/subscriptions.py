@@ -15,6 +15,7 @@
 import time
 from typing import Any, Callable, Dict, Optional
 
+from rclpy import get_rmw_implementation_identifier
 from rclpy.qos import QoSPolicyKind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -25,6 +26,7 @@ from steer_depth_ros.ros.input_qos import InputQos
 from steer_depth_ros.ros.matching import Matcher
 from steer_depth_ros.ros.messages import stamp_ns
 from steer_depth_ros.ros.pipeline import Job
+from steer_depth_ros.ros.remedies import against_loss
 
 
 class Inputs:
@@ -43,8 +45,8 @@ class Inputs:
         self._subscriptions: Dict[str, Any] = {}
         self._inputs = self._wanted_topics(values)
         self.topics = {name: topic for name, (_, topic, _) in self._inputs.items()}
-        self._qos = {name: InputQos(node, topic, keeps=name == 'camera_info')
-                     for name, topic in self.topics.items()}
+        self._qos = {name: InputQos(node, topic, kind, keeps=name == 'camera_info')
+                     for name, (kind, topic, _) in self._inputs.items()}
         self.matcher = Matcher(
             values, 'points' if values['depth_source'] == 'points' else 'sparse depth', on_jump)
         self.sync = self.matcher.sync
@@ -93,9 +95,13 @@ class Inputs:
         """Count the publishers of an input."""
         return self._node.count_publishers(self.topics[name])
 
-    def refused(self, name: str) -> Optional[str]:
-        """Name an override of QoS that keeps all publishers of an input out, else None."""
-        return self._qos[name].refused()
+    def obstacle(self, name: str) -> Optional[str]:
+        """Say why no publisher of an input can be received, None where that is not known."""
+        return self._qos[name].obstacle()
+
+    def remedy(self, name: str) -> str:
+        """Say what to do where messages of an input get lost."""
+        return against_loss(get_rmw_implementation_identifier(), self._qos[name].reliable)
 
     def _subscribe(self, name):
         kind, topic, callback = self._inputs[name]

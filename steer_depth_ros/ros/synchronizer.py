@@ -16,7 +16,9 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from itertools import pairwise
 from operator import itemgetter
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
 
 from steer_depth_ros.errors import ConfigError
 
@@ -29,6 +31,10 @@ LONGEST_PERIOD = 5  # seconds; more than that is a pause or a jump of the clock
 NEAR_NS = SECOND // 2  # stamps farther apart than that are not of one time, whatever the period
 ENOUGH = 5  # messages of both streams before hint() judges
 CLOCKS_DIFFER = 5.0  # seconds; sensors that far apart do not share a clock
+PAUSE = 5  # periods; a longer gap is no loss but a sensor that paused
+LOSS = 0.2  # share of missing messages that is worth a warning
+FARTHEST = 0.75  # periods; half a one, and jitter, is the farthest that the nearest can be
+ONE_WAY = 0.8  # share of distances with the sign of their median: those of an offset
 STAMP = itemgetter(0)  # of an entry of a queue
 
 
@@ -39,6 +45,20 @@ class Pair(NamedTuple):
     image: Any
     depth_ns: int
     depth: Any
+
+
+def share_lost(stamps_ns: Sequence[int]) -> float:
+    """Give the share of messages that stamps say are missing; 0 for an irregular stream."""
+    if len(stamps_ns) < 10:
+        return 0.0
+    gaps = np.diff(np.asarray(stamps_ns, np.int64))
+    period = np.percentile(gaps, 10)
+    if period <= 0:
+        return 0.0
+    steps = gaps[gaps < PAUSE * period] / period
+    if np.mean(np.abs(steps - np.round(steps)) < 0.2) < 0.9:
+        return 0.0
+    return float(1.0 - len(steps) / np.round(steps).sum())
 
 
 class Synchronizer:
@@ -127,37 +147,49 @@ class Synchronizer:
         return sentence
 
     def _diagnose(self, seen, images, depths):
-        name = self.depth_name
-        if not images or not depths:
-            there, missing = ('images', name) if images else (name, 'images')
-            return (f'{max(images, depths)} {there} but no {missing} arrived; check the name of '
+        streams = ((self._image, 'images'), (self._depth, self.depth_name))
+        for (stream, missing), (_, there) in (streams, streams[::-1]):
+            if not seen.get(stream.name):
+                return None if self.counts[stream.name] else (
+                    f'{max(images, depths)} {there} but no {missing} arrived; check the name of '
                     'that topic and that its publisher runs')
         if seen.get('pairs', 0) >= 0.5 * min(images, depths):
             return None
-        for stream, label in ((self._image, 'images'), (self._depth, name)):
+        for stream, label in streams:
             if seen.get(f'{stream.name}_unstamped', 0) > 0.5 * seen[stream.name]:
                 return f'{label} carry no stamp (zero); their publisher must stamp each message'
             if seen.get(f'{stream.name}_repeated', 0) > 0.5 * seen[stream.name]:
                 return (f'{label} repeat the stamp {stream.last} ns; their publisher must stamp '
                         'each message anew')
+        for stream, label in streams:
+            lost = share_lost(stream.stamps)
+            if lost > LOSS:  # distances to what did not arrive say nothing
+                return f'{100 * lost:.0f} % of the {label} are missing, as their stamps tell'
         rarer = self._image if images <= depths else self._depth
         apart = rarer.apart or self._image.apart or self._depth.apart
         if apart:
-            return self._apart(sum(apart) / len(apart) / SECOND)
+            return self._apart(apart)
         if self._depth.last is None or self._image.last is None:
             return None
-        latest = (self._depth.last - self._image.last) / SECOND  # so far apart nothing is dropped
-        return self._apart(latest) if abs(latest) >= LONGEST_PERIOD else None
+        latest = self._depth.last - self._image.last  # so far apart nothing is dropped
+        return self._apart([latest]) if abs(latest) >= LONGEST_PERIOD * SECOND else None
 
-    def _apart(self, mean):
-        """Word the mean of (depth stamp + offset - image stamp) in seconds."""
+    def _apart(self, distances):
+        """Word distances (depth stamp + offset - image stamp) in nanoseconds, if they are one."""
+        median = float(np.median(distances)) / SECOND
         slop, offset = self.slop_ns / SECOND, self.offset_ns / SECOND
-        if abs(mean) > CLOCKS_DIFFER:
-            return (f'image and {self.depth_name} are {abs(mean):.1f} s apart: their clocks '
+        if abs(median) > CLOCKS_DIFFER:
+            return (f'image and {self.depth_name} are {abs(median):.1f} s apart: their clocks '
                     'differ; synchronise them (PTP, chrony) or let one driver stamp both')
-        return (f'image and {self.depth_name} are {abs(mean) * 1e3:.0f} ms apart on average; '
-                f'slop is {slop * 1e3:.0f} ms; set time_offset_s (about {offset - mean:.3f}) or '
-                'raise slop_s')
+        periods = [np.percentile(stream.rhythm, 10) / SECOND
+                   for stream in (self._image, self._depth) if stream.rhythm]
+        if abs(median) > FARTHEST * max(periods, default=0.0):
+            return None  # not in a stream without holes: the partner itself is missing
+        far = (f'image and {self.depth_name} are {abs(median) * 1e3:.0f} ms apart (median); '
+               f'slop is {slop * 1e3:.0f} ms; ')
+        if np.mean(np.sign(distances) == np.sign(median)) < ONE_WAY:
+            return far + 'now one is earlier, now the other, so raise slop_s'
+        return far + f'set time_offset_s (about {offset - median:.3f}) or raise slop_s'
 
     def _add(self, stream, other, stamp_ns, item, offset_ns=0):
         self.counts[stream.name] += 1

@@ -14,6 +14,7 @@
 """Properties of the synchroniser, for streams of any rate, jitter, offset and arrival order."""
 import pickle
 import random
+import re
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -329,10 +330,48 @@ def test_hint_names_distance_tolerance_and_offset():
     sync = Synchronizer(0.05)
     feed(sync, in_order(periodic(2, 6, start_ms=137), periodic(2, 6)))
     hint = sync.hint()
-    assert '137 ms apart on average; slop is 50 ms; set time_offset_s (about 0.137)' in hint
+    assert '137 ms apart (median); slop is 50 ms; set time_offset_s (about 0.137)' in hint
     assert sync.hint() is None  # told once, then judged anew
     following = Synchronizer(0.05, time_offset_s=0.137)
     assert len(feed(following, in_order(periodic(2, 6, start_ms=137), periodic(2, 6)))) >= 11
+
+
+@pytest.mark.parametrize('share', [0.3, 0.5, 0.6, 0.8])
+def test_no_hint_of_an_offset_where_messages_were_lost(share):
+    rng = random.Random(share)
+    sync = Synchronizer(0.02)
+    for second in range(200):
+        feed(sync, [(kind, 10**10 + (10 * second + i) * 100 * MS)
+                    for i in range(10) for kind in ('image', 'depth') if rng.random() > share])
+        hint = sync.hint() or ''
+        assert 'time_offset_s' not in hint and 'no images' not in hint, hint
+
+
+def test_loss_is_named_where_it_keeps_most_from_a_partner():
+    sync = Synchronizer(0.02)
+    stamps = [10**10 + i * 100 * MS for i in range(60)]
+    feed(sync, [(kind, stamp) for i, stamp in enumerate(stamps)
+                for kind in ('image', 'depth') if i % 3 == ('image', 'depth').index(kind)
+                or i % 7 == 3])
+    assert re.search(r'\d\d % of the images are missing', sync.hint())
+
+
+def test_an_offset_stays_one_where_a_few_messages_are_missing():
+    rng = random.Random(1)
+    sync = Synchronizer(0.01)
+    for i in range(60):
+        for kind, late in (('image', 0), ('depth', 30)):
+            if rng.random() > 0.05:
+                feed(sync, [(kind, 10**10 + (100 * i + late) * MS)])
+    assert '30 ms apart (median)' in sync.hint()
+
+
+def test_distances_of_either_sign_are_no_offset():
+    sync = Synchronizer(0.02)
+    feed(sync, in_order(periodic(10, 6), [10**9 + (100 * i + (-1) ** i * 35) * MS
+                                          for i in range(1, 50)]))
+    assert 'ms apart (median)' in (hint := sync.hint()) and 'time_offset_s' not in hint
+    assert hint.endswith('so raise slop_s')
 
 
 def test_hint_for_a_silent_stream_for_other_clocks_and_for_constant_stamps():

@@ -12,14 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """The worker, the rates of the diagnostics, and the synchronisers of message_filters."""
-from threading import Event
+import sys
+from threading import Event, Thread
 from types import ModuleType, SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 
 from steer_depth_ros.errors import ConfigError
-from steer_depth_ros.ros import diagnostics
+from steer_depth_ros.ros import diagnostics, distro, remedies
 from steer_depth_ros.ros.message_filters_sync import FilterSynchronizer
 from steer_depth_ros.ros.worker import Worker
 
@@ -74,16 +75,60 @@ def test_loss_is_seen_from_stamps_but_a_pause_is_none():
     assert loss([i * i * 7 for i in range(40)]) == 0.0  # irregular by nature
 
 
-def inputs(silent, publishers, info=True):
-    rates = {name: SimpleNamespace(silent_for=lambda: silent, loss=lambda: 0.0)
+def test_a_rate_is_asked_for_while_another_thread_ticks():
+    meter, stop, errors = diagnostics.RateMeter(), Event(), []
+
+    def tick():
+        try:
+            for stamp in iter(int, None):
+                meter.tick(stamp)
+                if stop.is_set():
+                    return
+                if not meter.silent_for() < 5.0:
+                    meter.clear()
+        except Exception as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # change threads wherever that can happen
+    threads = [Thread(target=tick) for _ in range(2)]
+    try:
+        for thread in threads:
+            thread.start()
+        for index in range(2000):
+            meter.rate(), meter.loss(), meter.silent_for()
+            if index % 100 == 0:
+                meter.clear()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert not errors
+
+
+def test_a_recording_that_starts_over_keeps_its_rate_and_loses_nothing(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: clock.now)
+    meter = diagnostics.RateMeter()
+    for index in range(40):
+        clock.now = 0.1 * index
+        meter.tick(index % 13 * 100 * MS)
+        if index > 1:
+            assert meter.rate() == pytest.approx(10.0) and meter.loss() == 0.0
+
+
+def inputs(silent, publishers, info=True, loss=0.0, obstacle=None):
+    rates = {name: SimpleNamespace(silent_for=lambda: silent, loss=lambda: loss)
              for name in ('image', 'depth', 'camera_info')}
     topics = {'image': '/image', 'depth': '/points', 'camera_info': '/camera_info'}
     return SimpleNamespace(rates=rates, topics=topics, info=info or None,
-                           publishers=lambda name: publishers)
+                           publishers=lambda name: publishers,
+                           obstacle=lambda name: obstacle, remedy=lambda name: 'the remedy')
 
 
 @pytest.mark.parametrize('silent, publishers, word', [
-    (0.1, 1, None), (9.0, 0, 'nobody publishes /image'), (9.0, 1, 'fastdds_shm.xml')])
+    (0.1, 1, None), (9.0, 0, 'nobody publishes /image'), (9.0, 1, 'the remedy')])
 def test_silent_inputs_are_judged_with_a_remedy(silent, publishers, word):
     found = diagnostics.judge_inputs(inputs(silent, publishers), None)
     assert bool(found) == bool(word)
@@ -94,6 +139,43 @@ def test_silent_inputs_are_judged_with_a_remedy(silent, publishers, word):
 def test_a_hint_of_the_synchroniser_is_a_warning():
     assert diagnostics.judge_inputs(inputs(0.1, 1), 'set time_offset_s') == [
         (diagnostics.WARN, 'set time_offset_s')]
+
+
+def test_loss_goes_before_a_hint_which_it_makes_worthless():
+    found = diagnostics.judge_inputs(inputs(0.1, 1, loss=0.4), 'set time_offset_s')
+    assert [text for _, text in found] == ['40 % of /image get lost; the remedy',
+                                           '40 % of /points get lost; the remedy']
+    found = diagnostics.judge_inputs(inputs(9.0, 1, obstacle='another type'), 'set slop_s')
+    assert [text for _, text in found] == ['another type', 'another type']
+
+
+@pytest.mark.parametrize('middleware, words', [
+    ('rmw_fastrtps_cpp', ['start its publisher with FASTRTPS_DEFAULT_PROFILES_FILE=/',
+                          'config/fastdds_shm.xml', 'reliable']),
+    ('rmw_cyclonedds_cpp', ['net.core.rmem_max', 'CYCLONEDDS_URI']),
+    ('rmw_zenoh_cpp', ['ZENOH_CONFIG_OVERRIDE', 'shared_memory']),
+    ('rmw_of_tomorrow', ['rmw_of_tomorrow'])])
+def test_the_remedy_is_that_of_the_middleware(monkeypatch, middleware, words):
+    monkeypatch.setattr(distro.shutil, 'disk_usage',
+                        lambda path: SimpleNamespace(total=2 ** 34, free=2 ** 33))
+    told = remedies.against_loss(middleware, False, {'ROS_DISTRO': 'humble'})
+    assert all(word in told for word in words), told
+    assert 'let it publish reliable' in told
+    assert 'reliable' not in remedies.against_loss(middleware, True, {})
+    if middleware != 'rmw_fastrtps_cpp':
+        assert 'fastdds' not in told
+
+
+def test_the_remedy_in_a_container_is_its_shared_memory(monkeypatch):
+    sizes = SimpleNamespace(total=64 * 2 ** 20, free=60 * 2 ** 20)
+    monkeypatch.setattr(distro.shutil, 'disk_usage', lambda path: sizes)
+    told = remedies.against_loss('rmw_fastrtps_cpp', True, {})
+    assert '/dev/shm has 60 MB' in told and '--shm-size=1g or --ipc=host' in told
+    sizes.total, sizes.free = 512 * 2 ** 20, 200 * 2 ** 20
+    assert '--shm-size' in remedies.against_loss('rmw_fastrtps_cpp', True, {})
+    held = {'FASTDDS_DEFAULT_PROFILES_FILE': 'fastdds_shm.xml', 'ROS_DISTRO': 'kilted'}
+    told = remedies.against_loss('rmw_fastrtps_cpp', True, held)  # this node has its share
+    assert 'start its publisher with FASTDDS_DEFAULT_PROFILES_FILE=' in told
 
 
 def test_percentiles_and_repeated_problems():
