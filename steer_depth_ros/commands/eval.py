@@ -57,8 +57,9 @@ def add_arguments(parser):
                        help='metres to which results are clamped, or "none" (%(default)s)')
     parser.add_argument('--samples', metavar='N[,N...]', help='that many pixels at random')
     parser.add_argument('--pattern', action='append', default=[], metavar='NAME',
-                        help='sampling pattern, as random:500, rows:24, lidar:64+outliers:0.01 or '
-                        'sensor (all that was measured); may be repeated')
+                        help='sampling pattern, as random:500, rows:24, roof:0.4, '
+                        'lidar:64+outliers:0.01 or sensor (all that was measured); may be '
+                        'repeated')
     study = parser.add_mutually_exclusive_group()
     study.add_argument('--ablation', action='store_true', help='with procedural: the table from '
                        'fixed kernels to the whole model (of --weights, or those of --preset)')
@@ -66,6 +67,8 @@ def add_arguments(parser):
                        'few samples, beams, outliers and sizes, relative to the first preset')
     parser.add_argument('--limit', type=int, metavar='N',
                         help=f'the first N frames (procedural: {PROCEDURAL_FRAMES} by default)')
+    parser.add_argument('--kind', metavar='KIND', help='of rendered scenes, as street or queue; '
+                        'a mix without it')
     parser.add_argument('--size', default='320x240', metavar='WxH', help='of rendered frames')
     parser.add_argument('--seed', type=int, default=VALIDATION_SEED, help='of frames and samples')
     parser.add_argument('--json', metavar='FILE', help='write all figures to a file')
@@ -83,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError('--limit must be at least 1')
     if args.seed < 0 or args.sheet_frames < 1:
         raise ConfigError('--seed must be at least 0, --sheet-frames at least 1')
+    if args.kind and (args.dataset != 'procedural' or args.robustness):
+        raise ConfigError('--kind is for --dataset procedural without --robustness')
     if args.ablation or args.robustness:
         return run_study(args)
     patterns = parse_patterns(args)
@@ -161,9 +166,12 @@ def make_examples(args, patterns, left_out):
     from steer_depth_ros.evaluation import evaluate
     from steer_depth_ros.recordings.frame_folder import find_frames
     from steer_depth_ros.synthetic.procedural import ProceduralFrames
+    from steer_depth_ros.synthetic.scenes import KINDS
     if args.dataset == 'procedural':
+        if args.kind not in (None, *KINDS):
+            raise ConfigError(f'--kind {args.kind}: there are {", ".join(KINDS)}')
         frames = ProceduralFrames(args.limit or PROCEDURAL_FRAMES, args.seed,
-                                  parse_size(args.size))
+                                  parse_size(args.size), kind=args.kind)
         return evaluate.procedural_examples(frames, patterns), len(frames)
     if args.data_dir is None:
         raise ConfigError(f'--dataset {args.dataset} needs --data-dir')

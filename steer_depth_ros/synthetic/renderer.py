@@ -18,7 +18,7 @@ Everything follows from a seed: the layout is drawn by numpy on the CPU, so that
 the same scene; rays are cast and shaded with torch.
 """
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Collection, FrozenSet, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class Scene:
     camera: pinhole intrinsics. solids: the geometry in the camera's optical frame (x right,
     y down, z forward). far: metres, where the sky begins. outdoor: a scene in which sensors sit
     further apart. behind: depth as if clear things were not there, None where there are none.
+    clear: the solids of glass that light passes.
     """
 
     image: Tensor
@@ -58,6 +59,7 @@ class Scene:
     far: float
     outdoor: bool
     behind: Optional[Tensor] = None
+    clear: FrozenSet[int] = frozenset()
 
     @property
     def echo(self) -> Tensor:
@@ -74,12 +76,17 @@ class Scene:
         """
         return self.trace(origins, directions)[0]
 
-    def trace(self, origins: Tensor, directions: Tensor) -> Tuple[Tensor, Tensor]:
-        """Do as `cast`, and also give the echo of the surface, int64 (M,)."""
+    def trace(self, origins: Tensor, directions: Tensor,
+              skip: Collection[int] = ()) -> Tuple[Tensor, Tensor]:
+        """
+        Do as `cast`, and also give the echo of the surface, int64 (M,).
+
+        skip: solids that the rays pass.
+        """
         device = self.solids.device
         o = torch.as_tensor(origins, dtype=torch.float32, device=device).reshape(-1, 3).T
         d = torch.as_tensor(directions, dtype=torch.float32, device=device).T.contiguous()
-        t, index = self.solids.cast(o, d)
+        t, index = self.solids.cast(o, d, skip)
         return t, self.echo_of_solid[index.clamp(min=0)] * (index >= 0)
 
 
@@ -104,11 +111,13 @@ def render_scene(seed, size: Tuple[int, int] = (240, 320), device: str = 'cpu',
     index.masked_fill_(beyond, -1)
     light = _sky(layout, rays, rng)
     _shade(light, layout, solids, camera, rays, depth, index)
-    behind = _see_through(light, layout, solids, camera, rays, depth, index)
+    share = np.array([layout.builder.materials[s.material].clear for s in solids.items])
+    clear = frozenset(np.flatnonzero(share).tolist())
+    behind = _see_through(light, layout, solids, camera, rays, depth, index, share)
     image = photo.develop(light.permute(1, 2, 0).cpu().numpy(), rng)
     echo = torch.tensor([m.echo for m in layout.builder.materials], device=device)
     return Scene(torch.from_numpy(image).to(device), depth, index, camera, solids,
-                 echo[solids.material], layout.far, layout.outdoor, behind)
+                 echo[solids.material], layout.far, layout.outdoor, behind, clear)
 
 
 def camera_rays(camera: Camera, device: str) -> Tensor:
@@ -162,10 +171,12 @@ def _rectangles(items, camera: Camera):
     return [tuple(r) for r in np.clip(bound, 0, limit).astype(int)]
 
 
-def _see_through(light, layout, solids, camera, rays, depth, index):
-    """Mix what lies behind clear solids into `light`; return its depth, None without any."""
-    clear = np.array([m.clear for m in layout.builder.materials])
-    clear = clear[[s.material for s in solids.items]]
+def _see_through(light, layout, solids, camera, rays, depth, index, clear):
+    """
+    Mix what lies behind clear solids into `light`; return its depth, None without any.
+
+    clear: (K,) the share of the light that passes each solid.
+    """
     clear_solids = set(np.nonzero(clear)[0].tolist()) & set(index.unique().tolist())
     if not clear_solids:
         return None

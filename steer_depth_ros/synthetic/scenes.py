@@ -38,6 +38,7 @@ from steer_depth_ros.synthetic.primitives import (
     ROUNDED,
 )
 from steer_depth_ros.synthetic.street import street
+from steer_depth_ros.synthetic.traffic import queue
 
 
 def _shell(b, x, y, z, floor, wall):
@@ -254,8 +255,9 @@ def floating(rng):
                   ambient(rng), 30 * scale, scale > 1.5)
 
 
+# Builder and share of the mix; what has none is drawn only when it is asked for by name.
 LAYOUTS = {'room': (room, 0.28), 'corridor': (corridor, 0.08), 'tabletop': (tabletop, 0.24),
-           'street': (street, 0.28), 'floating': (floating, 0.12)}
+           'street': (street, 0.28), 'floating': (floating, 0.12), 'queue': (queue, 0.0)}
 KINDS: Tuple[str, ...] = tuple(LAYOUTS)
 
 

@@ -37,6 +37,7 @@ from steer_depth_ros.synthetic.modifiers import (
 from steer_depth_ros.synthetic.renderer import Scene
 
 MIN_SAMPLES = 20
+PASSED_PANES, LOST_IN_GLASS = 0.8, 0.3  # share of the panes that let beams through; of the beams
 
 
 def _depth(scene: Scene) -> np.ndarray:
@@ -97,13 +98,21 @@ def baseline(scene: Scene, rng) -> np.ndarray:
     return reach * direction / np.linalg.norm(direction)
 
 
-def _scan(scene: Scene, rng, directions, offset, tilt) -> Samples:
-    """Cast a scanner's rays (M, 3; its own frame, axes as the camera's) into the image."""
+def _scan(scene: Scene, rng, directions, offset, tilt, through_glass=False) -> Samples:
+    """
+    Cast a scanner's rays (M, 3; its own frame, axes as the camera's) into the image.
+
+    through_glass: most clear solids let beams pass, which then measure what lies behind.
+    """
     directions = (directions @ tilt.T).astype(np.float32)
-    found = scene.trace(torch.from_numpy(np.asarray(offset, np.float32)),
-                        torch.from_numpy(directions))
-    t, echo = (each.cpu().numpy() for each in found)
+    rays = torch.from_numpy(np.asarray(offset, np.float32)), torch.from_numpy(directions)
+    t, echo = (each.cpu().numpy() for each in scene.trace(*rays))
     chance = np.where(echo == BLACK, 0.9, np.where(echo == GLASS, 0.7, 0.0))
+    if through_glass:
+        panes = [solid for solid in sorted(scene.clear) if rng.random() < PASSED_PANES]
+        beyond, echo = (each.cpu().numpy() for each in scene.trace(*rays, skip=panes))
+        passed = np.where(echo == BLACK, 0.9, np.where(echo == GLASS, 0.7, LOST_IN_GLASS))
+        t, chance = beyond, np.where(beyond > t, passed, chance)
     lost = rng.random(len(t)) < chance
     points = directions * np.where(np.isfinite(t), t, 0)[:, None] + offset
     z = np.maximum(points[:, 2], 1e-3)
@@ -126,14 +135,14 @@ def _view_angles(scene: Scene) -> Tuple[float, float, float]:
 
 def lidar_lines(scene: Scene, rng, beams: int = 64, fov: Optional[Tuple[float, float]] = None,
                 step: Optional[float] = None, offset: Optional[np.ndarray] = None,
-                paired: bool = False) -> Samples:
+                paired: bool = False, through_glass: bool = False) -> Samples:
     """
     Scan with a spinning LiDAR that has its own position, so hidden points shine through.
 
     beams: how many lie within `fov`, the elevations (low, high) in radians of the sensor's frame;
     by default a part of what the camera sees, mostly without its top. step: azimuth between
     returns in radians, by default finer than the beams. offset: (3,) metres from the camera.
-    paired: leave every other pair of beams out.
+    paired: leave every other pair of beams out. through_glass: see `_scan`.
     """
     half, top, bottom = _view_angles(scene)
     if fov is None:
@@ -154,7 +163,20 @@ def lidar_lines(scene: Scene, rng, beams: int = 64, fov: Optional[Tuple[float, f
     azimuth = azimuth[None] + rng.uniform(0, step, (len(elevation), 1))
     e = np.broadcast_to(elevation[:, None], azimuth.shape)
     x, z = np.sin(azimuth) * np.cos(e), np.cos(azimuth) * np.cos(e)
-    return _scan(scene, rng, np.stack([x, -np.sin(e), z], -1).reshape(-1, 3), offset, tilt)
+    return _scan(scene, rng, np.stack([x, -np.sin(e), z], -1).reshape(-1, 3), offset, tilt,
+                 through_glass)
+
+
+def roof_lidar(scene: Scene, rng, degrees: float = 0.4) -> Samples:
+    """
+    Scan as from the roof of a car: above the camera and beside it, through windows.
+
+    degrees: between two beams.
+    """
+    low, high = np.deg2rad((-25.0, rng.uniform(2, 15)))
+    offset = rng.uniform((-0.5, -0.8, -0.6), (0.5, -0.1, 0.3))
+    return lidar_lines(scene, rng, round((high - low) / np.deg2rad(degrees)), (low, high),
+                       np.deg2rad(rng.uniform(0.1, 0.3)), offset, through_glass=True)
 
 
 def rosette(scene: Scene, rng, n: int = 6000) -> Samples:
@@ -319,6 +341,7 @@ SENSORS = {'random': (random_samples, 'n', int, 1, 10 ** 7),
            'features': (image_features, 'n', int, 1, 10 ** 7),
            'rows': (image_rows, 'rows', int, 1, 10 ** 4),
            'lidar': (lidar_lines, 'beams', int, 1, 1024),
+           'roof': (roof_lidar, 'degrees', float, 0.05, 10),
            'rosette': (rosette, 'n', int, 1, 10 ** 7),
            'depth': (depth_camera, 'stride', int, 1, 64),
            'semi': (semi_dense, 'density', float, 0.001, 1)}

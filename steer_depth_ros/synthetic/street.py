@@ -33,6 +33,41 @@ def street(rng):
     """Build a street: road, kerbs, facades, cars, trees, poles, people, and the sky."""
     b = Builder(rng)
     road_half, walk = rng.uniform(3, 9), rng.uniform(0.5, 5)
+    kerb = road(b, road_half)
+    leaves = [foliage(b) for _ in range(2)]
+    for side in (-1, 1):
+        roadside(b, side, road_half, walk, kerb, leaves)
+    for _ in range(int(rng.integers(0, 5))):  # traffic
+        car(b, rng.uniform(7, 60), rng.uniform(-0.8, 0.8) * road_half, 0,
+            rng.choice([0, np.pi]) + rng.normal(0, 0.05))
+    for _ in range(int(rng.integers(0, 4))):
+        person(b, rng.uniform(4, 30), rng.uniform(-1, 1) * (road_half + walk), 0)
+    if rng.random() < 0.2:  # a bridge or a gantry
+        at, height = rng.uniform(15, 50), rng.uniform(4.5, 7)
+        b.add(BOX, (at, 0, height), (rng.uniform(0.2, 4), road_half + 8, rng.uniform(0.2, 0.8)),
+              b.any_material())
+        b.add(BOX, (at, road_half + 0.5, height / 2), (0.3, 0.3, height / 2), b.plain())
+    if rng.random() < 0.6:  # what closes the view
+        b.add(ELLIPSOID, (rng.uniform(70, 130), rng.uniform(-40, 40), -5),
+              (15, rng.uniform(30, 90), rng.uniform(12, 25)), leaves[0])
+    lights = [sun(rng)]
+    eye = np.array([0.0, rng.uniform(-0.7, 0.7) * road_half, rng.uniform(1.2, 2.0)])
+    target = eye + rotation(rng.normal(0, 0.25), rng.normal(0.02, 0.06)) @ (20, 0, 0)
+    if rng.random() < 0.15:  # looks to the side, as the other cameras of a car do
+        target = eye + rotation(rng.uniform(0, 6.3), 0.05) @ (20, 0, 0)
+    return Layout(b, eye, look(eye, target, rng.normal(0, 0.015)), field_of_view(rng, 40, 90),
+                  lights, rng.uniform(0.12, 0.6) * np.array([0.9, 1.0, 1.12]), 120.0, True)
+
+
+def sun(rng):
+    """Draw the sun: its direction and strength."""
+    at = rotation(rng.uniform(0, 2 * np.pi), -np.deg2rad(rng.uniform(15, 75))) @ (1, 0, 0)
+    return Light(at, rng.uniform(0.2, 2.2) * np.array([1, 0.97, 0.9]), True)
+
+
+def road(b, road_half):
+    """Lay a road along x with its paint, and the ground beside it, at the returned height."""
+    rng = b.rng
     grey = rng.uniform(0.12, 0.5) * (1 + rng.normal(0, 0.06, 3))
     asphalt = b.material('grain', base=grey if rng.random() < 0.8 else b.colour(),
                          contrast=rng.uniform(0.2, 0.8), tile=rng.uniform(2, 8))
@@ -52,33 +87,10 @@ def street(rng):
         else:
             b.add(PLANE, (60, line, 0.004), (80, 0.07, 1), paint, cut=BARS,
                   cut_scale=rng.uniform(3, 9), cut_level=rng.uniform(0.3, 0.6))
-    leaves = [foliage(b) for _ in range(2)]
-    for side in (-1, 1):
-        _roadside(b, side, road_half, walk, kerb, leaves)
-    for _ in range(int(rng.integers(0, 5))):  # traffic
-        car(b, rng.uniform(7, 60), rng.uniform(-0.8, 0.8) * road_half, 0,
-            rng.choice([0, np.pi]) + rng.normal(0, 0.05))
-    for _ in range(int(rng.integers(0, 4))):
-        person(b, rng.uniform(4, 30), rng.uniform(-1, 1) * (road_half + walk), 0)
-    if rng.random() < 0.2:  # a bridge or a gantry
-        at, height = rng.uniform(15, 50), rng.uniform(4.5, 7)
-        b.add(BOX, (at, 0, height), (rng.uniform(0.2, 4), road_half + 8, rng.uniform(0.2, 0.8)),
-              b.any_material())
-        b.add(BOX, (at, road_half + 0.5, height / 2), (0.3, 0.3, height / 2), b.plain())
-    if rng.random() < 0.6:  # what closes the view
-        b.add(ELLIPSOID, (rng.uniform(70, 130), rng.uniform(-40, 40), -5),
-              (15, rng.uniform(30, 90), rng.uniform(12, 25)), leaves[0])
-    sun = rotation(rng.uniform(0, 2 * np.pi), -np.deg2rad(rng.uniform(15, 75))) @ (1, 0, 0)
-    lights = [Light(sun, rng.uniform(0.2, 2.2) * np.array([1, 0.97, 0.9]), True)]
-    eye = np.array([0.0, rng.uniform(-0.7, 0.7) * road_half, rng.uniform(1.2, 2.0)])
-    target = eye + rotation(rng.normal(0, 0.25), rng.normal(0.02, 0.06)) @ (20, 0, 0)
-    if rng.random() < 0.15:  # looks to the side, as the other cameras of a car do
-        target = eye + rotation(rng.uniform(0, 6.3), 0.05) @ (20, 0, 0)
-    return Layout(b, eye, look(eye, target, rng.normal(0, 0.015)), field_of_view(rng, 40, 90),
-                  lights, rng.uniform(0.12, 0.6) * np.array([0.9, 1.0, 1.12]), 120.0, True)
+    return kerb
 
 
-def _roadside(b, side, road_half, walk, kerb, leaves):
+def roadside(b, side, road_half, walk, kerb, leaves):
     """Line one side of the road with buildings, walls, hedges, trees, parked cars and poles."""
     rng = b.rng
     edge = road_half + walk

@@ -121,6 +121,14 @@ def test_procedural_is_repeatable_and_compares_presets(tmp_path):
     assert cv2.imread(str(tmp_path / 'plot.png')).shape == (480, 1280, 3)
 
 
+def test_procedural_scenes_of_one_kind(tmp_path):
+    arguments = ['--dataset', 'procedural', '--limit', '1', '--size', '120x60', '--device', 'cpu',
+                 '--preset', 'fast', '--pattern', 'roof:1', '--seed', '3']
+    queue, street = (evaluated(tmp_path, *arguments, '--kind', kind)[0]
+                     for kind in ('queue', 'street'))
+    assert queue['pattern'] == 'roof:1' and queue['samples'] != street['samples']
+
+
 def test_folder_of_frames_names_what_it_leaves_out(tmp_path, capsys):
     wall = np.full((60, 80), 2.0)
     write_frame(tmp_path / 'set' / 'a', depth=wall)
@@ -154,6 +162,9 @@ def test_recording_is_scored_against_its_truth_topic(tmp_path):
     (['--dataset', 'procedural', '--pattern', 'random:-5'], "'-5' is not a number that random"),
     (['--dataset', 'procedural', '--size', '640'], '--size 640'),
     (['--dataset', 'procedural', '--size', '640x99999'], '--size 640x99999'),
+    (['--dataset', 'procedural', '--kind', 'alley'], 'room, corridor'),
+    (['--dataset', 'kitti', '--data-dir', '.', '--kind', 'street'], '--kind is for'),
+    (['--dataset', 'procedural', '--kind', 'street', '--robustness'], '--kind is for'),
     (['--dataset', 'procedural', '--seed', '-1'], '--seed must be at least 0'),
     (['--dataset', 'procedural', '--limit', '0'], '--limit'),
     (['--dataset', 'procedural', '--preset', 'reference'], 'steer_depth convert'),

@@ -156,6 +156,28 @@ def test_frames_are_worth_looking_at(kind):
         assert scene.image.float().std() > 2
 
 
+def test_cars_in_a_queue_have_windows_that_one_sees_through():
+    shares = []
+    for seed in range(6):
+        scene = render_scene([seed, 9], (120, 240), kind='queue')
+        through = scene.behind > scene.depth  # never None: some car is in view
+        assert np.isin(scene.solid[through], list(scene.clear)).all()
+        assert (scene.behind >= scene.depth).all()
+        shares.append(through.float().mean().item())
+        # Its picture shows what lies behind: it is not one colour.
+        assert scene.image[through].float().std(0).max() > 2
+    assert min(shares) > 0.001 and 0.01 < np.mean(shares) < 0.2
+
+
+def test_far_background_lies_right_above_the_roofs_of_a_queue():
+    found = []
+    for seed in range(6):
+        depth = render_scene([seed, 9], (120, 240), kind='queue').depth
+        roof = (depth[1:] < 25) & (depth[:-1] > 50)  # from one row to that above it
+        found.append(roof.any(0).float().mean().item())
+    assert np.mean(found) > 0.1
+
+
 def test_frames_depend_on_seed_and_index_alone():
     frames = ProceduralFrames(10, seed=4, size=SIZE)
     a, b = frames[7], ProceduralFrames(99, seed=4, size=SIZE)[7]

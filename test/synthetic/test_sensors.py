@@ -107,6 +107,33 @@ def test_black_surfaces_give_no_echo(scene, rng):
     assert after < 0.3 * before
 
 
+def test_beams_pass_windows_where_asked():
+    scene = render_scene([0, 9], (120, 240), kind='queue')
+    pane = np.isin(scene.solid.numpy(), list(scene.clear))
+
+    def beyond(through_glass):
+        samples = sensors.lidar_lines(scene, np.random.default_rng(2), 60, (-0.3, 0.2),
+                                      offset=np.zeros(3), through_glass=through_glass)
+        u, v = np.rint(samples.uv).astype(int).T
+        return (samples.depth > 1.02 * scene.depth.numpy()[v, u])[pane[v, u]]
+
+    through, closed = beyond(True), beyond(False)
+    assert through.sum() > 30 and through.mean() > 0.5
+    assert closed.mean() < 0.1  # a pixel's own ray may miss what the beam beside it hits
+
+
+def test_a_lidar_on_the_roof_measures_what_the_camera_does_not_see():
+    scene = render_scene([0, 9], (120, 240), kind='queue')
+    samples = sensors.roof_lidar(scene, np.random.default_rng(2))
+    assert (samples.depth > 1.05 * exact(scene, samples)).mean() > 0.01
+
+
+def test_beams_from_a_roof_lie_as_far_apart_as_asked(scene):
+    fine, coarse = (len(sensors.roof_lidar(scene, np.random.default_rng(3), degrees))
+                    for degrees in (0.5, 2.0))
+    assert fine == pytest.approx(4 * coarse, rel=0.1)
+
+
 def test_depth_camera_has_holes_at_silhouettes():
     shares = []
     for seed in SEEDS:
@@ -191,7 +218,7 @@ def test_random_patterns_are_usable_and_repeat():
 
 
 @pytest.mark.parametrize('name', ['random:50', 'rows:12', 'lidar:16+outliers:0.05', 'depth:2',
-                                  'semi:0.2', 'rosette', 'features:100', 'mixed',
+                                  'roof:1', 'semi:0.2', 'rosette', 'features:100', 'mixed',
                                   'lidar:8+noise:0.01+calibration:0.1+pixels+holes:2'])
 def test_patterns_by_name(scene, name):
     pattern = sensors.pattern_by_name(name)
