@@ -13,7 +13,7 @@
 // limitations under the License.
 //
 // Pixels that hang in the air between foreground and background, see flying_points in
-// steer_depth_ros/cloud.py. Compiled into the CPU libraries, one an instruction set.
+// steer_depth_ros/ops/flying_points.py. Compiled into the CPU libraries, one an instruction set.
 
 #include <algorithm>
 #include <cmath>

@@ -23,6 +23,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #if defined(__CUDACC__)
 #define STEER_FN __host__ __device__ __forceinline__
@@ -54,8 +55,13 @@ constexpr float kTanhSigmaOffset = 1e-5f;  // the 2021 release
 constexpr float kSmallestSpacing = 0.5f;   // pixels
 constexpr float kPi = 3.14159265358979f;
 
+// Declares a struct and keeps the text of its fields, by which Python tells whether it agrees.
+#define STEER_LAYOUT(NAME, ...) \
+  struct NAME { __VA_ARGS__ };  \
+  constexpr char k##NAME##Layout[] = #__VA_ARGS__;
+
 // One call, as the C ABI takes it. Layouts are those of the Python function, C-contiguous float32.
-struct Problem {
+STEER_LAYOUT(Problem,
   int batch, samples, height, width, features;
   int window_rows, window_cols;  // half sizes
   int neighbours, sectors;       // 0 neighbours: the window selects
@@ -72,7 +78,21 @@ struct Problem {
   float *grad_values, *grad_steering, *grad_guide, *grad_guide_at_samples;
   float *grad_bandwidth, *grad_ridge;  // of the extent that the input has; null where not wanted
   void *workspace;                     // CUDA only: steer_workspace() bytes on the device
-};
+)
+
+// What ops/native.py compares when it loads a library. The version is to be raised when the arguments
+// of an exported function change.
+constexpr int kAbiVersion = 1;
+
+inline const char *abi() {
+  static const struct Text {
+    char text[sizeof kProblemLayout + 40];
+    Text() {
+      snprintf(text, sizeof text, "%d;%d;%s", kAbiVersion, (int)sizeof(Problem), kProblemLayout);
+    }
+  } abi;
+  return abi.text;
+}
 
 // C = gamma U diag(sigma, 1/sigma) U^T in (row, column) coordinates, and its derivatives.
 struct Steering {

@@ -1025,6 +1025,9 @@ int backward(const Problem *p) {
 }  // namespace steer
 
 #define STEER_EXPORT extern "C" __attribute__((visibility("default")))
+
+STEER_EXPORT const char *steer_abi() { return steer::abi(); }
+
 STEER_EXPORT int steer_forward(const steer::Problem *p) { return steer::STEER_ISA::forward(p); }
 STEER_EXPORT int steer_backward(const steer::Problem *p) { return steer::STEER_ISA::backward(p); }
 

@@ -122,6 +122,8 @@ void backward(const Problem &p, cudaStream_t stream) {
 
 #define STEER_EXPORT extern "C" __attribute__((visibility("default")))
 
+STEER_EXPORT const char *steer_abi() { return steer::abi(); }
+
 STEER_EXPORT size_t steer_workspace(const steer::Problem *p, int backward) {
   size_t bytes;
   steer::device::plan(*p, backward != 0, &bytes);

@@ -50,5 +50,9 @@ class ConfigError(SteerDepthError):
     """An option or parameter with a value that cannot be used."""
 
 
+class NativeLibraryError(SteerDepthError):
+    """A compiled library that is damaged, or was built from other sources than the package."""
+
+
 class DeviceMemoryError(SteerDepthError):
     """A frame for which the device, or the host, has not enough memory left."""

@@ -27,7 +27,7 @@ import time
 import torch
 
 from steer_depth_ros.benchmarks import machine
-from steer_depth_ros.ops import describe_backend, kernel_regression, native, twin
+from steer_depth_ros.ops import describe_backend, kernel_regression, native, regression_torch
 
 WINDOW = (26, 34)
 CASES = {'304x228, 500': ((228, 304), 500), '640x480, 5,000': ((480, 640), 5_000),
@@ -199,8 +199,9 @@ def twin_tile(data, size, order, tile, corner):
     bandwidth = torch.tensor(5., device=device)
 
     def plain(data):
-        return twin.kernel_regression(uv, data['values'], data['steering'], here, window=WINDOW,
-                                      order=order, bandwidth=bandwidth, tile=tile)
+        return regression_torch.kernel_regression(
+            uv, data['values'], data['steering'], here, window=WINDOW, order=order,
+            bandwidth=bandwidth, tile=tile)
 
     forward = machine.once_ms(lambda: plain(data), device)
     wanted = {k: data[k].clone().requires_grad_() for k in ('values', 'steering')}

@@ -31,7 +31,7 @@ from steer_depth_ros.errors import (
     WeightsError,
 )
 from steer_depth_ros.ops import describe_backend
-from steer_depth_ros.ops.clock import stopwatch
+from steer_depth_ros.ops.timing import stopwatch
 
 CLOSE = 0.05  # confidence is the probability of a relative error under this
 

@@ -19,11 +19,9 @@ import numpy as np
 
 from steer_depth_ros.errors import ConfigError, FrameError
 from steer_depth_ros.geometry.camera import Camera
+from steer_depth_ros.ops.flying_points import flying_points, row_bands
 
 POINT_STEP = 16  # bytes: x, y, z, rgb, float32 each, rgb at offset 12
-STEP = 0.05  # relative change of depth over an edge that counts as a step
-BAND_PIXELS = 1 << 15
-REACH = 2  # pixels over which a smeared edge still counts as one step
 NO_COLOUR = 0x00FFFFFF
 INVISIBLE = np.uint32(0x00FFFFFF)  # mask that clears alpha: with it set, rgb would be a NaN
 
@@ -56,13 +54,13 @@ def depth_to_cloud(depth: np.ndarray, camera: Camera, image: Optional[np.ndarray
     image = None if image is None else image[::stride, ::stride]
     if organised:
         cloud = np.empty((*z.shape, 4), np.float32)
-        for band in _bands(z.shape):
+        for band in row_bands(z.shape):
             cloud[band] = _points(np.where(keep[band], z[band], np.float32(np.nan)), rays[band],
                                   None if image is None else image[band])
         return cloud
     points = np.empty((np.count_nonzero(keep), 4), np.float32)
     filled = 0
-    for band in _bands(z.shape):
+    for band in row_bands(z.shape):
         chosen = _points(z[band], rays[band], None if image is None else image[band])
         if not keep[band].all():
             chosen = _rows(chosen, keep[band])
@@ -70,78 +68,6 @@ def depth_to_cloud(depth: np.ndarray, camera: Camera, image: Optional[np.ndarray
         points[filled:filled + len(chosen)] = chosen
         filled += len(chosen)
     return points if voxel_m is None else _one_per_voxel(points, voxel_m)
-
-
-def flying_points(depth: np.ndarray) -> np.ndarray:
-    """
-    Find the pixels that hang in the air between foreground and background.
-
-    depth: float32 (H, W) metres, NaN or 0 where unknown. Return bool (H, W), true for a pixel
-    inside a step of depth, clearly off both its sides. The pixels on the two sides of a sharp
-    step stay, and so does a slanted plane, which goes on at the same rate on both sides.
-    """
-    from steer_depth_ros.ops import native  # torch, which not all who import this module need
-
-    # In inverse depth a plane is linear over the image.
-    depth = np.asarray(depth, np.float32)
-    with np.errstate(all='ignore'):
-        inverse = np.where(depth > 0, np.float32(1.0) / depth, np.float32(np.nan))
-    edge = 2 * REACH
-    padded = cv2.copyMakeBorder(inverse, edge, edge, edge, edge, cv2.BORDER_CONSTANT,
-                                value=float('nan'))
-    name = native.cpu_name()
-    if name is None:
-        return _flying_points(padded, depth.shape)
-    flying = np.empty(depth.shape, bool)
-    native.load(name).steer_flying_points(padded.ctypes.data, *depth.shape, flying.ctypes.data)
-    return flying
-
-
-def _flying_points(padded, shape):
-    """Do what csrc/flying_points.cpp does, where no compiler was at hand."""
-    edge, flying = 2 * REACH, np.zeros(shape, bool)
-    for band in _bands(shape):
-        rows = padded[band.start:band.stop + 2 * edge]
-        found = np.zeros(rows.shape, bool)
-        at = _candidates(rows.ravel(), rows.shape[1])
-        found.ravel()[at] = _inside_step(rows.ravel(), rows.shape[1], at)
-        flying[band] = found[edge:-edge, edge:-edge]
-    return flying
-
-
-def _candidates(inverse, width):
-    """Find where the slope ends within a few pixels, which it does not do on a plane."""
-    border = 2 * REACH * (width + 1)
-    inner = slice(border, len(inverse) - border)
-    bend = np.zeros(len(inverse) - 2 * border, np.float32)
-    for direction in (1, width):
-        for reach in range(1, REACH + 1):
-            near, far = reach * direction, 2 * reach * direction
-            change = inverse[border + near:][:len(bend)] - inverse[border - near:][:len(bend)]
-            change += change
-            change -= inverse[border + far:][:len(bend)]
-            change += inverse[border - far:][:len(bend)]
-            np.fmax(bend, np.abs(change, out=change), out=bend)
-    return np.flatnonzero(bend > np.float32(0.5 * STEP) * inverse[inner]) + border
-
-
-def _inside_step(inverse, width, at):
-    """Tell for the pixels `at` whether a step, flat on both sides, passes through them."""
-    # What is unknown is NaN and compares false.
-    found = np.zeros(len(at), bool)
-    for direction in (1, width):  # a diagonal edge is a step along both
-        for reach in range(1, REACH + 1):
-            near, far = reach * direction, 2 * reach * direction
-            one, other = inverse[at - near], inverse[at + near]
-            step = np.abs(one - other)
-            steep = np.flatnonzero(step > STEP * np.maximum(one, other))
-            one, other, step, pixel = one[steep], other[steep], step[steep], at[steep]
-            here = inverse[pixel]
-            beyond_one, beyond_other = inverse[pixel - far], inverse[pixel + far]
-            off = np.minimum(np.abs(here - one), np.abs(other - here))
-            flat = np.abs(beyond_one - one) + np.abs(beyond_other - other) < 0.5 * step
-            found[steep] |= ((one - here) * (here - other) > 0) & (off > 0.2 * step) & flat
-    return found
 
 
 def _check(depth, camera, image, confidence, stride, voxel_m, organised):
@@ -166,12 +92,6 @@ def _kept(depth, camera, confidence, min_confidence, edge_filter):
     if edge_filter:
         keep &= ~flying_points(depth)
     return keep
-
-
-def _bands(shape):
-    """Bands of rows small enough that what is computed on the way stays in the cache."""
-    rows = max(1, BAND_PIXELS // max(shape[1], 1))
-    return [slice(first, first + rows) for first in range(0, shape[0], rows)]
 
 
 def _points(z, rays, image):

@@ -12,6 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Steering-kernel regression from scattered samples: one operator, three backends that agree."""
-from steer_depth_ros.ops.operator import describe_backend, kernel_regression
 
 __all__ = ['describe_backend', 'kernel_regression']
+
+
+def __getattr__(name):
+    # torch takes seconds to import, and what is written for numpy (flying_points) needs none.
+    if name in __all__:
+        from steer_depth_ros.ops import regression
+        return getattr(regression, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -11,13 +11,16 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Loads the native libraries of csrc/ (a C ABI, called through ctypes)."""
+"""Loads the native libraries of csrc/ (a C ABI, called through ctypes). Needs no torch."""
 import ctypes
 from functools import lru_cache
 from pathlib import Path
+import re
 
-import torch
+from steer_depth_ros.errors import NativeLibraryError
 
+LIBRARIES = Path(__file__).parent
+ABI_VERSION = 1  # kAbiVersion of csrc/kernel_regression.h
 PROFILES = ('gaussian', 'tanh')
 BORDERS = ('none', 'mirror')
 ONE, PER_SAMPLE, PER_PIXEL, ABSENT = range(4)
@@ -39,35 +42,78 @@ class Problem(ctypes.Structure):
                 + [(name, ctypes.c_void_p) for name in _POINTERS])
 
 
+_PROBLEM = ctypes.POINTER(Problem)
+_CPU_FUNCTIONS = {
+    'steer_forward': (ctypes.c_int, [_PROBLEM]),
+    'steer_backward': (ctypes.c_int, [_PROBLEM]),
+    'steer_flying_points': (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]),
+    'steer_thin_plate': (ctypes.c_int, [ctypes.c_void_p] * 3 + [ctypes.c_int] * 3
+                         + [ctypes.c_void_p]),
+}
+_CUDA_FUNCTIONS = {
+    'steer_forward': (ctypes.c_int, [_PROBLEM, ctypes.c_void_p]),
+    'steer_backward': (ctypes.c_int, [_PROBLEM, ctypes.c_void_p]),
+    'steer_workspace': (ctypes.c_size_t, [_PROBLEM, ctypes.c_int]),
+    'steer_error': (ctypes.c_char_p, []),
+}
+
+
 def problem(**fields):
     """Fill a Problem from ints and (contiguous) tensors; tensors must outlive the call."""
-    return Problem(**{name: value.data_ptr() if isinstance(value, torch.Tensor) else value
+    return Problem(**{name: value.data_ptr() if hasattr(value, 'data_ptr') else value
                       for name, value in fields.items() if value is not None})
 
 
 @lru_cache
 def load(name):
-    """Return the library built for `name` (generic, avx2, avx512, cuda), or None."""
-    path = Path(__file__).with_name(f'libkernel_regression_{name}.so')
-    if not path.exists():
-        return None
-    library = ctypes.CDLL(str(path))
-    for entry in ('steer_forward', 'steer_backward'):
-        function = getattr(library, entry)
-        function.restype = ctypes.c_int
-        function.argtypes = [ctypes.POINTER(Problem)] + [ctypes.c_void_p] * (name == 'cuda')
-    if name == 'cuda':
-        library.steer_workspace.restype = ctypes.c_size_t
-        library.steer_workspace.argtypes = [ctypes.POINTER(Problem), ctypes.c_int]
-        library.steer_error.restype = ctypes.c_char_p
-    else:
-        library.steer_flying_points.restype = None
-        library.steer_flying_points.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
-                                                ctypes.c_void_p]
-        library.steer_thin_plate.restype = ctypes.c_int
-        library.steer_thin_plate.argtypes = ([ctypes.c_void_p] * 3 + [ctypes.c_int] * 3
-                                             + [ctypes.c_void_p])
+    """
+    Return the library built for `name` (generic, avx2, avx512, cuda), or None where none is.
+
+    NativeLibraryError for one that cannot be loaded or does not fit this Python code.
+    """
+    path = LIBRARIES / f'libkernel_regression_{name}.so'
+    return open_library(path, name) if path.exists() else None
+
+
+def open_library(path, name):
+    """Load a library from a file, and check that it takes what Python will hand it."""
+    functions = dict(_CUDA_FUNCTIONS if name == 'cuda' else _CPU_FUNCTIONS)
+    if name == 'generic':
+        functions['steer_machine'] = (ctypes.c_char_p, [])
+    try:
+        library = ctypes.CDLL(str(path))
+        library.steer_abi.restype = ctypes.c_char_p
+        difference = _difference(library.steer_abi().decode())
+        for entry, (result, arguments) in functions.items() if difference is None else ():
+            function = getattr(library, entry)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError, ValueError) as error:
+        difference = str(error)
+    if difference is not None:
+        raise NativeLibraryError(
+            f'{path} does not belong to this version of the package ({difference}); rebuild: '
+            'pip install -e . (or colcon build)')
     return library
+
+
+def _difference(abi):
+    """Say where a library's view of Problem and its own version differ from Python's, or None."""
+    version, size, layout = abi.split(';', 2)
+    if int(version) != ABI_VERSION:
+        return f'its interface has version {version}, expected {ABI_VERSION}'
+    fields = [(kind if kind in ('int', 'float') and '*' not in name else 'pointer',
+               name.strip(' *'))
+              for kind, names in re.findall(r'(?:const )?(\w+) ([^;]+);', layout)
+              for name in names.split(',')]
+    kinds = {ctypes.c_int: 'int', ctypes.c_float: 'float', ctypes.c_void_p: 'pointer'}
+    expected = [(kinds[kind], name) for name, kind in Problem._fields_]
+    for found, wanted in zip(fields, expected):
+        if found != wanted:
+            return 'a field of its Problem is {} {}, expected {} {}'.format(*found, *wanted)
+    if len(fields) != len(expected) or int(size) != ctypes.sizeof(Problem):
+        return (f'its Problem has {len(fields)} fields in {size} bytes, expected {len(expected)} '
+                f'in {ctypes.sizeof(Problem)}')
+    return None
 
 
 @lru_cache
@@ -76,7 +122,6 @@ def cpu_name():
     generic = load('generic')
     if generic is None:
         return None
-    generic.steer_machine.restype = ctypes.c_char_p
-    machine = generic.steer_machine().decode()
     order = ('avx512', 'avx2', 'generic')
+    machine = generic.steer_machine().decode()
     return next(n for n in order[order.index(machine):] if load(n) is not None)

@@ -13,7 +13,6 @@
 # limitations under the License.
 """Random problems for the tests of the operator, and the backends to run them on."""
 from contextlib import contextmanager
-import ctypes
 from functools import lru_cache
 from pathlib import Path
 import shutil
@@ -24,10 +23,10 @@ from unittest import mock
 import pytest
 import torch
 
-from steer_depth_ros.ops import kernel_regression, native, operator, twin
+from steer_depth_ros.ops import kernel_regression, native, regression, regression_torch
 
 CPU_VARIANTS = ('generic', 'avx2', 'avx512')
-CALL = operator._call
+CALL = regression._call
 
 
 def scene(batch=2, samples=150, size=(41, 57), features=0, seed=0, padding=0., margin=0.):
@@ -64,7 +63,7 @@ def run_twin(data, size, dtype=torch.float64, **options):
     """Run the torch twin."""
     data = {'bandwidth': torch.tensor(5.), **cast(data, dtype)}
     data['bandwidth'] = torch.as_tensor(data['bandwidth'], dtype=dtype)
-    return twin.kernel_regression(size=size, **data, **options)
+    return regression_torch.kernel_regression(size=size, **data, **options)
 
 
 def run_native(data, size, **options):
@@ -88,8 +87,8 @@ def backend(name):
     def choose(values):
         return (name, library) if values.dtype == torch.float32 else (None, None)
 
-    with mock.patch.object(operator, '_library', choose), \
-            mock.patch.object(operator, '_call', _call_on_host if on_host else CALL):
+    with mock.patch.object(regression, '_library', choose), \
+            mock.patch.object(regression, '_call', _call_on_host if on_host else CALL):
         yield
 
 
@@ -103,14 +102,12 @@ def cuda_on_host():
         target = Path(folder) / 'cuda_on_host.so'
         subprocess.run(['g++', '-x', 'c++', '-O2', '-std=c++17', '-Wall', '-Wextra', '-Werror',
                         '-shared', '-fPIC', source, '-o', target], check=True)
-        library = ctypes.CDLL(str(target))
-    library.steer_workspace.restype = ctypes.c_size_t
-    return library
+        return native.open_library(target, 'cuda')
 
 
 def _call_on_host(library, name, entry, problem, device):
-    size = library.steer_workspace(ctypes.byref(problem), int(entry == 'steer_backward'))
+    size = library.steer_workspace(problem, int(entry == 'steer_backward'))
     # Filled with NaN and far-off indices: nothing may be read before it is written.
     workspace = torch.full((size,), 255, dtype=torch.uint8)
     problem.workspace = workspace.data_ptr()
-    assert getattr(library, entry)(ctypes.byref(problem), None) == 0
+    assert getattr(library, entry)(problem, None) == 0

@@ -19,7 +19,7 @@ import pytest
 from regression_cases import backend, cast, run_native, run_twin, scene
 import torch
 
-from steer_depth_ros.ops import kernel_regression, operator
+from steer_depth_ros.ops import kernel_regression, regression
 
 SIZE = (15, 21)
 MODES = [dict(window=(4, 6)), dict(window=(4, 6), border='mirror'),
@@ -199,7 +199,7 @@ def test_positions_that_nobody_checked_do_no_harm(options):
     # While a graph is captured or compiled, looking at the data is not possible.
     data = scene(1, 30, SIZE)
     data['uv'][0, :5], data['uv'][0, 5:9], data['uv'][0, 9:12] = math.nan, math.inf, -1e30
-    with mock.patch.object(operator, '_require_sound', lambda *_, **__: None):
+    with mock.patch.object(regression, '_require_sound', lambda *_, **__: None):
         dense, mass = run_native(data, SIZE, **options)
     assert dense.shape == mass.shape == (1, *SIZE)
 

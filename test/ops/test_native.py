@@ -12,22 +12,24 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """The C ABI on its own: in a process without torch, and so without torch's OpenMP."""
+import ctypes
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from steer_depth_ros.errors import NativeLibraryError
 from steer_depth_ros.ops import native
 
+SIZE = ctypes.sizeof(native.Problem)
 WITHOUT_TORCH = """
-import ctypes, importlib.util, sys, types
+import ctypes, sys
 import numpy as np
+from steer_depth_ros.ops import native
 
-sys.modules['torch'] = types.SimpleNamespace(Tensor=type(None))
-spec = importlib.util.spec_from_file_location('native', sys.argv[1])
-native = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(native)
+assert 'torch' not in sys.modules
 assert not hasattr(ctypes.CDLL(None), 'GOMP_parallel')
 
 rng = np.random.default_rng(0)
@@ -53,6 +55,63 @@ print('same')
 @pytest.mark.skipif(native.cpu_name() is None, reason='needs the compiled library')
 def test_threads_of_its_own():
     environment = {k: v for k, v in os.environ.items() if k != 'LD_PRELOAD'}
-    done = subprocess.run([sys.executable, '-c', WITHOUT_TORCH, native.__file__],
-                          capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run([sys.executable, '-c', WITHOUT_TORCH], capture_output=True, text=True,
+                          timeout=60, env=environment)
     assert done.stdout == 'same\n', done.stderr
+
+
+IMPORTS = """
+import sys
+import steer_depth_ros.geometry.cloud
+assert 'torch' not in sys.modules
+import steer_depth_ros.ops.regression_torch
+import steer_depth_ros.ops.regression
+from steer_depth_ros.ops import describe_backend, kernel_regression
+assert callable(kernel_regression) and callable(describe_backend)
+"""
+
+
+def test_clouds_need_no_torch_and_the_operator_is_a_function_whatever_was_imported():
+    subprocess.run([sys.executable, '-c', IMPORTS], check=True, timeout=60)
+
+
+def stand_in(path, text):
+    """Build a library named as the package's own from a line of C++."""
+    if shutil.which('g++') is None:
+        pytest.skip('needs g++')
+    subprocess.run(['g++', '-x', 'c++', '-', '-shared', '-fPIC', '-o', path],
+                   input='extern "C" ' + text, text=True, check=True)
+
+
+def abi(version=native.ABI_VERSION, size=SIZE, fields=None):
+    """Return the C++ of a library that states this layout of Problem, the right one by default."""
+    kinds = {ctypes.c_int: 'int {}', ctypes.c_float: 'float {}', ctypes.c_void_p: 'float *{}'}
+    fields = fields or [kinds[kind].format(name) for name, kind in native.Problem._fields_]
+    return f'const char *steer_abi() {{ return "{version};{size};{"; ".join(fields)};"; }}'
+
+
+RIGHT = abi().split('"')[1].split(';', 2)[2].strip(';').split('; ')
+
+
+@pytest.mark.parametrize('text, difference', [
+    ('int steer_forward() { return 0; }', 'steer_abi'),
+    (abi(version=0), 'version 0'),
+    (abi(fields=[RIGHT[1], RIGHT[0], *RIGHT[2:]]), 'is int samples, expected int batch'),
+    (abi(fields=['long batch', *RIGHT[1:]]), 'expected int batch'),
+    (abi(size=12, fields=RIGHT[:3]), '3 fields in 12 bytes'),
+    (abi(), 'steer_forward'),
+])
+def test_a_library_of_other_sources_is_refused(tmp_path, monkeypatch, text, difference):
+    monkeypatch.setattr(native, 'LIBRARIES', tmp_path)
+    assert native.load.__wrapped__('avx2') is None
+    stand_in(tmp_path / 'libkernel_regression_avx2.so', text)
+    with pytest.raises(NativeLibraryError, match=r'rebuild: pip install -e \.') as error:
+        native.load.__wrapped__('avx2')
+    assert difference in str(error.value)
+
+
+def test_a_damaged_library_is_refused(tmp_path):
+    path = tmp_path / 'libkernel_regression_generic.so'
+    path.write_bytes(b'no library')
+    with pytest.raises(NativeLibraryError, match='rebuild'):
+        native.open_library(path, 'generic')

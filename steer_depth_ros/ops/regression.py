@@ -11,15 +11,15 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The public function, its checks, and the torch operator behind it."""
+"""Kernel regression: the public function, its checks, and the torch operator behind it."""
 from typing import Optional
 import warnings
 
 import torch
 from torch import Tensor
 
-from steer_depth_ros.ops import native, twin
-from steer_depth_ros.ops.clock import counted
+from steer_depth_ros.ops import native, regression_torch
+from steer_depth_ros.ops.timing import time_operator
 
 
 def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_at_samples=None,
@@ -68,8 +68,8 @@ def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_
     mass: (B, H, W), the sum of the weights.
 
     Differentiable with respect to values, steering, bandwidth, ridge and both guides. float32 on
-    CPU and CUDA runs native code; float64, or a machine without a compiled library, the torch
-    twin. Half-precision inputs (autocast) are computed in float32.
+    CPU and CUDA runs native code; float64, or a machine without a compiled library, plain
+    torch. Half-precision inputs (autocast) are computed in float32.
 
     Raises:
     ------
@@ -248,7 +248,7 @@ def _library_name(device):
 
 
 def _library(values):
-    """Return (name, library) for these inputs; (None, None) means the twin."""
+    """Return (name, library) for these inputs; (None, None) means plain torch."""
     if values.dtype != torch.float32:
         return None, None
     name = _library_name(values.device)
@@ -301,10 +301,10 @@ def _call(library, name, entry, problem, device):
         raise RuntimeError(f'kernel_regression on {device}: {library.steer_error().decode()}')
 
 
-def _run_twin(inputs, height, width, window_rows, window_cols, neighbours, sectors, order, profile,
-              border, aspect):
+def _run_torch(inputs, height, width, window_rows, window_cols, neighbours, sectors, order,
+               profile, border, aspect):
     uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge = inputs
-    return twin.kernel_regression(
+    return regression_torch.kernel_regression(
         uv, values, steering, (height, width), valid, guide, guide_at_samples, bandwidth,
         (window_rows, window_cols), neighbours or None, sectors, order, native.PROFILES[profile],
         native.BORDERS[border], ridge, aspect)
@@ -320,9 +320,9 @@ def _forward(uv: Tensor, values: Tensor, steering: Tensor, valid: Optional[Tenso
     options = (height, width, window_rows, window_cols, neighbours, sectors, order, profile,
                border, aspect)
     name, library = _library(values)
-    with counted(values.device):
+    with time_operator(values.device):
         if library is None:
-            return _run_twin(inputs, *options)
+            return _run_torch(inputs, *options)
         dense = values.new_empty(uv.shape[0], height, width)
         mass = torch.empty_like(dense)
         _call(library, name, 'steer_forward', _problem(*inputs, *options, dense=dense, mass=mass),
@@ -350,7 +350,7 @@ def _backward(grad_dense: Tensor, grad_mass: Tensor, uv: Tensor, values: Tensor,
                border, aspect)
     name, library = _library(values)
     if library is None:
-        return _twin_gradient(grad_dense, grad_mass, inputs, options)
+        return _torch_gradient(grad_dense, grad_mass, inputs, options)
     grads = [torch.empty_like(values), torch.empty_like(steering),
              *(values.new_empty(0) if t is None or t.dim() == 0 else torch.empty_like(t)
                for t in (guide, guide_at_samples, bandwidth, ridge))]
@@ -363,12 +363,12 @@ def _backward(grad_dense: Tensor, grad_mass: Tensor, uv: Tensor, values: Tensor,
     return grads
 
 
-def _twin_gradient(grad_dense, grad_mass, inputs, options):
+def _torch_gradient(grad_dense, grad_mass, inputs, options):
     places = [i for i in (1, 2, 4, 5, 6, 7) if inputs[i] is not None]
 
     def run(*tensors):
         found = dict(zip(places, tensors))
-        return _run_twin([found.get(i, t) for i, t in enumerate(inputs)], *options)
+        return _run_torch([found.get(i, t) for i, t in enumerate(inputs)], *options)
 
     # Inside an operator autograd proper is switched off; torch.func brings its own.
     _, pull_back = torch.func.vjp(run, *(inputs[i] for i in places))

@@ -33,8 +33,8 @@ def stopwatch():
 
 
 @contextmanager
-def counted(device):
-    """Count what happens inside, where somebody measures."""
+def time_operator(device):
+    """Add the time that the block takes to a stopwatch around it, if there is one."""
     seconds = getattr(_of_thread, 'seconds', None)
     if seconds is None:
         yield
