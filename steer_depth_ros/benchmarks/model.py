@@ -41,7 +41,8 @@ def add_arguments(parser) -> None:
     """Add the options of `steer_depth bench model`."""
     parser.add_argument('--preset', action='append', help='may be repeated; all by default')
     parser.add_argument('--weights', help="a file instead of the preset's own")
-    parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
+    parser.add_argument('--device', default='auto',
+                        help='auto, cpu or cuda (presets with a network)')
     parser.add_argument('--size', metavar='WxH', help='one case instead of the usual ones')
     parser.add_argument('--samples', type=int, default=5000, metavar='N', help='with --size: '
                         'that many pixels at random (%(default)s)')
@@ -73,7 +74,7 @@ def run(args) -> int:
             for case in _cases(args, preset):
                 frame = _rendered(Path(folder), *case)
                 found = _in_a_child({'preset': preset.name, 'weights': weights, 'frame': frame,
-                                     'device': str(device), 'frames': args.frames})
+                                     'device': args.device, 'frames': args.frames})
                 results.append(found)
                 print(_row(found), flush=True)
     write_json(args.json, {'machine': about, 'device': str(device), 'results': results})
@@ -136,6 +137,7 @@ def measure(preset, weights, frame, device, frames):
     """
     from steer_depth_ros.completion.completer import DepthCompleter
     completer = DepthCompleter(preset, device, weights)
+    device = str(completer.device)
     with np.load(frame) as data:
         image, uv, depth = data['image'], data['uv'], data['depth']
     for _ in range(WARM_UP):

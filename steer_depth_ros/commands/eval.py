@@ -48,7 +48,8 @@ def add_arguments(parser):
                         help='of nyu and kitti (default %(default)s)')
     parser.add_argument('--preset', default='default', metavar='P[,P...]',
                         help='see `steer_depth presets`; several are compared')
-    parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
+    parser.add_argument('--device', default='auto',
+                        help='auto, cpu or cuda (presets with a network)')
     parser.add_argument('--weights', help="a file instead of the preset's own")
     group = parser.add_argument_group('checkpoints of the 2021 release, for --preset reference')
     group.add_argument('--kernelnet', metavar='K.pth')

@@ -23,7 +23,7 @@ from steer_depth_ros.errors import ConfigError
 def add_completer(parser):
     """Add what chooses and places the model."""
     parser.add_argument('--preset', help='see `steer_depth presets`')
-    parser.add_argument('--device', help='auto, cpu or cuda')
+    parser.add_argument('--device', help='auto, cpu or cuda (presets with a network)')
     parser.add_argument('--weights', help="a checkpoint instead of the preset's own")
 
 

@@ -57,20 +57,19 @@ class DepthCompleter:
     Completes sparse depth with the help of the image.
 
     preset: a name of `steer_depth presets`. device: 'auto' (CUDA where there is one), 'cpu',
-    'cuda' or 'cuda:1'. weights: a safetensors file instead of the preset's own. drop_hidden:
-    leave out samples of the background that shine through nearer objects. reach: how far in
-    pixels depth goes on beyond the outermost samples; None: a tenth of the image height, or three
-    scan lines where that is more.
+    'cuda' or 'cuda:1'; presets that run on the CPU only refuse CUDA. weights: a safetensors file
+    instead of the preset's own. drop_hidden: leave out samples of the background that shine
+    through nearer objects. reach: how far in pixels depth goes on beyond the outermost samples;
+    None: a tenth of the image height, or three scan lines where that is more.
 
-    ConfigError for an unknown preset or device, WeightsError for weights that cannot be used.
+    ConfigError for a preset or device that is unknown or cannot be had, WeightsError for weights
+    that cannot be used.
     """
 
     def __init__(self, preset='default', device='auto', weights=None, drop_hidden=True,
                  reach=None):
         self.preset = find_preset(preset)
-        self.device = find_device(device)
-        if self.preset.model == 'steering':
-            self.device = torch.device('cpu')  # there is no network to run elsewhere
+        self.device = find_device(device, cpu_only=self.preset.cpu_only)
         self.drop_hidden, self.reach = drop_hidden, reach
         self.weights = weights
         self._model = self._load()
@@ -169,14 +168,17 @@ class DepthCompleter:
         return fit_to_samples(1 / inverse, uv, depth), error
 
 
-def find_device(name):
-    """Return the torch device of a name, 'auto' among them; ConfigError if it is not there."""
+def find_device(name, cpu_only=False):
+    """Return the torch device of a name, 'auto' among them; ConfigError if it cannot be used."""
     if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        return torch.device('cuda' if torch.cuda.is_available() and not cpu_only else 'cpu')
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"unknown device {name!r}; use 'auto', 'cpu' or 'cuda'") from None
+    if cpu_only and device.type != 'cpu':
+        raise ConfigError(f'device {name!r} was asked for, but this preset runs on the CPU only; '
+                          "use 'auto' or 'cpu', or a preset with a network (learned)")
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise ConfigError(f"device {name!r} was asked for, but torch sees no CUDA device; use "
                           "'auto' or 'cpu', or install a CUDA build of torch")

@@ -35,6 +35,11 @@ class Preset:
     needs: str = 'nothing'
     half: bool = False  # works at half the resolution of the image
 
+    @property
+    def cpu_only(self):
+        """Tell whether nothing of it runs on a GPU: there is no network."""
+        return self.model == 'steering'
+
     def weights_path(self):
         """Return where the package keeps the preset's weights; None where it has none."""
         return WEIGHTS / self.weights if self.weights else None

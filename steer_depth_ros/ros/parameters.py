@@ -43,7 +43,7 @@ PARAMETERS = {parameter.name: parameter for parameter in (
               read_only=True),
     Parameter('preset', 'default', 'model preset; `steer_depth presets` lists them'),
     Parameter('weights', '', "file of weights; empty: the preset's own"),
-    Parameter('device', 'auto', 'auto, cpu, cuda or cuda:N'),
+    Parameter('device', 'auto', 'auto, cpu, cuda or cuda:N (presets with a network)'),
     Parameter('depth_source', 'points', 'points: PointCloud2 on `points`; depth_image: registered '
               'depth image on `sparse_depth`', choices=('points', 'depth_image')),
     Parameter('image_compressed', False, 'subscribe to `image/compressed` (CompressedImage)'),

@@ -96,6 +96,17 @@ def test_wrong_options_say_what_there_is(tmp_path):
         sd.DepthCompleter(preset='steering', weights=tmp_path / 'w.safetensors')
 
 
+@pytest.mark.parametrize('there_is_cuda', [False, True])
+@pytest.mark.parametrize('preset', ['steering', 'fast'])
+def test_a_preset_for_the_cpu_refuses_another_device(preset, there_is_cuda, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: there_is_cuda)
+    for device in ('cuda', 'cuda:1'):
+        with pytest.raises(ConfigError, match=f"'{device}' .* on the CPU only; use 'auto'"):
+            sd.DepthCompleter(preset=preset, device=device)
+    for device in ('auto', 'cpu'):
+        assert sd.DepthCompleter(preset=preset, device=device).device == torch.device('cpu')
+
+
 @pytest.mark.parametrize('name', [n for n, p in PRESETS.items() if p.model != 'reference'])
 def test_every_preset_that_ships_runs(name):
     completer = sd.DepthCompleter(preset=name, device='cpu')
