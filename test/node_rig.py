@@ -61,10 +61,11 @@ class Rig:
     count = 0
     program = '-m', 'steer_depth_ros.ros.node'
 
-    def __init__(self, *parameters, reliable_inputs=True, peer_of=None):
+    def __init__(self, *parameters, reliable_inputs=True, peer_of=None, remaps=()):
         Rig.count += 1
         self.namespace = peer_of.namespace if peer_of else f'/robot{Rig.count}'
         self.arguments = ['-r', f'__ns:={self.namespace}',
+                          *(item for rule in remaps for item in ('-r', rule)),
                           *(item for p in parameters for item in ('-p', p))]
         self.log = tempfile.TemporaryFile('w+')  # a pipe that nobody reads would stop the node
         self.process = self.start() if peer_of is None else None

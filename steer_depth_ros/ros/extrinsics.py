@@ -90,8 +90,13 @@ class Extrinsics:
                  stopping: Callable[[], bool] = lambda: False,
                  newer: Callable[[], bool] = lambda: False):
         self.source = _source(values, buffer)
-        self.values, self._stopping, self._newer = values, stopping, newer
+        self._stopping, self._newer = stopping, newer
         self._buffer = buffer or TransformBuffer()
+        self.configure(values)
+
+    def configure(self, values: Dict[str, Any]) -> None:
+        """Take new values; the source stays."""
+        self.values = values
         self._fixed_matrix = _matrix(values) if self.source == 'parameters' else np.eye(4)
 
     def camera_from(self, camera_frame: str, image_ns: int, depth_frame: str,
@@ -116,7 +121,7 @@ class Extrinsics:
                 end = end or time.monotonic() + self.values['tf_timeout_s']
                 if (self._stopping() or time.monotonic() >= end
                         or (error.past and self._newer())):
-                    raise
+                    raise _explained(error, fixed) from None
             time.sleep(POLL_S)
 
 
@@ -143,6 +148,14 @@ def compensate(points: np.ndarray, times: np.ndarray,
         chosen = bins == index
         moved[chosen] = move(points[chosen], matrix_at(0.5 * (edges[index] + edges[index + 1])))
     return moved
+
+
+def _explained(error, fixed):
+    """Name the parameter where it is the fixed frame that nobody publishes."""
+    if fixed and f'frame "{fixed}" does not exist' in str(error):
+        return TransformError(f'{error}; the parameter fixed_frame asks for it: leave that empty '
+                              'for sensors that stand still')
+    return error
 
 
 def _source(values, buffer):

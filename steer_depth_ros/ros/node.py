@@ -38,6 +38,7 @@ from steer_depth_ros.ros.parameters import check, Parameters
 from steer_depth_ros.ros.pipeline import COMPLETED, NOTHING_INSIDE, Pipeline
 from steer_depth_ros.ros.publishers import Outputs
 from steer_depth_ros.ros.save_frame import save_frame
+from steer_depth_ros.ros.start_errors import explain
 from steer_depth_ros.ros.subscriptions import Inputs
 from steer_depth_ros.ros.worker import Worker
 
@@ -46,6 +47,7 @@ STATUS_PERIOD_S = 1.0
 HINT_PERIOD_S = 5.0
 LOG_PERIOD_S = 10.0  # of what is wrong with the inputs
 WARM_UP_SIZE = 96, 128
+POSE = {'extrinsics.xyz', 'extrinsics.rpy', 'extrinsics.quaternion'}
 OTHER_CLOCK_MS = 60e3  # a recording played without its clock
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -94,7 +96,8 @@ class CompletionNode(LifecycleNode):
         except Exception as error:  # rclpy would swallow it without a trace
             return self._failed('configure', f'{type(error).__name__}: {error}')
         self.get_logger().info(f'{self._described}; extrinsics from {self._extrinsics.source}; '
-                               f'middleware {rclpy.get_rmw_implementation_identifier()}')
+                               f'middleware {rclpy.get_rmw_implementation_identifier()}; '
+                               f'inputs {self._inputs.describe()}')
         return SUCCESS
 
     def on_activate(self, state):
@@ -175,7 +178,8 @@ class CompletionNode(LifecycleNode):
         return completer
 
     def _failed(self, what, reason):
-        self.get_logger().error(f'cannot {what}: {reason}')
+        if rclpy.ok():  # else it was interrupted
+            self.get_logger().error(f'cannot {what}: {reason}')
         self._free()
         self._described = f'cannot {what}: {reason}'
         return FAILURE
@@ -233,7 +237,7 @@ class CompletionNode(LifecycleNode):
         started = time.perf_counter()
         self._outputs.publish(result, wanted)
         result.stages['publish'] = 1e3 * (time.perf_counter() - started)
-        self._last_frame = result.frame
+        self._last_frame = result.frame, time.monotonic()
         age_ms = (self.get_clock().now().nanoseconds - job.pair.image_ns) * 1e-6
         if 0 <= age_ms < OTHER_CLOCK_MS:
             result.stages['image stamp to published'] = age_ms
@@ -265,7 +269,12 @@ class CompletionNode(LifecycleNode):
         if self._inputs is None:
             return
         self._pipeline.values = self._outputs.values = values
-        self._extrinsics.values = values
+        self._extrinsics.configure(values)
+        posed = sorted(names & POSE)
+        if posed and self._extrinsics.source != 'parameters':
+            self.get_logger().warning(
+                f'{", ".join(posed)} changed, but extrinsics come from '
+                f'{self._extrinsics.source}; set extrinsics.source to "parameters" to use them')
         self._inputs.configure(values)
 
     def _on_reset(self, request, response):
@@ -274,15 +283,16 @@ class CompletionNode(LifecycleNode):
         return response
 
     def _on_save_frame(self, request, response):
-        frame = self._last_frame
         try:
-            if frame is None:
+            if self._last_frame is None:
                 raise SteerDepthError('no frame has been completed yet; subscribe to an output '
                                       'and check that image and depth arrive')
+            frame, at = self._last_frame
             values = self._settings.values
             path = save_frame(frame, values['save_dir'], values['min_depth_m'],
                               values['max_depth_m'])
-            response.success, response.message = True, str(path.resolve())
+            response.success = True
+            response.message = f'{path.resolve()}\nfrom {time.monotonic() - at:.1f} s ago'
         except SteerDepthError as error:
             response.success, response.message = False, str(error)
         return response
@@ -324,12 +334,23 @@ class CompletionNode(LifecycleNode):
         return max(level for level, _ in found), '; '.join(text for _, text in found)
 
 
+def interrupt_once(signum, frame):
+    """Raise KeyboardInterrupt; a second one would break the tidying up, so there is none."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main(args=None) -> int:
     """Run the node until it is interrupted."""
+    # launch and the terminal both interrupt.
+    signal.signal(signal.SIGINT, interrupt_once)
     process_tuning.prepare()
-    rclpy.init(args=args)
     node = None
     try:
+        try:
+            rclpy.init(args=args)
+        except (RuntimeError, ValueError) as error:  # RCLError is a RuntimeError
+            raise ConfigError(explain(error)) from None
         node = CompletionNode()
         if node.autostart:
             node.start()
@@ -344,12 +365,12 @@ def main(args=None) -> int:
             raise
         # Interrupted on the way: the transition could not be announced any more.
     finally:
-        # launch and the terminal both interrupt; a second time would break the tidying up.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # rclpy has put back what was before
         gc.freeze()  # at its end Python would look through all of torch for a second
     return 0
 

@@ -72,11 +72,11 @@ PARAMETERS = {parameter.name: parameter for parameter in (
     Parameter('extrinsics.source', 'auto', 'auto: TF for clouds, identity for depth images; tf; '
               'parameters; identity', choices=('auto', 'tf', 'parameters', 'identity')),
     Parameter('extrinsics.xyz', [0.0, 0.0, 0.0], 'metres; position of the depth sensor in the '
-              "camera's optical frame"),
+              "camera's optical frame", dynamic=True),
     Parameter('extrinsics.rpy', [0.0, 0.0, 0.0], 'radians; roll, pitch, yaw of the depth sensor '
-              "in the camera's optical frame"),
+              "in the camera's optical frame", dynamic=True),
     Parameter('extrinsics.quaternion', [0.0, 0.0, 0.0, 1.0], 'x y z w; the rotation instead of '
-              'extrinsics.rpy'),
+              'extrinsics.rpy', dynamic=True),
     Parameter('fixed_frame', '', 'frame in which the world stands still (odom): compensates the '
               "robot's motion between cloud and image; empty: none"),
     Parameter('tf_timeout_s', 0.1, 'seconds to wait for a transform that is late', 0.0, 5.0,
@@ -98,8 +98,8 @@ PARAMETERS = {parameter.name: parameter for parameter in (
               'background', dynamic=True),
     Parameter('debug_rate_hz', 5.0, 'hertz; largest rate of the pictures under ~/debug (0: that '
               'of the depth)', 0.0, 1000.0, dynamic=True),
-    Parameter('save_dir', 'steer_depth_frames', 'folder that ~/save_frame writes to',
-              dynamic=True),
+    Parameter('save_dir', 'steer_depth_frames', 'folder that ~/save_frame writes to; relative: '
+              'below ROS_HOME, which is ~/.ros', dynamic=True),
 )}
 
 
@@ -141,6 +141,9 @@ def check_together(values: Dict[str, Any]) -> None:
         raise ConfigError('compensate_point_times needs fixed_frame, e.g. "odom"')
     if any(values['extrinsics.rpy']) and values['extrinsics.quaternion'] != [0, 0, 0, 1]:
         raise ConfigError('extrinsics.rpy and extrinsics.quaternion are both given; keep one')
+    if math.hypot(*values['extrinsics.quaternion']) < 1e-6:
+        raise ConfigError('extrinsics.quaternion (x y z w) of zeros is no rotation; none is '
+                          '[0.0, 0.0, 0.0, 1.0]')
 
 
 class Parameters:
@@ -169,7 +172,8 @@ class Parameters:
         new = {p.name: _plain(p.value) for p in parameters if p.name in PARAMETERS}
         try:
             new = {name: check(name, value) for name, value in new.items()}
-            fixed = sorted(n for n in new if not PARAMETERS[n].dynamic)
+            fixed = sorted(name for name, value in new.items()
+                           if not PARAMETERS[name].dynamic and value != self.values[name])
             if fixed and self._configured():
                 raise ConfigError(f'{", ".join(fixed)} can change only while the node is '
                                   'unconfigured; deactivate and clean it up first')
@@ -186,6 +190,7 @@ class Parameters:
 
 def _declare(node, parameter):
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+    from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
     how = ('read only' if parameter.read_only
            else 'dynamic' if parameter.dynamic else 'read when the node is configured')
     descriptor = ParameterDescriptor(
@@ -201,7 +206,14 @@ def _declare(node, parameter):
     elif isinstance(default, int) and parameter.low is not None:
         descriptor.integer_range = [
             IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))]
-    return node.declare_parameter(parameter.name, default, descriptor).value
+    try:
+        return node.declare_parameter(parameter.name, default, descriptor).value
+    except (InvalidParameterTypeException, InvalidParameterValueException):
+        if parameter.read_only:
+            raise
+        # Taken as it is, so that configuring fails by one sentence, whatever is wrong with it.
+        return node.declare_parameter(parameter.name, default, ParameterDescriptor(
+            description=parameter.text, dynamic_typing=True)).value
 
 
 def _numbers(parameter, value):

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Write one frame to a folder that `steer_depth complete` reads."""
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -29,10 +30,12 @@ def save_frame(frame: Frame, folder, min_depth: float = 0.0, max_depth: float = 
     """
     Write rgb.png, lidar.npy or depth.png, and meta.json to `folder`/<stamp>; return that path.
 
+    folder: a relative one is below ROS_HOME (~/.ros), since nobody knows where a node was started.
     min_depth, max_depth: metres; points outside were not used and are not written.
     Raise FrameError when it cannot be written.
     """
-    path = Path(folder).expanduser() / str(frame.stamp_ns)
+    home = Path(os.environ.get('ROS_HOME') or '~/.ros')
+    path = (home / Path(folder).expanduser()).expanduser() / str(frame.stamp_ns)
     camera = frame.camera
     meta = {'fx': camera.fx, 'fy': camera.fy, 'cx': camera.cx, 'cy': camera.cy,
             'width': camera.width, 'height': camera.height,

@@ -12,10 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """What the node subscribes to, from topics to matched jobs."""
+import sys
 import time
 from typing import Any, Callable, Dict, Optional
 
 from rclpy import get_rmw_implementation_identifier
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.qos import QoSPolicyKind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -55,6 +57,10 @@ class Inputs:
     def info(self) -> Any:
         """Give the latest camera_info, None before the first."""
         return self.matcher.info
+
+    def describe(self) -> str:
+        """List the topics."""
+        return ', '.join(self.topics.values())
 
     def configure(self, values: Dict[str, Any]) -> None:
         """Take new values; another offset forgets what waits."""
@@ -123,9 +129,19 @@ class Inputs:
             depth = CompressedImage, below('sparse_depth', 'compressedDepth')
         else:
             depth = Image, self._node.resolve_topic_name('sparse_depth')
-        info = CameraInfo, self._node.resolve_topic_name('camera_info')
+        info = CameraInfo, self._info_topic()
         return {'image': (*image, self._on_image), 'depth': (*depth, self._on_depth),
                 'camera_info': (*info, self._on_info)}
+
+    def _info_topic(self):
+        """Name camera_info: beside the image, as image_transport does, unless remapped."""
+        topic = self._node.resolve_topic_name('camera_info')
+        plain = expand_topic_name('camera_info', self._node.get_name(),
+                                  self._node.get_namespace())
+        # A remap to the very name that it has anyway is one, too.
+        asked = any(argument.endswith(f'camera_info:={topic}') for argument in sys.argv)
+        image = self._node.resolve_topic_name('image')
+        return topic if topic != plain or asked else f'{image.rpartition("/")[0]}/camera_info'
 
     def _on_info(self, msg):
         self.rates['camera_info'].tick(stamp_ns(msg.header))

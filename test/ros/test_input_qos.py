@@ -25,7 +25,7 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from node_rig import MS, Rig  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
-from sensor_msgs.msg import CameraInfo, PointCloud2  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
 
 BASE = 'preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters'
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
@@ -182,3 +182,27 @@ def test_an_override_that_is_no_policy_is_refused_with_a_sentence():
     assert ('subscription.reliability must be one of auto, system_default, reliable, '
             'best_effort' in rig.said())
     assert 'Traceback' not in rig.close()[1]
+
+
+def test_all_that_is_missing_stands_in_one_line():
+    rig = Rig(*BASE)
+    for one in (rig.image, rig.points, rig.info):
+        rig.node.destroy_publisher(one)
+    seen = []
+    rig.node.create_subscription(DiagnosticArray, '/diagnostics', seen.append, 10)
+    rig.node.create_subscription(Image, 'depth_completion/depth/image', seen.append, 1)
+    lines = []
+
+    def told():
+        lines[:] = [line for line in rig.said().splitlines() if 'nobody publishes' in line]
+        return bool(lines)
+
+    assert rig.spin_until(told, 60.0), rig.said()
+    assert all(f'nobody publishes {rig.namespace}/{name};' in lines[0]
+               for name in ('image', 'points', 'camera_info')), lines
+    other = rig.node.create_publisher(Image, 'points', 10)
+    sentence = f'{rig.namespace}/points is published as sensor_msgs/msg/Image, not as sensor'
+    assert rig.spin_until(lambda: any(sentence in status.message
+                                      for status in seen[-1].status), 15.0), seen[-1]
+    rig.node.destroy_publisher(other)
+    assert rig.close()[0] == 0

@@ -14,6 +14,7 @@
 """The real node in its own process, over DDS."""
 import os
 import random
+import re
 import signal
 import time
 
@@ -33,7 +34,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa:
 from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from steer_depth_ros.completion.completer import DepthCompleter  # noqa: E402
@@ -83,7 +84,8 @@ def set_parameter(rig, name, value):
     kinds = {bool: (ParameterType.PARAMETER_BOOL, 'bool_value'),
              int: (ParameterType.PARAMETER_INTEGER, 'integer_value'),
              float: (ParameterType.PARAMETER_DOUBLE, 'double_value'),
-             str: (ParameterType.PARAMETER_STRING, 'string_value')}
+             str: (ParameterType.PARAMETER_STRING, 'string_value'),
+             list: (ParameterType.PARAMETER_DOUBLE_ARRAY, 'double_array_value')}
     kind, field = kinds[type(value)]
     parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
     request = SetParameters.Request(parameters=[parameter])
@@ -163,7 +165,9 @@ def test_wrong_parameters_are_refused_with_a_sentence(rig, stamps):
     rig.listen('depth/image')
     for name, value, word in (('slop_s', -1.0, 'slop_s'), ('slop_s', 'wide', 'number'),
                               ('depth_encoding', '8UC1', '16UC1'), ('cloud_stride', 0, 'stride'),
-                              ('preset', 'fast', 'unconfigured'), ('autostart', False, 'read')):
+                              ('preset', 'fast', 'unconfigured'), ('autostart', False, 'read'),
+                              ('extrinsics.quaternion', [0.0] * 4, 'no rotation'),
+                              ('extrinsics.xyz', [0.0], '3 numbers')):
         result = set_parameter(rig, name, value)
         assert not result.successful and word in result.reason, (name, result.reason)
     assert set_parameter(rig, 'slop_s', 1).successful
@@ -171,6 +175,24 @@ def test_wrong_parameters_are_refused_with_a_sentence(rig, stamps):
     assert rig.exchange(stamps[0])
     assert rig.outputs('depth/image')[-1].encoding == '16UC1'
     assert set_parameter(rig, 'depth_encoding', '32FC1').successful
+
+
+def test_values_that_stay_the_same_are_accepted_at_any_time(rig):
+    for name, value in (('preset', 'steering'), ('queue_size', 20), ('fixed_frame', '')):
+        assert set_parameter(rig, name, value).successful
+
+
+def test_extrinsics_are_tuned_while_it_runs(rig, stamps):
+    rig.listen('depth/image')
+    for stamp, z in zip(stamps, (0.0, 1.0, -1.0)):
+        assert set_parameter(rig, 'extrinsics.xyz', [0.0, 0.0, z]).successful
+        assert rig.exchange(stamp)
+        depth = messages.depth_to_metres(rig.outputs('depth/image')[-1])
+        assert np.nanmedian(depth) == pytest.approx(5.0 + z, rel=0.02)
+    assert set_parameter(rig, 'extrinsics.xyz', [0.0, 0.0, 0.0]).successful
+    assert set_parameter(rig, 'extrinsics.rpy', [0.0, 0.0, np.pi]).successful
+    assert not set_parameter(rig, 'extrinsics.quaternion', [0.0, 0.0, 1.0, 0.0]).successful
+    assert set_parameter(rig, 'extrinsics.rpy', [0.0, 0.0, 0.0]).successful
 
 
 def test_every_parameter_is_described(rig):
@@ -184,7 +206,9 @@ def test_save_frame_writes_all_that_reproduces_the_depth(rig, stamps):
     assert rig.exchange(stamps[0])
     saved = rig.call(Trigger, 'save_frame')
     assert saved.success, saved.message
-    frame = read_frame(saved.message).frame
+    folder, age = saved.message.splitlines()
+    assert re.fullmatch(r'from \d+\.\d s ago', age)
+    frame = read_frame(folder).frame
     assert frame.stamp_ns == stamps[0] and frame.camera == CAMERA
     assert np.array_equal(frame.image, picture())
     assert np.array_equal(frame.points, plane()[:, :3])
@@ -312,8 +336,46 @@ def test_two_interrupts_end_it_cleanly():
     assert status == 0 and 'Traceback' not in log, log
 
 
-def test_a_parameter_out_of_range_ends_the_start_with_a_sentence():
-    rig = Rig('slop_s:=-5.0')
-    assert rig.process.wait(15) == 2
-    log = rig.close()[1]
-    assert 'error:' in log and 'slop_s' in log and 'Traceback' not in log
+@pytest.mark.parametrize('wrong, right, words', [
+    ('slop_s:=-5.0', ('slop_s', 0.05), 'slop_s must be between 0 and 10, not -5.0'),
+    ('slop_s:=99', ('slop_s', 0.05), 'slop_s must be between 0 and 10, not 99'),
+    ('cloud_stride:=0', ('cloud_stride', 2), 'cloud_stride must be between 1 and 64, not 0'),
+    ('preset:=3', ('preset', 'steering'), 'preset must be a text, not 3')],
+    ids=['float', 'integer for a float', 'integer', 'type'])
+def test_a_wrong_parameter_leaves_it_unconfigured_until_repaired(wrong, right, words):
+    rig = Rig('preset:=steering', 'device:=cpu', wrong)
+    assert rig.spin_until(lambda: f'cannot configure: {words}' in rig.said(), 60.0), rig.said()
+    assert state(rig) == UNCONFIGURED
+    assert set_parameter(rig, *right).successful and change(rig, CONFIGURE)
+    status, log = rig.close()
+    assert status == 0 and 'Traceback' not in log
+
+
+def test_camera_info_is_found_beside_the_image(stamps):
+    beside = Rig('preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters',
+                 'image_compressed:=true', remaps=['image:=front/image_raw'])
+    for publisher in (beside.info, beside.compressed):
+        beside.node.destroy_publisher(publisher)
+    beside.info = beside.node.create_publisher(CameraInfo, 'front/camera_info', 10)
+    beside.compressed = beside.node.create_publisher(
+        CompressedImage, 'front/image_raw/compressed', 10)
+    beside.listen('depth/image')
+    beside.send_points(stamps[0])
+    beside.compressed.publish(messages.fill(
+        CompressedImage(header=header(stamps[0]), format='png'),
+        {'data': cv2.imencode('.png', picture())[1]}))
+    assert beside.spin_until(lambda: beside.stamps() == [stamps[0]], 10.0), beside.said()
+    status, log = beside.close()
+    assert status == 0 and f'inputs {beside.namespace}/front/image_raw/compressed, ' \
+        f'{beside.namespace}/points, {beside.namespace}/front/camera_info' in log
+
+
+def test_camera_info_stays_where_it_was_remapped_to(stamps):
+    name = f'/robot{Rig.count + 1}/camera_info'
+    rig = Rig('preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters',
+              remaps=['image:=front/image_raw', f'camera_info:={name}'])
+    rig.node.destroy_publisher(rig.image)
+    rig.image = rig.node.create_publisher(Image, 'front/image_raw', 10)
+    rig.listen('depth/image')
+    assert rig.exchange(stamps[0])
+    assert rig.close()[0] == 0

@@ -190,7 +190,7 @@ def test_an_image_of_another_shape_than_its_calibration_is_refused(rig, stamps):
 def saved_points(rig):
     saved = rig.call(Trigger, 'save_frame')
     assert saved.success, saved.message
-    return np.load(f'{saved.message}/lidar.npy')
+    return np.load(f'{saved.message.splitlines()[0]}/lidar.npy')
 
 
 def test_clouds_before_the_image_are_used_together(rig, stamps):

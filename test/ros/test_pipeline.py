@@ -235,6 +235,16 @@ def test_a_transform_of_a_time_gone_by_is_given_up_for_a_newer_frame():
         extrinsics.camera_from('camera', 101 * SECOND, 'lidar', 101 * SECOND)
 
 
+def test_a_fixed_frame_that_nobody_publishes_is_named_as_the_parameter():
+    values = {**DEFAULTS, 'extrinsics.source': 'tf', 'fixed_frame': 'map', 'tf_timeout_s': 0.0}
+    with pytest.raises(TransformError, match='the parameter fixed_frame asks for it'):
+        Extrinsics(values, moving_buffer()).camera_from('camera', SECOND, 'lidar', SECOND)
+    with pytest.raises(TransformError) as found:
+        Extrinsics({**values, 'fixed_frame': 'odom'}, moving_buffer()).camera_from(
+            'nose', SECOND, 'lidar', SECOND)
+    assert 'fixed_frame' not in str(found.value)
+
+
 def test_without_tf_auto_uses_parameters_and_tf_is_refused():
     assert Extrinsics(DEFAULTS, None).source == 'parameters'
     assert Extrinsics(DEFAULTS, TransformBuffer()).source == 'tf'
@@ -270,6 +280,13 @@ def test_a_frame_is_saved_without_the_points_out_of_range(tmp_path):
     assert again.points.tolist() == [[0, 0, 5]]
     with pytest.raises(FrameError, match='save_dir'):
         save_frame(frame, '/proc/nowhere')
+
+
+def test_a_relative_folder_lies_below_the_home_of_ros(tmp_path, monkeypatch):
+    monkeypatch.setenv('ROS_HOME', str(tmp_path))
+    frame = Frame(np.zeros((4, 6, 3), np.uint8), Camera(6, 4, 5.0, 5.0, 2.5, 1.5), 7, 'camera',
+                  np.zeros((1, 3), np.float32), np.eye(4))
+    assert save_frame(frame, 'saved') == tmp_path / 'saved' / '7'
 
 
 def test_move():
