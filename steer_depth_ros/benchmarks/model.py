@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Speed and memory of the presets on rendered frames, by stage."""
-from contextlib import contextmanager
 import json
 from pathlib import Path
 import subprocess
@@ -34,7 +33,8 @@ CASES = ((1242, 375, 17_000, LIDAR), (1216, 352, 20_000, LIDAR), (640, 480, 5_00
 REFERENCE_CASES = ((304, 228, 500, RANDOM),)
 SEED = 77
 WARM_UP = 2
-STAGES = ('visibility', 'prepare', 'network', 'operator', 'rest')
+# Columns of the table; the rest is what other stages of `Completion.stages` take.
+STAGES = ('occlusion', 'kernels', 'tuning', 'operator', 'second_order_tv', 'network')
 
 
 def add_arguments(parser) -> None:
@@ -64,7 +64,7 @@ def run(args) -> int:
     process_tuning.prepare()  # the children, which import torch first of all, run as the node does
     print(', '.join(f'{k} {v}' for k, v in about.items()))
     print(f'{"preset":<12}{"size":>10}{"samples":>9}{"median ms":>11}{"p90 ms":>9}'
-          + ''.join(f'{s:>12}' for s in STAGES) + f'{"operator %":>12}{"peak MB":>9}')
+          + ''.join(f'{s:>16}' for s in (*STAGES, 'rest')) + f'{"operator %":>12}{"peak MB":>9}')
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for preset in presets:
@@ -91,9 +91,11 @@ def _cases(args, preset):
 
 def _row(found):
     width, height = found['size']
+    columns = [found['stages_ms'].get(name, 0.0) for name in STAGES]
+    columns.append(sum(found['stages_ms'].values()) - sum(columns))
     return (f'{found["preset"]:<12}{f"{width}x{height}":>10}{found["samples"]:>9}'
             f'{found["median_ms"]:>11.1f}{found["p90_ms"]:>9.1f}'
-            + ''.join(f'{found["stages_ms"][s]:>12.1f}' for s in STAGES)
+            + ''.join(f'{column:>16.1f}' for column in columns)
             + f'{100 * found["operator_share"]:>12.1f}{found["peak_mb"]:>9.0f}')
 
 
@@ -145,20 +147,13 @@ def measure(preset, weights, frame, device, frames):
     times, laps = [], []
     for _ in range(frames):
         start = time.perf_counter()
-        completer.complete(image, uv, depth)
+        laps.append(completer.complete(image, uv, depth).stages)
         times.append(1e3 * (time.perf_counter() - start))
-    with _timed_stages(device) as stages:
-        for _ in range(min(frames, 5)):
-            start = time.perf_counter()
-            completer.complete(image, uv, depth)
-            lap = {name: 1e3 * stages.pop(name, 0.0) for name in STAGES[:-1]}
-            lap['rest'] = 1e3 * (time.perf_counter() - start) - sum(lap.values())
-            laps.append(lap)
-    mean = {name: float(np.median([lap[name] for lap in laps])) for name in STAGES}
+    stages = {name: float(np.median([lap.get(name, 0.0) for lap in laps])) for name in laps[-1]}
     result = {'preset': preset, 'size': [image.shape[1], image.shape[0]], 'samples': len(depth),
               'frames': frames, 'median_ms': float(np.median(times)),
-              'p90_ms': float(np.percentile(times, 90)), 'stages_ms': mean,
-              'operator_share': mean['operator'] / sum(mean.values()),
+              'p90_ms': float(np.percentile(times, 90)), 'stages_ms': stages,
+              'operator_share': stages['operator'] / sum(stages.values()),
               'peak_mb': _peak_mb()}
     if device.startswith('cuda'):
         result['peak_gpu_mb'] = torch.cuda.max_memory_allocated() / 2 ** 20
@@ -169,53 +164,6 @@ def _peak_mb():
     """Return the most memory that this process held; ru_maxrss would count its parent's too."""
     status = Path('/proc/self/status').read_text()
     return int(status.split('VmHWM:')[1].split()[0]) / 1024
-
-
-@contextmanager
-def _timed_stages(device):
-    """Put clocks around the functions behind a frame; gives seconds by stage, without overlap."""
-    from steer_depth_ros import ops
-    from steer_depth_ros.completion import completer, steering
-    from steer_depth_ros.network import learned, mixture_net, reference
-    places = [(completer, 'without_hidden', 'visibility'),
-              (learned.LearnedModel, 'prepare', 'prepare'),
-              (mixture_net.MixtureNet, 'forward', 'network'),
-              (reference.SteeringKernelNet, 'stages', 'network')]
-    places += [(steering.SteeringModel, 'estimate', 'prepare')]
-    places += [(steering, name, 'prepare') for name in ('prepare', 'guides', 'expected_error')]
-    places += [(module, 'kernel_regression', 'operator')
-               for module in (ops, steering)]
-    originals = [(where, name, getattr(where, name)) for where, name, _ in places]
-    seconds: dict = {}
-    running: list = []
-
-    def clocked(function, stage):
-        def call(*args, **kwargs):
-            _wait(device)
-            start = time.perf_counter()
-            running.append(0.0)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                _wait(device)
-                took, inner = time.perf_counter() - start, running.pop()
-                seconds[stage] = seconds.get(stage, 0.0) + took - inner
-                if running:
-                    running[-1] += took
-        return call
-
-    try:
-        for (where, name, stage), (_, _, function) in zip(places, originals):
-            setattr(where, name, clocked(function, stage))
-        yield seconds
-    finally:
-        for where, name, function in originals:
-            setattr(where, name, function)
-
-
-def _wait(device):
-    if device.startswith('cuda'):
-        torch.cuda.synchronize()
 
 
 if __name__ == '__main__':

@@ -14,16 +14,14 @@
 """DepthCompleter: the one call behind the node, the bag tool, the commands and the evaluation."""
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-import time
+from functools import partial
 from typing import Dict
 
 import numpy as np
 import torch
 
-from steer_depth_ros.completion.aside import aside
+from steer_depth_ros.completion import pipeline
 from steer_depth_ros.completion.presets import find_preset
-from steer_depth_ros.completion.support import supported
-from steer_depth_ros.completion.visibility import DENSE, without_hidden
 from steer_depth_ros.errors import (
     ConfigError,
     DeviceMemoryError,
@@ -31,9 +29,7 @@ from steer_depth_ros.errors import (
     WeightsError,
 )
 from steer_depth_ros.ops import describe_backend
-from steer_depth_ros.ops.timing import stopwatch
-
-CLOSE = 0.05  # confidence is the probability of a relative error under this
+from steer_depth_ros.ops.timing import measured_stages, stage
 
 
 @dataclass
@@ -44,7 +40,8 @@ class Completion:
     depth: float32 (H, W) metres along the optical axis, NaN where nothing supports an estimate.
     confidence: float32 (H, W) in [0, 1], the estimated probability that the relative error is
     under 5 %; 0 where depth is NaN.
-    stages: milliseconds of the `operator`, and of the `network` or image analysis around it.
+    stages: milliseconds by stage, named as the modules of `completion`, with `operator`, `network`
+    and `rest`; together the whole call.
     """
 
     depth: np.ndarray
@@ -58,9 +55,9 @@ class DepthCompleter:
 
     preset: a name of `steer_depth presets`. device: 'auto' (CUDA where there is one), 'cpu',
     'cuda' or 'cuda:1'; presets that run on the CPU only refuse CUDA. weights: a safetensors file
-    instead of the preset's own. drop_hidden: leave out samples of the background that shine
-    through nearer objects. reach: how far in pixels depth goes on beyond the outermost samples;
-    None: a tenth of the image height, or three scan lines where that is more.
+    instead of the preset's own. drop_hidden: leave out samples of the background that nearer
+    objects occlude. reach: how far in pixels depth goes on beyond the outermost samples; None: a
+    tenth of the image height, or three scan lines where that is more.
 
     ConfigError for a preset or device that is unknown or cannot be had, WeightsError for weights
     that cannot be used.
@@ -72,7 +69,7 @@ class DepthCompleter:
         self.device = find_device(device, cpu_only=self.preset.cpu_only)
         self.drop_hidden, self.reach = drop_hidden, reach
         self.weights = weights
-        self._model = self._load()
+        self._complete = self._load()
 
     def _load(self):
         model = self.preset.model
@@ -80,13 +77,17 @@ class DepthCompleter:
             if self.weights is not None:
                 raise WeightsError(f'preset {self.preset.name!r} takes no weights, but '
                                    f'{self.weights} was given; leave it out')
-            from steer_depth_ros.completion.steering import SteeringModel
-            return SteeringModel(self.preset.half)
+            return partial(pipeline.complete, half=self.preset.half, drop_hidden=self.drop_hidden,
+                           reach=self.reach)
         if model == 'reference':
             from steer_depth_ros.network.reference import ReferenceModel
-            return ReferenceModel.load(self.weights, self.device)
-        from steer_depth_ros.network.learned import LearnedModel
-        return LearnedModel.load(self.weights or self.preset.weights_path(), self.device)
+            network = ReferenceModel.load(self.weights, self.device)
+            return partial(pipeline.complete_with, lambda image, uv, depth, _: network.estimate(
+                image, uv, depth), drop_hidden=False, reach=self.reach)
+        from steer_depth_ros.completion.mixture import MixtureModel
+        mixture = MixtureModel.load(self.weights or self.preset.weights_path(), self.device)
+        return partial(pipeline.complete_with, mixture.estimate, drop_hidden=self.drop_hidden,
+                       reach=self.reach)
 
     def describe(self):
         """One line for start-up: preset, device, operator backend and weights."""
@@ -95,10 +96,11 @@ class DepthCompleter:
     def about(self):
         """Return texts for preset, device, backend (of the operator) and weights."""
         device = self.device.type
+        operator_device = self.device if self.preset.model == 'reference' else torch.device('cpu')
         if device == 'cuda':
             device = f'{self.device} ({torch.cuda.get_device_name(self.device)})'
         return {'preset': self.preset.name, 'device': device,
-                'backend': describe_backend(self._model.operator_device),
+                'backend': describe_backend(operator_device),
                 'weights': str(self.weights or self.preset.weights or 'no weights')}
 
     def complete(self, image, uv, depth):
@@ -110,31 +112,13 @@ class DepthCompleter:
         metres. FrameError where shapes do not fit, DeviceMemoryError where memory does not last.
         """
         image, uv, depth = _checked(image, uv, depth)
-        size, more = image.shape[:2], {}
-        if self.drop_hidden and self.preset.model != 'reference':
-            uv, depth, more['past_edges'] = without_hidden(uv, depth, size)
+        size = image.shape[:2]
         if len(depth) == 0:
             return Completion(np.full(size, np.nan, np.float32), np.zeros(size, np.float32))
-        support = aside(supported, uv, size, self.reach)
-        started = time.perf_counter()
         with (torch.inference_mode(), self._enough_memory(size, len(depth)),
-              stopwatch() as operator_s):
-            estimate = self._at_half if self.preset.half else self._model.estimate
-            dense, error = estimate(image, uv, depth, **more)
-            if error is None:  # the paper's network states none
-                from steer_depth_ros.completion import steering
-                inputs = steering.prepare(image, uv, depth)
-                error = steering.expected_error(inputs, steering.guides(inputs)[2],
-                                                steering.sample_distance(inputs))
-        known = (dense > 0) & (dense < np.inf) & support.result()
-        confidence = np.maximum(error, np.float32(1e-6))
-        np.divide(np.float32(-CLOSE), confidence, out=confidence)
-        # Not expm1, which takes eight times as long: 1e-7 of confidence is nothing.
-        np.subtract(1, np.exp(confidence, out=confidence), out=confidence)
-        stages = {'network': 1e3 * (time.perf_counter() - started - operator_s[0]),
-                  'operator': 1e3 * operator_s[0]}
-        return Completion(np.where(known, dense, np.float32(np.nan)),
-                          np.where(known, confidence, np.float32(0)), stages)
+              measured_stages() as seconds, stage('rest')):
+            dense, confidence = self._complete(image, uv, depth)
+        return Completion(dense, confidence, {name: 1e3 * s for name, s in seconds.items()})
 
     @contextmanager
     def _enough_memory(self, size, samples):
@@ -149,23 +133,6 @@ class DepthCompleter:
                 f'{self.device} has not enough memory for an image of {size[1]} x {size[0]} '
                 f'pixels and {samples} samples ({reason}); make the image smaller (image_scale), '
                 'take a smaller preset or another device') from None
-
-    def _at_half(self, image, uv, depth, **more):
-        """Estimate at half resolution; inverse depth, linear on planes, is what is enlarged."""
-        from steer_depth_ros.completion.steering import (
-            enlarged,
-            fit_to_samples,
-            halved,
-            one_a_pixel,
-            shrunk,
-        )
-        size, small, small_uv = image.shape[:2], halved(image), shrunk(uv, 2)
-        some = slice(None)
-        if len(uv) > DENSE * size[0] * size[1]:  # a depth image
-            some = one_a_pixel(small_uv, small.shape[:2])
-        dense, error = self._model.estimate(small, small_uv[some], depth[some], **more)
-        inverse, error = (enlarged(part, size) for part in (1 / dense, error))
-        return fit_to_samples(1 / inverse, uv, depth), error
 
 
 def find_device(name, cpu_only=False):

@@ -11,24 +11,22 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""How the samples of a frame lie: typical gaps, and how far scan lines are apart."""
+"""How the samples of a frame lie: typical spacing, and how far scan lines are apart."""
 import numpy as np
 
-STRONGEST = 6.0  # beyond it kernels become needles
-BAND = 0.4  # of the mean distance of samples; thinner bands of rows hold one scan line
-# Between 0 (round kernels, which see one scan line only) and 1 (gaps counted alike in both
-# directions, which smears across the many edges that stand upright).
-SHARE = 0.65
+from steer_depth_ros.completion.config import CONFIG
+
+BLOCK = 32  # pixels; the area that samples cover is measured in blocks of that size
 
 
-def sample_spacing(uv, size):
+def sample_spacing(uv, size, config=CONFIG):
     """Return the typical distance in pixels between samples along a row, and between rows."""
     height, width = size
-    blocks = np.zeros((height // 32 + 2, width // 32 + 2), bool)
-    column, row = np.floor(uv / 32).astype(int).T  # -1 for what lies on the outermost half pixel
+    blocks = np.zeros((height // BLOCK + 2, width // BLOCK + 2), bool)
+    column, row = np.floor(uv / BLOCK).astype(int).T  # -1 on the outermost half pixel
     blocks[row, column] = True
-    area = min(np.count_nonzero(blocks) * 32.0 * 32.0, float(height * width)) / len(uv)
-    band = np.floor(uv[:, 1] / max(BAND * np.sqrt(area), 1.0))
+    area = min(np.count_nonzero(blocks) * float(BLOCK * BLOCK), float(height * width)) / len(uv)
+    band = np.floor(uv[:, 1] / max(config.line_band * np.sqrt(area), 1.0))
     gaps = np.diff(np.sort(band * (2.0 * width) + uv[:, 0]))
     gaps = gaps[gaps < width]
     across = min(float(np.median(gaps)) if len(gaps) else np.inf, np.sqrt(area))
@@ -36,6 +34,11 @@ def sample_spacing(uv, size):
     return across, max(area / across, 1.0)
 
 
-def kernel_aspect(across, rows):
-    """Return the operator's `aspect` for these spacings: above 1 for scan lines."""
-    return float(np.clip((rows / across) ** SHARE, 1.0, STRONGEST))
+def kernel_aspect(across, rows, config=CONFIG):
+    """
+    Return the operator's `aspect` for these spacings: above 1 for scan lines.
+
+    Round kernels would see one scan line only; kernels as wide as the gaps in both directions
+    smear across the many edges that stand upright.
+    """
+    return float(np.clip((rows / across) ** config.aspect_exponent, 1.0, config.max_aspect))

@@ -18,7 +18,7 @@ from typing import Dict, Optional
 import numpy as np
 import torch
 
-from steer_depth_ros.completion.visibility import visible
+from steer_depth_ros.completion.occlusion import occlusion_mask
 from steer_depth_ros.datasets.base import draw_samples, MeasuredFrame, SENSOR
 from steer_depth_ros.errors import DatasetError
 from steer_depth_ros.geometry.camera import Camera
@@ -133,7 +133,7 @@ def _alternate_bands(recorded):
     given, held = (project_points(frame.points[band % 2 == part], frame.camera,
                                   frame.camera_from_points) for part in (0, 1))
     size = frame.image.shape[:2]
-    seen = visible(np.concatenate([held.uv, given.uv]),
-                   np.concatenate([held.depth, given.depth]), size)[:len(held)]
+    seen = ~occlusion_mask(np.concatenate([held.uv, given.uv]),
+                           np.concatenate([held.depth, given.depth]), size)[:len(held)]
     truth = rasterise(SparseDepth(held.uv[seen], held.depth[seen]), size)
     return _example(recorded, given, truth)

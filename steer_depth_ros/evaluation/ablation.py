@@ -22,18 +22,20 @@ from typing import Dict, List
 import numpy as np
 import torch
 
-from steer_depth_ros.completion import leave_one_out, steering
+from steer_depth_ros.completion import kernels, pipeline
+from steer_depth_ros.completion.mixture import MixtureModel
+from steer_depth_ros.completion.normalize import normalize
+from steer_depth_ros.completion.occlusion import remove_occluded
 from steer_depth_ros.completion.presets import find_preset
-from steer_depth_ros.completion.steering import SteeringModel
-from steer_depth_ros.completion.visibility import without_hidden
+from steer_depth_ros.completion.resample import as_batch_tensor
+from steer_depth_ros.completion.tuning import tune
 from steer_depth_ros.evaluation.evaluate import Predict, Result
-from steer_depth_ros.network.learned import LearnedModel
 from steer_depth_ros.ops import kernel_regression
 
 FIXED = 'fixed kernels, order 1'
 TUNED = '  + tuned to each frame'
 TWICE = '  + a second time, guided by the first'
-STEERING = '  + thin plate (preset steering)'
+STEERING = '  + second-order TV (preset steering)'
 MIXTURE = '  + learned mixture of kernels'
 ORDERS = (0, 1, 2)
 
@@ -51,53 +53,49 @@ def ablation_methods(weights=None, device='cpu') -> Dict[str, Predict]:
     methods.update({f'  + colour and depth guide, order {order}': _weight_free(order, True, True)
                     for order in ORDERS})
     methods[TUNED], methods[TWICE] = _tuned(twice=False), _tuned(twice=True)
-    methods[STEERING] = _estimated(SteeringModel())
-    model = LearnedModel.load(weights or find_preset('learned').weights_path(), device)
-    methods[MIXTURE] = _estimated(model)
-    return methods
+    methods[STEERING] = lambda image, uv, depth: (
+        pipeline.complete(image, uv, depth, reach=np.inf)[0], None)
+    model = MixtureModel.load(weights or find_preset('learned').weights_path(), device)
+    methods[MIXTURE] = lambda image, uv, depth: (
+        pipeline.complete_with(model.estimate, image, uv, depth, reach=np.inf)[0], None)
+    return {name: torch.inference_mode()(method) for name, method in methods.items()}
 
 
-def _estimated(model):
-    def predict(image, uv, depth):
-        with torch.inference_mode():
-            return model.estimate(image, *without_hidden(uv, depth, image.shape[:2]))[0], None
-    return predict
+def _normalized(image, uv, depth):
+    samples = remove_occluded(uv, depth, image.shape[:2])
+    return pipeline.remove_bleed_through(normalize(image, *samples))
 
 
 def _weight_free(order, structure, guided):
     """Interpolate without weights; structure and guided: with image kernels, with the guide."""
     def predict(image, uv, depth):
-        with torch.inference_mode():
-            inputs = steering.prepare(image, *without_hidden(uv, depth, image.shape[:2]))
-            kernels = steering.round_kernels(inputs.inverse)
-            if structure:
-                kernels = steering.image_steering(inputs)
-            guide = {}
-            if guided:
-                maps, at, _ = steering.guides(inputs)
-                guide = {'guide': steering.batch(maps),
-                         'guide_at_samples': steering.batch(at)}
-            width = steering.bandwidths(inputs, steering.sample_distance(inputs))
-            dense, _ = kernel_regression(
-                inputs.uv, inputs.inverse, kernels.contiguous(), inputs.size, **guide,
-                neighbours=inputs.neighbours, order=order, bandwidth=steering.batch(width),
-                ridge=steering.RIDGE, aspect=inputs.aspect)
-            return inputs.median / np.clip(dense[0].numpy(), *inputs.range), None
+        frame = _normalized(image, uv, depth)
+        steering = (kernels.structure_tensor_kernels(frame) if structure
+                    else kernels.round_kernels(frame.inverse).contiguous())
+        maps = {}
+        if guided:
+            guide, _ = kernels.coarse_guide(frame)
+            maps = {'guide': as_batch_tensor([*guide.color, guide.depth]),
+                    'guide_at_samples': as_batch_tensor(guide.at_samples)}
+        width = kernels.bandwidth_at(frame, kernels.sample_distance(frame))
+        dense, _ = kernel_regression(
+            frame.uv, frame.inverse, steering, frame.size, **maps, neighbours=frame.neighbors,
+            order=order, bandwidth=as_batch_tensor(width), ridge=frame.config.ridge,
+            aspect=frame.aspect)
+        return frame.median / np.clip(dense[0].numpy(), *frame.range), None
     return predict
 
 
 def _tuned(twice):
     """Interpolate at full resolution as the preset `steering` does the first or second time."""
     def predict(image, uv, depth):
-        with torch.inference_mode():
-            inputs = steering.prepare(image, *without_hidden(uv, depth, image.shape[:2]))
-            frame = steering.analyse(inputs)
-            if twice:
-                settings = steering.tuned_guide(frame)
-            else:
-                settings = leave_one_out.tune(frame.left_out)
-            dense, _ = steering.regress(frame, settings[None])
-            return inputs.median / dense[0], None
+        problem = pipeline.describe(_normalized(image, uv, depth))
+        settings = tune(problem.left_out)
+        if twice:
+            problem = pipeline.refine_guide(problem, settings)
+            settings = tune(problem.left_out)
+        dense, _ = problem.regress([settings])
+        return problem.measured.median / dense[0], None
     return predict
 
 

@@ -28,6 +28,8 @@ from torch.nn import functional
 from steer_depth_ros.errors import FrameError, WeightsError
 from steer_depth_ros.network import checkpoints
 from steer_depth_ros.network.sparse_windows import fit_sparse_windows
+from steer_depth_ros.ops import kernel_regression
+from steer_depth_ros.ops.timing import stage
 
 ARCHITECTURE = 'reference'
 BANDWIDTH = 5.0  # h of the paper, pixels
@@ -200,7 +202,6 @@ class SteeringKernelNet(nn.Module):
         rounded position counts, for one sample each. depth: (B, N) metres. valid: bool (B, N),
         None when every sample of the batch is one.
         """
-        from steer_depth_ros.ops import kernel_regression
         size = image.shape[2:]
         steering = self.kernelnet(image)
         pixel = pixel_index(uv, size)
@@ -343,8 +344,9 @@ class ReferenceModel:
             return np.full(image.shape[:2], np.nan, np.float32), None
         with torch.inference_mode():
             batch = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float() / 255
-            output = self.model.stages(batch, torch.from_numpy(uv).to(self.device)[None],
-                                       torch.from_numpy(depth).to(self.device)[None])
+            with stage('network', self.device):
+                output = self.model.stages(batch, torch.from_numpy(uv).to(self.device)[None],
+                                           torch.from_numpy(depth).to(self.device)[None])
             known = (output.mass > 0) | everywhere
             dense = torch.where(known, output.depth, torch.nan)[0]
         return dense.float().cpu().numpy(), None

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from steer_depth_ros.ops import native, regression_torch
-from steer_depth_ros.ops.timing import time_operator
+from steer_depth_ros.ops.timing import stage
 
 
 def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_at_samples=None,
@@ -320,7 +320,7 @@ def _forward(uv: Tensor, values: Tensor, steering: Tensor, valid: Optional[Tenso
     options = (height, width, window_rows, window_cols, neighbours, sectors, order, profile,
                border, aspect)
     name, library = _library(values)
-    with time_operator(values.device):
+    with stage('operator', values.device):
         if library is None:
             return _run_torch(inputs, *options)
         dense = values.new_empty(uv.shape[0], height, width)

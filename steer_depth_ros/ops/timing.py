@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""How much time the operator takes within something larger."""
+"""How long the stages of something larger take."""
 from contextlib import contextmanager
 from threading import local
 import time
@@ -22,30 +22,42 @@ _of_thread = local()
 
 
 @contextmanager
-def stopwatch():
-    """Give a list of one number: the seconds that the operator takes in the block."""
-    outer = getattr(_of_thread, 'seconds', None)
-    _of_thread.seconds = seconds = [0.0]
+def measured_stages():
+    """
+    Give a dictionary that the block fills: seconds by stage, without overlap.
+
+    The time of a stage within another one counts for the inner one alone. Only what runs in this
+    thread is measured.
+    """
+    outer = getattr(_of_thread, 'clock', None)
+    seconds: dict = {}
+    _of_thread.clock = seconds, [0.0]
     try:
         yield seconds
     finally:
-        _of_thread.seconds = outer
+        _of_thread.clock = outer
 
 
 @contextmanager
-def time_operator(device):
-    """Add the time that the block takes to a stopwatch around it, if there is one."""
-    seconds = getattr(_of_thread, 'seconds', None)
-    if seconds is None:
+def stage(name, device=None):
+    """Measure the block, or the decorated function, as a stage where somebody asks for it."""
+    clock = getattr(_of_thread, 'clock', None)
+    if clock is None:
         yield
         return
+    seconds, inner = clock
     _finish(device)
     started = time.perf_counter()
-    yield
-    _finish(device)
-    seconds[0] += time.perf_counter() - started
+    inner.append(0.0)
+    try:
+        yield
+    finally:
+        _finish(device)
+        took = time.perf_counter() - started
+        seconds[name] = seconds.get(name, 0.0) + took - inner.pop()
+        inner[-1] += took
 
 
 def _finish(device):
-    if device.type == 'cuda':
+    if device is not None and device.type == 'cuda':
         torch.cuda.synchronize(device)

@@ -24,10 +24,10 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from steer_depth_ros.completion.visibility import without_hidden
+from steer_depth_ros.completion.mixture import mixture_inputs, MixtureModel
+from steer_depth_ros.completion.occlusion import remove_occluded
 from steer_depth_ros.errors import ConfigError, DatasetError
 from steer_depth_ros.network import mixture_net, reference
-from steer_depth_ros.network.learned import LearnedModel
 
 OPTIONS = {mixture_net.ARCHITECTURE: ('channels',), reference.ARCHITECTURE: ('depth_range',)}
 
@@ -36,13 +36,13 @@ def mixture_example(item, flip, device='cpu'):
     """
     Make (inputs, truth) of one data set item; truth (H, W) is log(median / depth) or NaN.
 
-    Samples that the completer would drop as hidden are dropped here too.
+    Samples that the completer would drop as occluded are dropped here too.
     """
     image, truth, uv, sparse = _arrays(item)
-    uv, sparse, past_edges = without_hidden(uv, sparse, image.shape[:2])
+    uv, sparse, has_parallax = remove_occluded(uv, sparse, image.shape[:2])
     if flip:
         image, truth, uv = _flipped(image, truth, uv)
-    inputs = mixture_net.mixture_inputs(np.ascontiguousarray(image), uv, sparse, past_edges)
+    inputs = mixture_inputs(np.ascontiguousarray(image), uv, sparse, has_parallax)
     target = torch.from_numpy(np.log(inputs.median / truth).astype(np.float32))[None]
     return inputs.to(device), target.to(device)
 
@@ -93,7 +93,7 @@ class MixtureObjective(nn.Module):
 
     def predictor(self, device):
         """Return the model as the completer runs it."""
-        return LearnedModel(self.model, device)
+        return MixtureModel(self.model, device)
 
     def forward(self, frames):
         """Return the mean loss of frames of any sizes, and a row of errors for each."""

@@ -27,17 +27,17 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch  # noqa: E402
 
-from steer_depth_ros.completion.steering import SteeringModel  # noqa: E402
+from steer_depth_ros.completion import pipeline  # noqa: E402
 from steer_depth_ros.ros import node  # noqa: E402
 
 STATUS_PERIOD_S = 0.1
 
 
 def hook(order: Path) -> None:
-    """Let the model obey the orders in this file."""
-    work = SteeringModel.estimate
+    """Let the completion obey the orders in this file."""
+    work = pipeline.complete
 
-    def estimate(self, *arguments, **options):
+    def complete(*arguments, **options):
         try:
             words = order.read_text().split()
         except FileNotFoundError:
@@ -48,9 +48,9 @@ def hook(order: Path) -> None:
             raise MemoryError('Unable to allocate 2.00 GiB')
         if words and words[0] == 'slow':
             time.sleep(float(words[1]))
-        return work(self, *arguments, **options)
+        return work(*arguments, **options)
 
-    SteeringModel.estimate = estimate
+    pipeline.complete = complete
 
 
 if __name__ == '__main__':

@@ -24,9 +24,9 @@ import fuzzing
 import pytest
 import torch
 
+from steer_depth_ros.completion.mixture import MixtureModel
 from steer_depth_ros.errors import SteerDepthError, WeightsError
 from steer_depth_ros.network import checkpoints
-from steer_depth_ros.network.learned import LearnedModel
 
 # The unpickler doubts protocols of damaged pickles.
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')
@@ -98,7 +98,7 @@ def test_no_payload_runs(tmp_path, name, wrap):
     path = tmp_path / 'weights.pth'
     path.write_bytes(wrap(payloads(target)[name]))
     for read in (checkpoints.read_torch_checkpoint, checkpoints.load_safetensors,
-                 LearnedModel.load):
+                 MixtureModel.load):
         with nothing_runs(), pytest.raises(WeightsError, match='weights.pth'):
             read(path)
     assert not target.exists()

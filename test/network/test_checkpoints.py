@@ -23,9 +23,9 @@ from release_checkpoint import KERNELNET, release_state, RESNET
 import torch
 
 from steer_depth_ros.cli import main
+from steer_depth_ros.completion.mixture import MixtureModel
 from steer_depth_ros.errors import WeightsError
 from steer_depth_ros.network import checkpoints, reference
-from steer_depth_ros.network.learned import LearnedModel
 
 MAGIC, PROTOCOL = 0x1950a86a20f9469cfc6c, 1001  # of PyTorch's own format before the zip format
 
@@ -256,7 +256,7 @@ def test_a_configuration_that_cannot_be_built_is_named(config, tmp_path):
     metadata = {'format': checkpoints.FORMAT, 'architecture': 'mixture_net', 'config': config}
     save_file(state, path, {**metadata, 'sha256': checkpoints.digest(state, metadata)})
     with pytest.raises(WeightsError, match='w.safetensors'):
-        LearnedModel.load(path)
+        MixtureModel.load(path)
 
 
 @pytest.mark.parametrize('depth_range', [5, 'far', [1], [2, 1], ['a', 'b'], {}, [0, None]])

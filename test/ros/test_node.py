@@ -229,7 +229,7 @@ def test_diagnostics_name_rates_latency_and_model(rig, stamps):
     assert rig.spin_until(lambda: seen, 3.0)
     status = seen[-1].status[0]
     keys = {item.key for item in status.values}
-    stages = ('wait', 'convert', 'project', 'network', 'operator', 'complete', 'publish')
+    stages = ('wait', 'convert', 'project', 'occlusion', 'operator', 'complete', 'publish')
     assert {'model', 'preset', 'device', 'backend', 'weights', 'rate out (Hz)',
             'rate in: image (Hz)', 'pairs', 'drops: busy',
             *(f'latency: {stage} p50 / p99 (ms)' for stage in stages)} <= keys

@@ -11,12 +11,14 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Wide gaps are bridged from all their sides; what is no such gap stays as it is."""
+"""Large holes are filled from all their sides; what is no such hole stays as it is."""
 import numpy as np
 import pytest
 
 from steer_depth_ros import DepthCompleter
-from steer_depth_ros.completion import gaps, steering
+from steer_depth_ros.completion import pipeline
+from steer_depth_ros.completion.hole_filling import fill_large_holes
+from steer_depth_ros.completion.normalize import normalize
 
 HEIGHT, WIDTH = 120, 160
 GREY = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
@@ -38,16 +40,16 @@ def slope(uv):
 
 
 def added(uv, depth, image=GREY):
-    """Return positions and depth of what was added, and the inputs before and after."""
-    inputs = steering.prepare(image, uv, depth)
-    after = gaps.bridged(inputs)
+    """Return positions and depth of what was added, and the frame before and after."""
+    frame = normalize(image, uv, depth)
+    after = fill_large_holes(frame)
     count = len(uv)
-    assert after.uv[:, :count].equal(inputs.uv) and after.inverse[:, :count].equal(inputs.inverse)
+    assert after.uv[:, :count].equal(frame.uv) and after.inverse[:, :count].equal(frame.inverse)
     depth = (after.median / after.inverse[0, count:]).numpy()
-    return after.uv[0, count:].numpy(), depth, inputs, after
+    return after.uv[0, count:].numpy(), depth, frame, after
 
 
-def test_a_gap_in_a_plane_is_bridged_on_the_plane():
+def test_a_hole_in_a_plane_is_filled_on_the_plane():
     uv = outside(grid(), 40, 30, 110, 90)
     at, depth = added(uv, slope(uv))[:2]
     assert len(at) > 30
@@ -59,7 +61,7 @@ def test_a_gap_in_a_plane_is_bridged_on_the_plane():
     grid(), grid(8), np.random.default_rng(1).uniform((0, 0), (WIDTH - 1, HEIGHT - 1), (900, 2)),
     np.column_stack([np.tile(np.arange(WIDTH), 8), np.repeat(np.arange(4, HEIGHT, 16), WIDTH)])],
     ids=['dense', 'coarse', 'random', 'scan lines'])
-def test_samples_without_wide_gaps_stay_as_they_are(uv):
+def test_samples_without_large_holes_stay_as_they_are(uv):
     uv = uv.astype(np.float32)
     _, _, before, after = added(uv, slope(uv))
     assert after is before
@@ -88,17 +90,17 @@ def two_surfaces():
 
 
 @pytest.mark.parametrize('preset', ['steering', 'fast', 'learned'])
-def test_colour_decides_across_a_gap(preset, monkeypatch):
+def test_color_decides_across_a_hole(preset, monkeypatch):
     image, uv, truth = two_surfaces()
     depth = truth[uv[:, 1].astype(int), uv[:, 0].astype(int)]
-    gap = np.s_[40:80, 60:105]
+    hole = np.s_[40:80, 60:105]
 
     def error():
-        return np.abs(DepthCompleter(preset, 'cpu').complete(image, uv, depth).depth - truth)[gap]
+        return np.abs(DepthCompleter(preset, 'cpu').complete(image, uv, depth).depth - truth)[hole]
 
-    bridged = error().mean()
-    monkeypatch.setattr(gaps, 'WIDEST', 0.0)
-    assert bridged < 0.6 * error().mean()  # the thin plate bridges, too, but not as well
+    filled = error().mean()
+    monkeypatch.setattr(pipeline, 'fill_large_holes', lambda frame: frame)
+    assert filled < 0.6 * error().mean()  # the refinement fills, too, but not as well
 
 
 def test_what_was_added_does_not_count_as_measured():

@@ -12,20 +12,25 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Settings chosen by leave-one-out: the predictions are the operator's, and they pay."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from steer_depth_ros.completion import steering
-from steer_depth_ros.completion.leave_one_out import BANDWIDTH, COLOUR, LeaveOneOut, STEP, tune
+from steer_depth_ros.completion.config import CONFIG
+from steer_depth_ros.completion.kernels import LogScales, structure_tensor_kernels
+from steer_depth_ros.completion.normalize import normalize
+from steer_depth_ros.completion.pipeline import describe
+from steer_depth_ros.completion.tuning import find_neighbors, LeaveOneOut, tune
 
 HEIGHT, WIDTH = 96, 128
-ZERO = np.zeros(6, np.float32)
+ZERO = LogScales()
 
 
-def prepared(image, uv, depth):
-    inputs = steering.prepare(image, uv, depth)
-    return inputs, steering.image_steering(inputs)
+def left_out_of(image, uv, depth):
+    frame = normalize(image, uv, depth)
+    return LeaveOneOut(frame, structure_tensor_kernels(frame), find_neighbors(frame))
 
 
 def scattered(count=400, seed=0):
@@ -47,59 +52,58 @@ def stepped(image, uv):
 
 def test_a_sample_is_predicted_as_the_operator_does_without_it():
     image, uv = textured(), scattered()
-    inputs, kernels = prepared(image, uv, stepped(image, uv))
-    left_out = LeaveOneOut(inputs, kernels)
+    frame = normalize(image, uv, stepped(image, uv))
+    kernels = structure_tensor_kernels(frame)
+    left_out = LeaveOneOut(frame, kernels, find_neighbors(frame))
     predicted = left_out.predict(ZERO)
-    middle = np.abs(uv[left_out.chosen] - (64, 48)).max(1).argsort()[:10]
+    middle = np.abs(uv[left_out.queries] - (64, 48)).max(1).argsort()[:10]
     for query in middle:
-        sample = left_out.chosen[query]
+        sample = left_out.queries[query]
         others = np.arange(len(uv)) != sample
-        frame, _ = prepared(image, uv[others], stepped(image, uv[others]))
-        frame.median, frame.aspect, frame.spacing = inputs.median, inputs.aspect, inputs.spacing
-        frame.inverse = inputs.inverse[:, others]
-        analysis = steering.analyse(frame)
-        analysis.kernels = kernels[:, others]
+        problem = replace(describe(frame.choose(others)), kernels=kernels[:, others])
         # The operator's first estimate is one of lower resolution; give it the one at the sample.
         u, v = uv[sample].astype(int)
-        analysis.guide[3, v, u] = left_out.guess[query] / steering.STEP
-        dense, _ = steering.regress(analysis, ZERO[None])
+        problem.guide.depth[v, u] = left_out.guide_log_depth[query] / CONFIG.depth_step
+        dense, _ = problem.regress([ZERO])
         assert dense[0, v, u] == pytest.approx(predicted[query], rel=0.02)
 
 
 def test_the_gradient_is_that_of_the_loss():
     image, uv = textured(), scattered()
     noise = np.random.default_rng(0).uniform(0.9, 1.1, len(uv)).astype(np.float32)
-    left_out = LeaveOneOut(*prepared(image, uv, stepped(image, uv) * noise))
-    settings = np.float32([0.2, -0.3, 0.1, -0.2, 0.3, 0.4])
+    left_out = left_out_of(image, uv, stepped(image, uv) * noise)
+    settings = LogScales(0.2, -0.3, 0.1, -0.2, 0.3, 0.4)
     loss, gradient = left_out.loss_and_gradient(settings)
     assert loss == pytest.approx(left_out.loss(settings))
-    for place, step in enumerate(0.002 * np.eye(6, dtype=np.float32)):
-        slope = (left_out.loss(settings + step) - left_out.loss(settings - step)) / 0.004
-        assert gradient[place] == pytest.approx(slope, rel=0.1, abs=5e-3)  # it has kinks
+    for name, derivative in zip(LogScales._fields, gradient, strict=True):
+        more, less = (left_out.loss(settings._replace(**{name: getattr(settings, name) + step}))
+                      for step in (0.002, -0.002))
+        slope = (more - less) / 0.004
+        assert derivative == pytest.approx(slope, rel=0.1, abs=5e-3)  # it has kinks
 
 
 def test_a_guide_that_knows_more_predicts_better():
     image, uv = textured(), scattered()
-    left_out = LeaveOneOut(*prepared(image, uv, stepped(image, uv)))
+    left_out = left_out_of(image, uv, stepped(image, uv))
     before = left_out.loss(ZERO)
-    left_out.guide_by(np.exp(left_out.truth))
-    assert left_out.loss(ZERO) < before - 0.3
+    assert left_out.with_guide(np.exp(left_out.target)).loss(ZERO) < before - 0.3
+    assert left_out.loss(ZERO) == before
 
 
-def test_colour_counts_where_it_tells_depth_and_not_where_it_does_not():
+def test_color_counts_where_it_tells_depth_and_not_where_it_does_not():
     image, uv = textured(), scattered()
-    telling = tune(LeaveOneOut(*prepared(image, uv, stepped(image, uv))))
+    telling = tune(left_out_of(image, uv, stepped(image, uv)))
     plane = (4 + uv[:, 0] / 40).astype(np.float32)
-    silent = tune(LeaveOneOut(*prepared(image, uv, plane)))
-    assert telling[COLOUR].mean() < silent[COLOUR].mean() - 0.2
+    silent = tune(left_out_of(image, uv, plane))
+    assert np.mean(telling[:3]) < np.mean(silent[:3]) - 0.2
 
 
 def test_tuning_lowers_the_error_that_it_looks_at():
     image, uv = textured(), scattered()
-    left_out = LeaveOneOut(*prepared(image, uv, stepped(image, uv)))
+    left_out = left_out_of(image, uv, stepped(image, uv))
     tuned = tune(left_out)
     assert left_out.loss(tuned) < left_out.loss(ZERO)
-    assert np.abs(tuned).max() < 2.5 and np.isfinite(tuned[[STEP, BANDWIDTH]]).all()
+    assert np.isfinite(tuned).all() and np.abs(tuned).max() < 2.5
 
 
 def test_the_line_of_a_sample_is_left_out_of_scan_lines():
@@ -109,8 +113,8 @@ def test_the_line_of_a_sample_is_left_out_of_scan_lines():
     rng = np.random.default_rng(0)
     by_line = {row: depth for row, depth in zip(np.unique(uv[:, 1]), rng.uniform(2, 9, 9))}
     depth = np.float32([by_line[row] for row in uv[:, 1]])
-    left_out = LeaveOneOut(*prepared(np.full((HEIGHT, WIDTH, 3), 90, np.uint8), uv, depth))
-    assert len(left_out.chosen) > 100
+    left_out = left_out_of(np.full((HEIGHT, WIDTH, 3), 90, np.uint8), uv, depth)
+    assert len(left_out.queries) > 100
     # Each line has a depth of its own: with its neighbours there the error would be nearly 0.
     assert np.abs(left_out.log_errors(ZERO)).mean() > 0.2
 
@@ -118,12 +122,12 @@ def test_the_line_of_a_sample_is_left_out_of_scan_lines():
 @pytest.mark.parametrize('count', [1, 10, 59])
 def test_few_samples_leave_the_constants_alone(count):
     image, uv = textured(), scattered()[:count]
-    assert not tune(LeaveOneOut(*prepared(image, uv, stepped(image, uv)))).any()
+    assert tune(left_out_of(image, uv, stepped(image, uv))) == ZERO
 
 
 def test_it_works_inside_inference_mode_and_repeats_itself():
     image, uv = textured(), scattered()
     with torch.inference_mode():
-        one = tune(LeaveOneOut(*prepared(image, uv, stepped(image, uv))))
-        two = tune(LeaveOneOut(*prepared(image, uv, stepped(image, uv))))
-    assert np.array_equal(one, two) and one.any()
+        one = tune(left_out_of(image, uv, stepped(image, uv)))
+        two = tune(left_out_of(image, uv, stepped(image, uv)))
+    assert one == two != ZERO

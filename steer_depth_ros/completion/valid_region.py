@@ -11,40 +11,40 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Where samples support an estimate: between them, and a little beyond."""
+"""The valid region: between samples, and a little beyond."""
 import cv2
 import numpy as np
 
+from steer_depth_ros.completion.config import CONFIG
 from steer_depth_ros.completion.spacing import sample_spacing
 
 CELL = 4  # pixels; the question needs no finer answer
-SHARE_OF_HEIGHT, LINES = 0.1, 3.0
 
 
-def supported(uv, size, reach=None):
+def valid_mask(uv, size, reach=None, config=CONFIG):
     """
-    Tell which pixels samples support: bool (H, W).
+    Return the pixels for which samples allow an estimate: bool (H, W).
 
-    A pixel is supported within `reach` pixels of a sample (None: a tenth of the image height, or
+    A pixel is valid within `reach` pixels of a sample (None: a tenth of the image height, or
     three times the distance of scan lines where that is more), and where samples lie both above
     and below it: a hole in a surface is filled, the sky over the highest scan line is not.
     uv: float32 (N, 2) inside the image.
     """
     height, width = size
     rows, columns = -(-height // CELL), -(-width // CELL)
-    across, lines = sample_spacing(uv, size)
+    across, lines = sample_spacing(uv, size, config)
     if reach is None:
-        reach = max(SHARE_OF_HEIGHT * height, LINES * lines)
+        reach = max(config.reach_height * height, config.reach_lines * lines)
     occupied = np.zeros((rows, columns), np.uint8)
     cell = np.clip(np.rint(uv / CELL).astype(int), 0, (columns - 1, rows - 1))
     occupied[cell[:, 1], cell[:, 0]] = 1
     distance = cv2.distanceTransform(1 - occupied, cv2.DIST_L2, 3) * CELL
     # Columns between samples of one line count as covered by it.
-    band = 2 * int(np.ceil(max(across, 8.0) / CELL)) + 1
+    band = 2 * int(np.ceil(max(across, 2.0 * CELL) / CELL)) + 1
     wide = cv2.dilate(occupied, np.ones((1, band), np.uint8))
     above = np.maximum.accumulate(wide, axis=0)
     below = np.maximum.accumulate(wide[::-1], axis=0)[::-1]
-    good = (distance <= reach) | ((above & below) > 0)
-    full = cv2.resize(good.astype(np.uint8), (columns * CELL, rows * CELL),
+    valid = (distance <= reach) | ((above & below) > 0)
+    full = cv2.resize(valid.astype(np.uint8), (columns * CELL, rows * CELL),
                       interpolation=cv2.INTER_NEAREST)
     return full[:height, :width] > 0

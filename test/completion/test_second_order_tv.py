@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The plate: its solver against a dense solution, and what it does to depth."""
+"""Second-order TV: its solver against a dense solution, and what it does to depth."""
 import subprocess
 import sys
 
@@ -19,52 +19,59 @@ import cv2
 import numpy as np
 import pytest
 
-from steer_depth_ros.completion import steering, thin_plate
+from steer_depth_ros.completion import second_order_tv
+from steer_depth_ros.completion.kernels import sample_distance
+from steer_depth_ros.completion.normalize import normalize
 from steer_depth_ros.ops import native
 
 COMPILED = {'generic', native.cpu_name()} if native.cpu_name() else set()
 SIZES = [(1, 1), (1, 5), (2, 2), (3, 3), (4, 19), (13, 8)]
 
 
-def springs(size, seed):
-    """Random stiffness (zero where a difference would leave the map), held and pull."""
+def weights(size, seed):
+    """Random weights of curvature (zero where it would leave the map), of data, and rhs."""
     rng = np.random.default_rng(seed)
-    stiffness = rng.uniform(0.2, 2, (3, *size)).astype(np.float32)
-    stiffness[0, :, [0, -1]] = stiffness[1, [0, -1]] = 0
-    stiffness[2, -1] = stiffness[2, :, -1] = 0
-    held = rng.uniform(0.5, 1, size).astype(np.float32)
-    return stiffness, held, rng.normal(size=size).astype(np.float32)
+    curvature = rng.uniform(0.2, 2, (3, *size)).astype(np.float32)
+    curvature[0, :, [0, -1]] = curvature[1, [0, -1]] = 0
+    curvature[2, -1] = curvature[2, :, -1] = 0
+    data = rng.uniform(0.5, 1, size).astype(np.float32)
+    return curvature, data, rng.normal(size=size).astype(np.float32)
 
 
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('variant', [None, *sorted(COMPILED)])
 def test_enough_steps_solve_the_linear_system(variant, size, monkeypatch):
     monkeypatch.setattr(native, 'cpu_name', lambda: variant)
-    stiffness, held, pull = springs(size, seed=1)
+    curvature, data, rhs = weights(size, seed=1)
     start = np.random.default_rng(2).normal(size=size).astype(np.float32)
     # Each unit map gives a column of the second differences, as a matrix.
     units = np.eye(start.size, dtype=np.float32).reshape(-1, *size)
-    matrix = np.stack([thin_plate.curvatures(unit).ravel() for unit in units], 1)
-    weighed = matrix.astype(float).T * stiffness.ravel()
-    change = np.linalg.solve(weighed @ matrix + np.diag(held.ravel()),
-                             pull.ravel() - weighed @ matrix @ start.ravel())
-    plate = start.copy()
-    thin_plate.bend(plate, stiffness, held, pull, 3 * plate.size)
-    assert plate - start == pytest.approx(change.reshape(size), abs=2e-4)
+    matrix = np.stack([second_order_tv.curvatures(unit).ravel() for unit in units], 1)
+    weighed = matrix.astype(float).T * curvature.ravel()
+    change = np.linalg.solve(weighed @ matrix + np.diag(data.ravel()),
+                             rhs.ravel() - weighed @ matrix @ start.ravel())
+    before = start.copy()
+    solution = second_order_tv.solve_cg(start, curvature, data, rhs, 3 * start.size)
+    assert solution - start == pytest.approx(change.reshape(size), abs=2e-4)
+    assert (start == before).all()
 
 
 @pytest.mark.skipif(not COMPILED, reason='needs the compiled library')
-def test_native_code_takes_the_steps_of_its_twin(monkeypatch):
-    stiffness, held, pull = springs((37, 50), seed=3)
-    found = []
+def test_native_code_takes_the_steps_of_its_specification(monkeypatch):
+    start, found = np.ones((37, 50), np.float32), []
     for name in (*sorted(COMPILED), None):
         monkeypatch.setattr(native, 'cpu_name', lambda name=name: name)
-        plate = np.ones((37, 50), np.float32)
-        thin_plate.bend(plate, stiffness, held, pull, 7)
-        found.append(plate)
-    for plate in found[:-1]:
-        assert plate == pytest.approx(found[-1], abs=1e-5)
+        found.append(second_order_tv.solve_cg(start, *weights((37, 50), seed=3), 7))
+    for solution in found[:-1]:
+        assert solution == pytest.approx(found[-1], abs=1e-5)
     assert np.abs(found[-1] - 1).max() > 0.1
+
+
+def framed(image, uv, depth, half):
+    """Return the frame of the image's size, which is `half` of a larger image's or whole."""
+    if half:
+        image, uv = image.repeat(2, 0).repeat(2, 1), 2 * uv + np.float32(0.5)
+    return normalize(image, uv, depth, half=half)
 
 
 def scene(half, step):
@@ -75,19 +82,19 @@ def scene(half, step):
     image = np.where((u < 64)[..., None], 40, 200).astype(np.uint8).repeat(3, 2)
     uv = rng.uniform((2, 2), (125, 93), (150, 2)).astype(np.float32).round()
     inverse = truth[uv[:, 1].astype(int), uv[:, 0].astype(int)]
-    return steering.prepare(image, uv, 1 / inverse, half=half), truth
+    return framed(image, uv, 1 / inverse, half), truth
 
 
 @pytest.mark.parametrize('half', [False, True])
 @pytest.mark.parametrize('step', [0.0, 1.0])
 def test_bumps_go_and_steps_stay(half, step):
-    inputs, truth = scene(half, step)
-    truth = truth * inputs.median
+    frame, truth = scene(half, step)
+    truth = truth * frame.median
     smooth = cv2.GaussianBlur(
         np.random.default_rng(5).normal(size=truth.shape).astype(np.float32), (0, 0), 3)
     bumpy = truth * np.exp(0.02 * smooth / smooth.std())
-    distance = steering.sample_distance(inputs)
-    found = thin_plate.refined(inputs, bumpy, distance)
+    distance = sample_distance(frame)
+    found = second_order_tv.refine(frame, bumpy, distance)
     before, after = np.abs(np.log([bumpy / truth, found / truth])).mean((1, 2))
     assert after < 0.75 * before
     edge = np.abs(np.log(found / truth))[:, 60:68]
@@ -95,9 +102,9 @@ def test_bumps_go_and_steps_stay(half, step):
 
 
 def test_a_good_estimate_stays():
-    inputs, truth = scene(half=True, step=1.0)
-    truth = truth * inputs.median
-    found = thin_plate.refined(inputs, truth, steering.sample_distance(inputs))
+    frame, truth = scene(half=True, step=1.0)
+    truth = truth * frame.median
+    found = second_order_tv.refine(frame, truth, sample_distance(frame))
     assert np.abs(np.log(found / truth)).mean() < 0.002
 
 
@@ -105,36 +112,35 @@ def test_a_good_estimate_stays():
 @pytest.mark.parametrize('half', [False, True])
 def test_small_images_and_a_single_sample(half, size):
     image = np.full((*size, 3), 90, np.uint8)
-    inputs = steering.prepare(image, np.zeros((1, 2), np.float32), np.array([2.0], np.float32),
-                              half=half)
-    found = thin_plate.refined(inputs, np.ones(size, np.float32), np.ones(size, np.float32))
+    frame = framed(image, np.zeros((1, 2), np.float32), np.float32([2.0]), half)
+    found = second_order_tv.refine(frame, np.ones(size, np.float32), np.ones(size, np.float32))
     assert found.shape == size and (found == 1).all()
 
 
 @pytest.mark.parametrize('depth', [1e-6, 1e9])
 def test_absurd_samples_leave_the_result_finite_and_within_their_range(depth):
-    inputs, truth = scene(half=False, step=0.0)
-    inverse = inputs.inverse.clone()
-    inverse[0, :5] = inputs.median / depth
-    inputs = inputs.with_samples(inputs.uv, inverse)
-    found = thin_plate.refined(inputs, truth * inputs.median, steering.sample_distance(inputs))
+    frame, truth = scene(half=False, step=0.0)
+    inverse = frame.inverse.clone()
+    inverse[0, :5] = frame.median / depth
+    frame = frame.with_samples(frame.uv, inverse)
+    found = second_order_tv.refine(frame, truth * frame.median, sample_distance(frame))
     assert np.isfinite(found).all()
-    assert found.min() >= inputs.range[0] and found.max() <= inputs.range[1]
+    assert found.min() >= frame.range[0] and found.max() <= frame.range[1]
 
 
 WITHOUT_MEMORY = """
 import resource
 import numpy as np
-from steer_depth_ros.completion import thin_plate
+from steer_depth_ros.completion import second_order_tv
 size = (1500, 1500)
-springs = np.ones((3, *size), np.float32)
-plate, held, pull = np.ones((3, *size), np.float32)
+curvature = np.ones((3, *size), np.float32)
+start, data, rhs = np.ones((3, *size), np.float32)
 used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 4 * plate.nbytes,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (used + 5 * start.nbytes,) * 2)
 try:
-    thin_plate.bend(plate, springs, held, pull, 1)
+    second_order_tv.solve_cg(start, curvature, data, rhs, 1)
 except MemoryError as error:
-    print(error, (plate == 1).all())
+    print(error, (start == 1).all())
 """
 
 
@@ -142,4 +148,5 @@ except MemoryError as error:
 @pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc and a limit of memory')
 def test_without_memory_python_is_told():
     done = subprocess.run([sys.executable, '-c', WITHOUT_MEMORY], capture_output=True, text=True)
-    assert done.stdout.split('\n')[0] == 'thin plate: no memory for (1500, 1500) pixels True', done
+    assert done.stdout.split('\n')[0] == (
+        'second-order TV: no memory for (1500, 1500) pixels True'), done

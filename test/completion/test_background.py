@@ -11,28 +11,36 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The second thread: results and errors come back, also in a forked process."""
+"""Another thread: results and errors come back, also where there is none."""
 import os
 import threading
 
 import pytest
 
-from steer_depth_ros.completion.aside import aside
+from steer_depth_ros.completion.background import run_in_background
 
 
 def test_it_runs_in_another_thread_and_gives_the_result():
-    assert aside(threading.get_ident).result() != threading.get_ident()
-    assert aside(pow, 2, 10).result() == 1024
+    assert run_in_background(threading.get_ident).result() != threading.get_ident()
+    assert run_in_background(pow, 2, 10).result() == 1024
 
 
 def test_what_is_raised_there_is_raised_here():
     with pytest.raises(ZeroDivisionError):
-        aside(divmod, 1, 0).result()
+        run_in_background(divmod, 1, 0).result()
+
+
+def test_without_another_thread_it_runs_in_this_one(monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, 'start', start)
+    assert run_in_background(threading.get_ident).result() == threading.get_ident()
 
 
 def test_a_forked_process_has_a_thread_of_its_own():
-    aside(len, '').result()
+    run_in_background(len, '').result()
     child = os.fork()
     if child == 0:
-        os._exit(aside(len, 'three').result(timeout=30))
+        os._exit(run_in_background(len, 'three').result(timeout=30))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5

@@ -11,13 +11,14 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The weights-free preset: what it must do on scenes whose answer is known."""
+"""The presets without weights: what it must do on scenes whose answer is known."""
 import numpy as np
 import pytest
 
-from steer_depth_ros.completion import steering
+from steer_depth_ros.completion import pipeline
 from steer_depth_ros.completion.completer import DepthCompleter
-from steer_depth_ros.completion.spacing import sample_spacing
+from steer_depth_ros.completion.occlusion import Samples
+from steer_depth_ros.completion.resample import as_batch_tensor, sample_bilinear
 
 HEIGHT, WIDTH = 96, 128
 
@@ -40,8 +41,8 @@ def scan_lines(lines=8, step=2.0):
 
 
 def read(depth, uv):
-    return 1 / steering.at_samples((1 / depth)[..., None].astype(np.float32),
-                                   steering.batch(uv))[:, 0]
+    return 1 / sample_bilinear((1 / depth)[..., None].astype(np.float32),
+                               as_batch_tensor(uv))[:, 0]
 
 
 @pytest.fixture(scope='module')
@@ -97,17 +98,6 @@ def test_results_stay_in_the_range_of_the_samples(completer):
     assert np.nanmin(dense) >= depth.min() * 0.999 and np.nanmax(dense) <= depth.max() * 1.001
 
 
-def test_depth_is_pulled_to_the_samples_next_to_them_alone():
-    uv = np.float32([[40, 30], [90, 60]])
-    flat = np.full((HEIGHT, WIDTH), 4.0, np.float32)
-    pulled = steering.fit_to_samples(flat, uv, np.float32([4.3, 4.0]))
-    assert 4.1 < pulled[30, 40] == pulled.max() <= 4.3
-    changed = np.argwhere(np.abs(pulled - 4) > 1e-3)
-    assert len(changed) > 1 and np.abs(changed - (30, 40)).max() < 12
-    other = steering.fit_to_samples(flat, uv, np.float32([8.0, 4.0]))  # of another surface
-    assert 4.1 < other[30, 40] == other.max() <= 4 * (1 + steering.FURTHEST) + 1e-5
-
-
 def test_fast_says_what_dense_samples_say():
     rng = np.random.default_rng(8)
     image = rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
@@ -120,7 +110,7 @@ def test_fast_says_what_dense_samples_say():
 
 
 @pytest.mark.parametrize('half', [False, True])
-def test_background_that_shines_through_the_rim_of_a_thing_is_left_out(half):
+def test_background_that_bleeds_through_the_rim_of_a_thing_is_left_out(half, monkeypatch):
     image = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
     image[:, 40:90] = 170
     truth = np.where(image[..., 0] > 100, 5.0, 20.0).astype(np.float32)
@@ -129,34 +119,14 @@ def test_background_that_shines_through_the_rim_of_a_thing_is_left_out(half):
     rim = (uv[:, 0] >= 40) & (uv[:, 0] < 48)
     past = np.where(rim & (np.arange(len(uv)) % 2 == 0), np.float32(20.0), depth)  # past it
 
-    def error(samples, past_edges):
-        found, _ = steering.SteeringModel(half).estimate(image, uv, samples, past_edges)
+    def error(samples, has_parallax):
+        monkeypatch.setattr(pipeline, 'remove_occluded',
+                            lambda *frame: Samples(*frame[:2], has_parallax))
+        found, _ = pipeline.complete(image, uv, samples, half, reach=np.inf)
         return np.abs(found - truth)[:, 40:90].mean()
 
     assert error(past, True) < 0.5 * error(past, False)
-    assert error(depth, True) == error(depth, False)  # nothing shines through
-
-
-def test_spacing_is_measured_alike_at_any_resolution():
-    rng = np.random.default_rng(5)
-    u, v = (a.ravel() for a in np.meshgrid(np.arange(2, 638, 5.0), np.arange(3, 478, 9.0)))
-    uv = np.column_stack([u, v + rng.uniform(-1, 1, u.shape)])
-    for scale in (0.3, 0.5, 1, 3):
-        across, rows = sample_spacing(uv * scale, (round(480 * scale), round(640 * scale)))
-        assert across / scale == pytest.approx(5, rel=0.05)
-        assert rows / scale == pytest.approx(9, rel=0.1)
-
-
-def test_structure_tensor_turns_kernels_along_the_edge():
-    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    image[:, 64:] = 255  # an upright edge: depth may change along u
-    inputs = steering.prepare(image, np.float32([[64, 48], [20, 48]]), np.float32([1, 1]))
-    kernels = steering.image_steering(inputs)[0].numpy()
-    sigma, theta, gamma = kernels[0]
-    across = gamma * (sigma * np.sin(theta) ** 2 + np.cos(theta) ** 2 / sigma)  # C22, along u
-    along = gamma * (sigma * np.cos(theta) ** 2 + np.sin(theta) ** 2 / sigma)
-    assert across > 3 * along
-    assert kernels[1, 0] == pytest.approx(1)  # flat: a round kernel
+    assert error(depth, True) == error(depth, False)  # nothing bleeds through
 
 
 def test_confidence_falls_away_from_samples_and_at_bad_fits(completer):

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from steer_depth_ros.completion import steering
+from steer_depth_ros.completion import pipeline
 from steer_depth_ros.completion.completer import DepthCompleter
+from steer_depth_ros.completion.mixture import mixture_inputs, MixtureModel
 from steer_depth_ros.completion.presets import find_preset
 from steer_depth_ros.evaluation.evaluate import procedural_examples
 from steer_depth_ros.evaluation.metrics import measure
-from steer_depth_ros.network.learned import LearnedModel
-from steer_depth_ros.network.mixture_net import CHANNELS, MIXED, mixture_inputs, MixtureNet
+from steer_depth_ros.network.mixture_net import CHANNELS, MIXED, MixtureNet
 from steer_depth_ros.synthetic.procedural import ProceduralFrames
 from steer_depth_ros.training.losses import make_objective
 
@@ -71,7 +71,7 @@ def test_results_lie_between_those_of_the_kernels():
 
 def test_results_scale_with_depth():
     image, uv, depth = frame(60, 80, 400)
-    model = LearnedModel.load(find_preset('learned').weights_path())
+    model = MixtureModel.load(find_preset('learned').weights_path())
     with torch.inference_mode():
         one, error = model.estimate(image, uv, depth)
         eight, same = model.estimate(image, uv, 8 * depth)
@@ -82,9 +82,9 @@ def test_results_scale_with_depth():
 
 def test_a_pixel_with_a_sample_is_that_of_the_tuned_kernels():
     image, uv, depth = frame(60, 80, 400)
-    model = LearnedModel.load(find_preset('learned').weights_path())
+    model = MixtureModel.load(find_preset('learned').weights_path())
     with torch.inference_mode():
-        inputs = model.prepare(image, uv, depth)
+        inputs = mixture_inputs(image, uv, depth)
         dense, _ = model.estimate(image, uv, depth)
     u, v = np.rint(uv).astype(int).T
     first = inputs.median / inputs.first[0].exp().numpy()
@@ -109,12 +109,13 @@ def test_it_learns_which_kernel_is_right():
 
 
 def test_shipped_weights_beat_the_kernels_that_they_mix():
-    model = LearnedModel.load(find_preset('learned').weights_path())
+    model = MixtureModel.load(find_preset('learned').weights_path())
     quotients = []
     for _, one in procedural_examples(ProceduralFrames(8, 78, (120, 160)),
                                       ['random:500', 'lidar:32']):
         with torch.inference_mode():
             mixed, _ = model.estimate(one.image, one.uv, one.sparse)
-            tuned, _ = steering.SteeringModel().estimate(one.image, one.uv, one.sparse)
+            tuned, _ = pipeline.complete(one.image, one.uv, one.sparse, drop_hidden=False,
+                                         reach=np.inf)
         quotients.append(measure(mixed, one.truth)['mae'] / measure(tuned, one.truth)['mae'])
     assert np.exp(np.mean(np.log(quotients))) < 0.98

@@ -1,0 +1,31 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Kernels follow the structure of the image."""
+import numpy as np
+import pytest
+
+from steer_depth_ros.completion.kernels import structure_tensor_kernels
+from steer_depth_ros.completion.normalize import normalize
+
+
+def test_structure_tensor_turns_kernels_along_the_edge():
+    image = np.zeros((96, 128, 3), np.uint8)
+    image[:, 64:] = 255  # an upright edge: depth may change along u
+    frame = normalize(image, np.float32([[64, 48], [20, 48]]), np.float32([1, 1]))
+    kernels = structure_tensor_kernels(frame)[0].numpy()
+    sigma, theta, gamma = kernels[0]
+    across = gamma * (sigma * np.sin(theta) ** 2 + np.cos(theta) ** 2 / sigma)  # C22, along u
+    along = gamma * (sigma * np.cos(theta) ** 2 + np.sin(theta) ** 2 / sigma)
+    assert across > 3 * along
+    assert kernels[1, 0] == pytest.approx(1)  # flat: a round kernel

@@ -1,0 +1,46 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The frame as it is completed: free of scale, thinned to its own resolution."""
+import numpy as np
+import pytest
+
+from steer_depth_ros.completion.completer import DepthCompleter
+from steer_depth_ros.completion.normalize import normalize
+
+
+def depth_image():
+    v, u = np.mgrid[0:60, 0:80]
+    uv = np.column_stack([u.ravel(), v.ravel()]).astype(np.float32)
+    return uv, (1 / (0.2 + 0.002 * u + 0.003 * v)).astype(np.float32)
+
+
+def test_half_resolution_keeps_one_sample_a_pixel_of_a_depth_image():
+    image, (uv, depth) = np.full((60, 80, 3), 90, np.uint8), depth_image()
+    dense = normalize(image, uv, depth.ravel(), half=True)
+    assert dense.size == (30, 40) and dense.uv.shape[1] == 30 * 40
+    sparse = normalize(image, uv[::9], depth.ravel()[::9], half=True)
+    assert sparse.uv.shape[1] == len(uv[::9])
+    completed = DepthCompleter('fast', 'cpu').complete(image, uv, depth.ravel()).depth
+    np.testing.assert_allclose(completed, depth, rtol=0.01)
+
+
+@pytest.mark.parametrize('shape', [(60, 80), (61, 81), (1, 300)])
+def test_half_of_a_full_frame_is_the_frame_of_half_resolution(shape):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (*shape, 3), np.uint8)
+    uv = rng.uniform((0, 0), (shape[1] - 1, shape[0] - 1), (50, 2)).astype(np.float32)
+    depth = rng.uniform(2, 9, 50).astype(np.float32)
+    half, small = normalize(image, uv, depth, half=True), normalize(image, uv, depth).downsampled()
+    assert small.size == half.size and small.median == half.median and small.half
+    assert (small.lab == half.lab).all() and small.uv.equal(half.uv)
