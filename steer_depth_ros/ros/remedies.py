@@ -28,7 +28,8 @@ def against_loss(middleware: str, reliable: bool,
 
     middleware: as rclpy names it. reliable: how the topic is subscribed to.
     """
-    reliability = '' if reliable else ' or let it publish reliable, not best effort'
+    reliability = (' or let it keep at least 5 messages (depth), to send again what got lost'
+                   if reliable else ' or let it publish reliable, not best effort')
     if middleware.startswith('rmw_fastrtps'):
         return _fast_dds(environment) + reliability
     if middleware.startswith('rmw_cyclonedds'):

@@ -289,7 +289,7 @@ class FaultRig(Rig):
         assert self.spin_until(lambda: self.status.get('at', 0) > asked, 5.0), 'no diagnostics'
 
     def _on_status(self, msg):
-        if not msg.status[0].name.startswith(self.namespace + '/'):
+        if not msg.status[0].name.startswith(self.namespace.strip('/') + '/'):
             return
         self.status = {item.key: item.value for item in msg.status[0].values}
         self.status['at'] = messages.stamp_ns(msg.header)
