@@ -11,7 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""PNG and JPEG from anywhere: decoded only if their bytes are sound and can hold the picture."""
+"""Pictures from anywhere: decoded only if their bytes are sound and can hold the picture."""
+import re
 import struct
 from typing import List, Optional, Tuple
 import zlib
@@ -26,18 +27,25 @@ PLAIN_CHUNKS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')
 ALONE = {0x01, *range(0xd0, 0xda)}  # JPEG markers that no length follows
 FRAMES = {*range(0xc0, 0xd0)} - {0xc4, 0xc8, 0xcc}  # those that carry the size
 SCAN = 0xda
+# Formats whose size a few bytes may promise: refused above what any camera has.
+LARGEST = 2 ** 27
+TIFF_SIZE = {256: 0, 257: 1}  # tags of width and height
 
 
 def decode_picture(data: np.ndarray, flags: int) -> Optional[np.ndarray]:
     """
-    Decode a PNG or JPEG as cv2.imdecode does; None for anything damaged or of another format.
+    Decode a picture as cv2.imdecode does; None for anything damaged or of another format.
 
-    data: uint8 (N,). OpenCV alone takes seconds and gigabytes for a few bytes that promise a huge
-    picture, or for a PNG with one damaged byte in the head of a chunk.
+    data: uint8 (N,): PNG, JPEG, WebP, TIFF, BMP, PGM and PPM, JPEG 2000.
+    OpenCV alone takes seconds and gigabytes for a few bytes that promise a huge picture, or for a
+    PNG with one damaged byte in the head of a chunk.
     """
-    sound = _plain_png(data) if bytes(data[:8]) == PNG else data
+    start = bytes(data[:8])
+    sound = _plain_png(data) if start == PNG else data
     size = None if sound is None else picture_size(sound)
-    if size is None or size[0] * size[1] > PIXELS_PER_BYTE * len(data):
+    if size is None or not 0 < size[0] * size[1] <= LARGEST:
+        return None
+    if (start == PNG or start[:2] == JPEG) and size[0] * size[1] > PIXELS_PER_BYTE * len(data):
         return None
     try:
         return cv2.imdecode(sound, flags)
@@ -46,12 +54,62 @@ def decode_picture(data: np.ndarray, flags: int) -> Optional[np.ndarray]:
 
 
 def picture_size(data: np.ndarray) -> Optional[Tuple[int, int]]:
-    """Read (width, height) from the header of a PNG or JPEG; None where there is none."""
-    start = bytes(data[:24])
-    if start[:8] == PNG and len(start) == 24:
-        width, height = struct.unpack('>II', start[16:])
-        return width, height
-    return _jpeg_size(bytes(data)) if start[:2] == JPEG else None
+    """Read (width, height) from the header of a picture; None where there is none."""
+    start = bytes(data[:64])
+    try:
+        if start[:8] == PNG:
+            return struct.unpack('>II', start[16:24])
+        if start[:2] == JPEG:
+            return _jpeg_size(bytes(data))
+        if start[:4] == b'RIFF' and start[8:12] == b'WEBP':
+            return _webp_size(start)
+        if start[:4] in (b'II*\0', b'MM\0*'):
+            return _tiff_size(data)
+        if start[:2] == b'BM':
+            width, height = struct.unpack('<ii', start[18:26])
+            return width, abs(height)
+        if re.match(rb'P[2356]\s', start):
+            return _pnm_size(bytes(data[:512]))
+        if start[4:12] == b'jP  \r\n\x87\n' and b'ihdr' in start:
+            at = start.index(b'ihdr') + 4
+            return struct.unpack('>II', start[at:at + 8])[::-1]
+    except (struct.error, IndexError):
+        pass
+    return None
+
+
+def _webp_size(start):
+    kind = start[12:16]
+    if kind == b'VP8X':
+        return (1 + int.from_bytes(start[24:27], 'little'),
+                1 + int.from_bytes(start[27:30], 'little'))
+    if kind == b'VP8L':
+        bits = int.from_bytes(start[21:25], 'little')
+        return 1 + (bits & 0x3fff), 1 + (bits >> 14 & 0x3fff)
+    if kind == b'VP8 ':
+        width, height = struct.unpack('<HH', start[26:30])
+        return width & 0x3fff, height & 0x3fff
+    return None
+
+
+def _tiff_size(data):
+    """Read the first directory; of one that has no plain size say nothing."""
+    order = '<' if data[0] == ord('I') else '>'
+    at, = struct.unpack(f'{order}I', bytes(data[4:8]))
+    count, = struct.unpack(f'{order}H', bytes(data[at:at + 2]))
+    size = [0, 0]
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind, _ = struct.unpack(f'{order}HHI', bytes(data[entry:entry + 8]))
+        if tag in TIFF_SIZE:
+            value = bytes(data[entry + 8:entry + 12])
+            size[TIFF_SIZE[tag]], = struct.unpack(
+                f'{order}H', value[:2]) if kind == 3 else struct.unpack(f'{order}I', value)
+    return size[0], size[1]
+
+
+def _pnm_size(start):
+    numbers = re.match(rb'P\d(?:\s+|#[^\n]*\n)+(\d+)\s+(?:#[^\n]*\n)*(\d+)', start)
+    return (int(numbers[1]), int(numbers[2])) if numbers else None
 
 
 def _plain_png(data):

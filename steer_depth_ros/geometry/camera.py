@@ -14,6 +14,7 @@
 """Camera intrinsics: projection and its inverse for the distortion models of ROS and OpenCV."""
 from dataclasses import dataclass, replace
 from functools import cached_property
+import re
 from typing import Optional, Sequence, Tuple
 
 import numpy as np
@@ -22,6 +23,20 @@ from steer_depth_ros.errors import CalibrationError
 
 MODELS = ('pinhole', 'plumb_bob', 'rational_polynomial', 'equidistant')
 COEFFICIENTS = {'plumb_bob': (4, 5), 'rational_polynomial': (5, 8, 12, 14), 'equidistant': (4,)}
+BROWN_COUNTS = (4, 5, 8, 12, 14)  # what OpenCV tells the models of this family apart by
+# Names in use, spelled as `_plain` gives them. Brown: the radial and tangential family.
+FAMILIES = {
+    'brown': ('', 'plumb_bob', 'plumbbob', 'radtan', 'rad_tan', 'radtan4', 'radtan5', 'radtan8',
+              'radial_tangential', 'brown', 'brown_conrady', 'opencv', 'full_opencv', 'pinhole',
+              'pinhole_radtan', 'rational', 'rational_polynomial', 'rational_8',
+              'thin_prism', 'perspective'),
+    'equidistant': ('equidistant', 'equidist', 'equi', 'pinhole_equi', 'fisheye',
+                    'opencv_fisheye', 'fisheye_opencv', 'kannala_brandt', 'kannala_brandt4',
+                    'kannalabrandt', 'kannalabrandt4', 'kb', 'kb4'),
+    # Nothing to undo; the last two only where their coefficients are zero.
+    'flat': ('none', 'ideal', 'no_distortion', 'undistorted', 'rectified',
+             'modified_brown_conrady', 'inverse_brown_conrady')}
+FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in names}
 MIN_Z = 1e-6  # metres; nothing nearer to the plane of the camera than this has an image
 WIDEST_ANGLE = np.pi / 2 - 1e-3  # rays with z = 1 exist up to here, whatever the lens sees
 TABLE_SIZE = 2048
@@ -77,6 +92,8 @@ class Camera:
         Build a camera from the numbers of a sensor_msgs/CameraInfo.
 
         k: 9 numbers, row-major; d: coefficients of `model_name`; p: 12 numbers, row-major.
+        model_name: that of ROS, or another in use for the same model (radtan, Brown-Conrady,
+        fisheye, Kannala-Brandt, none, ...); where it is empty the count of coefficients tells.
         rectified: the image has been rectified, so P holds its intrinsics and D is not used.
         Raise CalibrationError when the camera is uncalibrated, the model unknown or the numbers
         do not fit the model.
@@ -87,13 +104,8 @@ class Camera:
             return cls(width, height, matrix[0], matrix[5], matrix[2], matrix[6])
         matrix = _matrix(k, 9, 'K', 'the camera is uncalibrated; calibrate it and let its driver '
                          'publish the result in camera_info')
-        if model_name and model_name not in MODELS:
-            raise CalibrationError(_unknown(model_name))
-        # An equidistant lens without coefficients still is a fisheye: only an empty list is flat.
-        flat = not len(d) or (model_name != 'equidistant' and not np.any(d))
-        model = 'pinhole' if flat else model_name
         return cls(width, height, matrix[0], matrix[4], matrix[2], matrix[5],
-                   model, () if flat else tuple(d))
+                   *_lens(model_name, tuple(d)))
 
     def project(self, points_cam: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """
@@ -318,6 +330,30 @@ class Camera:
         return x, y, (error < 1e3 * CONVERGED) & (x * x + y * y < self.max_radius ** 2)
 
 
+def _lens(name, d):
+    """Give (model, coefficients) of a model by any of its names."""
+    family = FAMILY_OF.get(re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_'))
+    if family is None:
+        raise CalibrationError(_unknown(name))
+    # An equidistant lens without coefficients still is a fisheye: only an empty list is flat.
+    if not d or (family != 'equidistant' and not np.any(d)):
+        return 'pinhole', ()
+    if family == 'flat':
+        raise CalibrationError(
+            f'distortion model "{name}" came with the coefficients {list(d)}, which are not '
+            'applied; name their model in the camera_info (plumb_bob, rational_polynomial or '
+            'equidistant), or leave them 0 and rectify the image')
+    used = max((i + 1 for i, value in enumerate(d) if value != 0), default=0)
+    if family == 'equidistant':
+        return family, d[:4] if used <= 4 <= len(d) else d
+    if len(d) in COEFFICIENTS.get(name, ()):
+        return name, d
+    count = next((c for c in BROWN_COUNTS if used <= c <= len(d)), len(d))
+    if count not in BROWN_COUNTS:
+        return name if name in COEFFICIENTS else 'plumb_bob', d
+    return 'plumb_bob' if count <= 5 else 'rational_polynomial', d[:count]
+
+
 def _check_model(model, distortion):
     if model not in MODELS:
         raise CalibrationError(_unknown(model))
@@ -329,8 +365,9 @@ def _check_model(model, distortion):
 
 
 def _unknown(model):
-    return (f'unknown distortion model "{model}"; supported are plumb_bob, rational_polynomial '
-            'and equidistant: recalibrate with one of these or rectify the image first')
+    return (f'unknown distortion model "{model}"; supported are plumb_bob (radtan, '
+            'Brown-Conrady), rational_polynomial, equidistant (fisheye, Kannala-Brandt) and none: '
+            'recalibrate with one of these or rectify the image first')
 
 
 def _matrix(numbers, count, name, remedy):

@@ -16,43 +16,37 @@ ROS messages to arrays and back, by message fields alone.
 
 Nothing here imports rclpy: the same functions read messages of rclpy (`data` an array.array) and
 of the rosbags package (`data` a uint8 ndarray). What goes out is a dict of plain fields.
+Images come in through ros/image_messages.py, whose functions are here, too.
 """
 from array import array
-import struct
+import re
 import sys
 from typing import Any, Dict, Optional, Tuple
 
-import cv2
 import numpy as np
 
 from steer_depth_ros.errors import CalibrationError, MessageError
 from steer_depth_ros.geometry.camera import Camera
-from steer_depth_ros.image_decode import decode_picture
+from steer_depth_ros.ros.image_messages import (  # noqa: F401
+    compressed_depth_to_metres,
+    compressed_to_rgb,
+    DEPTH_ENCODINGS,
+    depth_to_metres,
+    IMAGE_ENCODINGS,
+    image_to_rgb,
+    is_depth,
+)
 
-# encoding: (bytes of a channel, channels, conversion to RGB, or None where it is RGB already)
-IMAGE_ENCODINGS: Dict[str, Tuple[int, int, Optional[int]]] = {
-    'rgb8': (1, 3, None),
-    'bgr8': (1, 3, cv2.COLOR_BGR2RGB),
-    '8UC3': (1, 3, cv2.COLOR_BGR2RGB),
-    'rgba8': (1, 4, cv2.COLOR_RGBA2RGB),
-    'bgra8': (1, 4, cv2.COLOR_BGRA2RGB),
-    'mono8': (1, 1, cv2.COLOR_GRAY2RGB),
-    '8UC1': (1, 1, cv2.COLOR_GRAY2RGB),
-    'mono16': (2, 1, cv2.COLOR_GRAY2RGB),
-    # ROS names a mosaic by its first two rows, these constants by the second row's middle.
-    'bayer_rggb8': (1, 1, cv2.COLOR_BayerBG2RGB),
-    'bayer_bggr8': (1, 1, cv2.COLOR_BayerRG2RGB),
-    'bayer_gbrg8': (1, 1, cv2.COLOR_BayerGR2RGB),
-    'bayer_grbg8': (1, 1, cv2.COLOR_BayerGB2RGB),
-    'bayer_rggb16': (2, 1, cv2.COLOR_BayerBG2RGB),
-    'bayer_bggr16': (2, 1, cv2.COLOR_BayerRG2RGB),
-    'bayer_gbrg16': (2, 1, cv2.COLOR_BayerGR2RGB),
-    'bayer_grbg16': (2, 1, cv2.COLOR_BayerGB2RGB),
-}
-DEPTH_ENCODINGS = {'16UC1': 'u2', 'mono16': 'u2', '32FC1': 'f4'}
 POINT_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
+# Times of points above the number on the left are since 1970, in this unit of seconds.
+ABSOLUTE = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (1e8, 1.0))
+# Floats that span at least as much, in a sweep of 0.01 to 1 s, are of this unit.
+RELATIVE = ((3e6, 1e-9), (3e3, 1e-6), (3.0, 1e-3), (-np.inf, 1.0))
+SHORTEST_SWEEP = 5e-3  # seconds
+PACKET = 1000  # points; fewer may be a part of a sweep
+LONGEST_SWEEP = 1.0  # seconds from the median time
+SAME_CLOCK = 10.0  # seconds between the times of points and their stamp
 TIME_FIELDS = ('t', 'time', 'timestamp', 'time_stamp', 'offset_time', 'time_offset')
-COMPRESSED_DEPTH_HEADER = 12  # bytes: int32 format, float32 a, float32 b
 MM_LIMIT = 65535
 SHAPE_TOLERANCE = 0.01  # relative difference of aspect ratio between an image and its calibration
 CLOUD_FIELDS = [{'name': name, 'offset': 4 * i, 'datatype': 7, 'count': 1}
@@ -64,87 +58,18 @@ def stamp_ns(header: Any) -> int:
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
-def image_to_rgb(msg: Any) -> np.ndarray:
-    """
-    Convert a sensor_msgs/Image to uint8 (H, W, 3) RGB; of 16 bits the high byte stays.
-
-    An rgb8 message is not copied: the result is a read-only view of it where its rows have no
-    padding. Raise MessageError for an encoding or a size that cannot be used.
-    """
-    if msg.encoding not in IMAGE_ENCODINGS:
-        raise MessageError(
-            f'image encoding "{msg.encoding}" is not supported; use one of '
-            f'{", ".join(sorted(IMAGE_ENCODINGS))}')
-    size, channels, conversion = IMAGE_ENCODINGS[msg.encoding]
-    pixels = _pixels(msg, f'u{size}', channels)
-    if size == 2:
-        pixels = (pixels >> 8).astype(np.uint8)
-    if conversion is None:
-        return np.ascontiguousarray(pixels)
-    return cv2.cvtColor(np.ascontiguousarray(pixels), conversion)
-
-
-def compressed_to_rgb(msg: Any) -> np.ndarray:
-    """
-    Decode a sensor_msgs/CompressedImage (JPEG or PNG) to uint8 (H, W, 3) RGB.
-
-    Raise MessageError when the data are no picture.
-    """
-    # A camera's orientation tag must not turn the image away from its calibration.
-    pixels = _decode(msg, 0, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
-def depth_to_metres(msg: Any) -> np.ndarray:
-    """
-    Convert a depth image (16UC1 millimetres or 32FC1 metres, REP 118) to float32 (H, W) metres.
-
-    NaN wherever the sensor measured nothing: 0, negative, infinite or NaN.
-    Raise MessageError for another encoding or a size that does not fit the data.
-    """
-    if msg.encoding not in DEPTH_ENCODINGS:
-        raise MessageError(
-            f'depth image encoding "{msg.encoding}" is not supported; use 32FC1 (metres) or '
-            '16UC1 (millimetres)')
-    depth = _pixels(msg, DEPTH_ENCODINGS[msg.encoding], 1)
-    scale = 1.0 if DEPTH_ENCODINGS[msg.encoding] == 'f4' else 1e-3
-    return _metres(depth, scale)
-
-
-def compressed_depth_to_metres(msg: Any) -> np.ndarray:
-    """
-    Decode a compressedDepth sensor_msgs/CompressedImage (PNG) to float32 (H, W) metres, NaN holes.
-
-    Raise MessageError when it is no compressedDepth message, not PNG, or damaged.
-    """
-    encoding = msg.format.split(';')[0].strip()
-    if 'compressedDepth' not in msg.format or encoding not in DEPTH_ENCODINGS:
-        raise MessageError(
-            f'compressed depth of format "{msg.format}" is not supported; publish '
-            '"16UC1; compressedDepth png" or "32FC1; compressedDepth png", or the raw image')
-    if 'rvl' in msg.format.lower():
-        raise MessageError('compressed depth uses RVL; set the format of its publisher to png')
-    pixels = _decode(msg, COMPRESSED_DEPTH_HEADER, cv2.IMREAD_UNCHANGED)
-    if pixels.ndim != 2 or pixels.dtype != np.uint16:
-        raise MessageError('compressed depth holds no single 16 bit channel; publish it as PNG')
-    if DEPTH_ENCODINGS[encoding] == 'u2':
-        return _metres(pixels, 1e-3)
-    # 32FC1 is stored as inverse depth, v = a / z + b.
-    a, b = struct.unpack_from('<ff', bytes(_bytes(msg)[4:COMPRESSED_DEPTH_HEADER]))
-    with np.errstate(all='ignore'):
-        depth = np.float32(a) / (pixels.astype(np.float32) - np.float32(b))
-    depth[pixels == 0] = np.nan
-    return _metres(depth, 1.0)
-
-
 def cloud_to_xyz(msg: Any) -> np.ndarray:
     """
-    Read x, y, z of a sensor_msgs/PointCloud2 as float32 (N, 3), N = height * width.
+    Read x, y, z of a sensor_msgs/PointCloud2 as (N, 3), N = height * width.
 
+    float32, or float64 where the message has it: coordinates of a map need that.
     Any layout, padding and byte order; invalid points stay in (as NaN or whatever the driver
-    wrote), so that rows match those of `cloud_times`. Raise MessageError when x, y or z are
-    missing, of another type than float32 / float64, or the sizes do not fit the data.
+    wrote), so that rows match those of `cloud_times`. A Livox CustomMsg is read, too.
+    Raise MessageError when x, y or z are missing, of another type than float32 / float64, or the
+    sizes do not fit the data.
     """
+    if is_livox(msg):
+        return np.array([(p.x, p.y, p.z) for p in msg.points], np.float32).reshape(-1, 3)
     _check_cloud(msg)
     fields = {field.name: field for field in msg.fields}
     missing = [name for name in 'xyz' if name not in fields]
@@ -160,10 +85,10 @@ def cloud_to_xyz(msg: Any) -> np.ndarray:
                 'be FLOAT32 (7) or FLOAT64 (8)')
         views.append(_field(msg, fields[name]))
     _check_apart([fields[name] for name in 'xyz'])
-    points = np.empty((msg.height, msg.width, 3), np.float32)
-    with np.errstate(over='ignore', invalid='ignore'):  # what float32 cannot hold is invalid
-        for axis, view in enumerate(views):
-            points[:, :, axis] = view
+    double = any(fields[name].datatype == 8 for name in 'xyz')
+    points = np.empty((msg.height, msg.width, 3), np.float64 if double else np.float32)
+    for axis, view in enumerate(views):
+        points[:, :, axis] = view
     return points.reshape(-1, 3)
 
 
@@ -171,21 +96,40 @@ def cloud_times(msg: Any) -> Optional[np.ndarray]:
     """
     Read when each point was measured: float64 (N,) seconds from the cloud's stamp, or None.
 
-    Understands nanoseconds as integers (Ouster, Livox, Autoware), seconds as floats (Velodyne)
-    and absolute times in seconds or nanoseconds as float64 (Hesai, RoboSense, Livox).
+    Understands nanoseconds as integers (Ouster, Livox, Autoware), seconds as floats (Velodyne),
+    absolute times in seconds or nanoseconds (Hesai, RoboSense, Livox), and units in between where
+    only they make a sweep. NaN where a time cannot be of the same sweep as most are: 0 beside
+    absolute times, NaN, garbage.
     """
+    if is_livox(msg):
+        return _usable(np.array([p.offset_time for p in msg.points], np.float64) * 1e-9)
     _check_cloud(msg)
     field = next((f for f in msg.fields if f.name in TIME_FIELDS), None)
     if field is None or field.datatype not in POINT_TYPES:
         return None
     values = _field(msg, field).reshape(-1)
-    if values.dtype.kind != 'f':
-        return values * 1e-9
-    seconds = values.astype(np.float64)
-    middle = abs(float(np.median(seconds))) if len(seconds) else 0.0
-    if middle > 1e17:
-        return (seconds - stamp_ns(msg.header)) * 1e-9
-    return seconds - stamp_ns(msg.header) * 1e-9 if middle > 1e8 else seconds
+    told = values[np.isfinite(values) & (values != 0)]
+    if not len(told):
+        return np.where(np.isfinite(values), 0.0, np.nan)
+    stamp = stamp_ns(msg.header)
+    unit, absolute = _unit(told, stamp * 1e-9)
+    if not absolute:
+        return _usable(values.astype(np.float64) * unit)
+    if values.dtype.kind != 'f' and unit == 1e-9:  # more digits than a float has
+        seconds = (values.astype(np.int64) - stamp) * 1e-9
+    else:
+        seconds = values * unit - stamp * 1e-9
+    return _usable(_of_clock(np.where(values == 0, np.nan, seconds)))
+
+
+def is_livox(msg: Any) -> bool:
+    """Tell a livox_ros_driver(2)/CustomMsg by its fields."""
+    return hasattr(msg, 'points') and hasattr(msg, 'timebase')
+
+
+def is_rectified_topic(name: str) -> bool:
+    """Tell whether a topic holds rectified images by its name, as image_proc gives it."""
+    return any(re.search(r'(^|_)rect(ified)?(_|$)', part) for part in name.split('/'))
 
 
 def camera_from_info(msg: Any, rectified: bool = False,
@@ -195,21 +139,42 @@ def camera_from_info(msg: Any, rectified: bool = False,
 
     rectified: the images are rectified (use P, no distortion) instead of raw (K and D).
     image_size: (width, height) of the image at hand; where it is not the size that calibration,
-    region of interest and binning give, the intrinsics are scaled to it.
+    region of interest and binning give, the intrinsics are scaled to it. Needed where the message
+    leaves its size 0.
     Raise CalibrationError when the camera is uncalibrated, its distortion model unknown, or the
     image of another shape than the calibrated one.
     """
-    camera = Camera.from_calibration(msg.width, msg.height, msg.k, msg.d, msg.distortion_model,
-                                     p=msg.p, rectified=rectified)
-    roi = msg.roi
+    roi, binning = msg.roi, (max(msg.binning_x, 1), max(msg.binning_y, 1))
+    width, height = msg.width, msg.height
+    if not (width and height) and image_size:
+        width, height = (roi.x_offset + roi.width or image_size[0] * binning[0],
+                         roi.y_offset + roi.height or image_size[1] * binning[1])
+    whole = Camera.from_calibration(width, height, msg.k, msg.d, msg.distortion_model,
+                                    p=msg.p, rectified=rectified)
+    camera = whole
     if roi.width and roi.height:
         camera = camera.cropped(roi.x_offset, roi.y_offset, roi.width, roi.height)
-    if msg.binning_x > 1 or msg.binning_y > 1:
-        camera = camera.binned(msg.binning_x, msg.binning_y)
-    if image_size and image_size != (camera.width, camera.height):
-        _check_shape(image_size, camera)
-        camera = camera.scaled(*image_size)
-    return camera
+    if binning != (1, 1):
+        camera, whole = camera.binned(*binning), whole.binned(*binning)
+    if not image_size or image_size == (camera.width, camera.height):
+        return camera
+    if image_size == (whole.width, whole.height):  # the region says what is of interest alone
+        return whole
+    _check_shape(image_size, camera)
+    return camera.scaled(*image_size)
+
+
+def stereo_shift(msg: Any) -> np.ndarray:
+    """
+    Give float64 (3,) metres to add to points in frame_id for the rectified image of this camera.
+
+    The fourth column of P, which is not zero for the second camera of a stereo pair, whose
+    frame_id is that of the first.
+    """
+    p = [float(n) for n in msg.p]
+    if len(p) != 12 or not (np.isfinite(p).all() and p[0] and p[5]):
+        return np.zeros(3)
+    return np.array([p[3] / p[0], p[7] / p[5], 0.0])
 
 
 def image_fields(pixels: np.ndarray, encoding: str) -> Dict[str, Any]:
@@ -309,39 +274,38 @@ def _byte_order(msg):
     return '>' if msg.is_bigendian else '<'
 
 
-def _pixels(msg, kind, channels):
-    """View the pixels of an Image as (H, W) or (H, W, C) without a copy."""
-    dtype = np.dtype(_byte_order(msg) + kind)
-    row = msg.width * channels * dtype.itemsize
-    if msg.height == 0 or msg.width == 0:
-        raise MessageError('image has no pixels: its height or width is 0')
-    # More data than that contradicts the size as much as less: which of them is right?
-    if msg.step < row or len(msg.data) != msg.step * msg.height:
-        raise MessageError(
-            f'image of {msg.width} x {msg.height} pixels in {msg.encoding} says step {msg.step} '
-            f'and holds {len(msg.data)} bytes; it needs a step of at least {row} and '
-            'height * step bytes')
-    pixels = np.ndarray((msg.height, msg.width, channels), dtype, _bytes(msg), 0,
-                        (msg.step, channels * dtype.itemsize, dtype.itemsize))
-    return pixels if channels > 1 else pixels[:, :, 0]
+def _unit(told, stamp_s):
+    """Give the unit in seconds of the times of points, and whether they count from no cloud."""
+    middle = float(np.abs(np.median(told)))
+    for _, unit in ABSOLUTE if stamp_s > 2 * SAME_CLOCK else ():
+        if abs(middle * unit - stamp_s) < SAME_CLOCK:
+            return unit, True
+    whole = told.dtype.kind != 'f'
+    for least, unit in ABSOLUTE[:3 if whole else 4]:
+        if middle > least:
+            return unit, True
+    spread = float(np.subtract(*np.percentile(told, (95, 5))))
+    if not whole:
+        return next(unit for least, unit in RELATIVE if spread >= least), False
+    micro = spread * 1e-9 < SHORTEST_SWEEP < spread * 1e-6 <= LONGEST_SWEEP
+    return (1e-6 if micro and len(told) > PACKET else 1e-9), False
 
 
-def _metres(depth, scale):
-    metres = depth.astype(np.float32)
-    if scale != 1.0:
-        metres *= np.float32(scale)
+def _of_clock(seconds):
+    """Take times of another clock than the stamp as beginning with it."""
+    middle = np.nanmedian(seconds)
+    if abs(middle) < SAME_CLOCK:
+        return seconds
+    return seconds - seconds[np.abs(seconds - middle) < LONGEST_SWEEP].min(initial=middle)
+
+
+def _usable(seconds):
+    """Put NaN where a time is far from all others."""
     with np.errstate(invalid='ignore'):
-        metres[~((metres > 0) & (metres < np.inf))] = np.nan
-    return metres
-
-
-def _decode(msg, skip, flags):
-    pixels = decode_picture(_bytes(msg)[skip:], flags)
-    if pixels is None:
-        raise MessageError(
-            f'compressed image of format "{msg.format}" with {len(msg.data)} bytes could not be '
-            'decoded; publish JPEG or PNG')
-    return pixels
+        known = np.isfinite(seconds)
+        if known.any():
+            known &= np.abs(seconds - np.median(seconds[known])) <= LONGEST_SWEEP
+    return np.where(known, seconds, np.nan)
 
 
 def _check_apart(fields):

@@ -122,7 +122,7 @@ def test_bag_refuses_wrong_input(tmp_path, capsys):
 WRONG = {
     'missing calibration': ({'camera_info': None}, 'no topic for camera_info', 'record'),
     'no calibration': ({'camera_info': {'k': [0.0] * 9}}, '/camera/camera_info:', 'calibrate'),
-    'unknown encoding': ({'image': {'encoding': 'yuv422'}}, '/camera/image: image encoding',
+    'unknown encoding': ({'image': {'encoding': 'h264'}}, '/camera/image: image encoding',
                          'use one of'),
     'unknown distortion model': ({'camera_info': {'distortion_model': 'magic', 'd': [0.1]}},
                                  '/camera/camera_info: unknown distortion', 'rectify'),

@@ -23,7 +23,7 @@ import numpy as np
 from steer_depth_ros.ros import messages
 
 NAMES = ('x', 'y', 'z', 't', 'timestamp', 'intensity', 'offset_time', '')
-ENCODINGS = (*messages.IMAGE_ENCODINGS, '16UC1', '32FC1', 'nv21')
+ENCODINGS = (*messages.IMAGE_ENCODINGS, '16UC1', '32FC1', '64FC3', 'nv21', 'nv24', 'i420', 'odd')
 COMPRESSED = ('16UC1; compressedDepth png', '32FC1; compressedDepth png', 'jpeg', '32FC1',
               '16UC1; compressedDepth rvl', 'compressedDepth', '')
 MODELS = ('plumb_bob', 'rational_polynomial', 'equidistant', '', 'other')
@@ -45,7 +45,7 @@ def point_cloud(data):
                           row_step=row, is_bigendian=bool(big & 1), fields=fields,
                           data=given.rest())
     points = messages.cloud_to_xyz(msg)
-    assert points.shape == (height * width, 3) and points.dtype == np.float32
+    assert points.shape == (height * width, 3) and points.dtype in (np.float32, np.float64)
     times = messages.cloud_times(msg)
     assert times is None or times.shape == (height * width,)
 
@@ -71,18 +71,22 @@ def image(data):
         _check_depth(messages.depth_to_metres(msg), (height, width))
         return
     pixels = messages.image_to_rgb(msg)
-    assert pixels.shape == (height, width, 3) and pixels.dtype == np.uint8
+    assert pixels.shape[1:] == (width, 3) and pixels.dtype == np.uint8
+    assert pixels.shape[0] == height or msg.encoding in ('nv21', 'nv24', 'i420')
 
 
 def image_seeds():
     """Give one small image of each encoding, with rows that are padded."""
     seeds = []
     for index, name in enumerate(ENCODINGS):
-        size, channels = {'32FC1': (4, 1), '16UC1': (2, 1)}.get(
+        size, channels = {'32FC1': (4, 1), '16UC1': (2, 1), '64FC3': (8, 3)}.get(
             name, messages.IMAGE_ENCODINGS.get(name, (1, 1))[:2])
         step = 6 * size * channels + 2
         for big in (0, 3) if name in messages.DEPTH_ENCODINGS else (0,):
-            seeds.append(struct.pack('<BIIIB', index, 4, 6, step, big) + bytes(range(4 * step)))
+            content = np.arange(4 * step).astype(np.uint8).tobytes()
+            seeds.append(struct.pack('<BIIIB', index, 4, 6, step, big) + content)
+    for name, rows in (('nv21', 6), ('nv24', 12), ('i420', 6)):
+        seeds.append(struct.pack('<BIIIB', ENCODINGS.index(name), 4, 6, 6, 0) + bytes(6 * rows))
     return seeds
 
 

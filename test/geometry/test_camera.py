@@ -249,7 +249,9 @@ def test_from_camera_info():
     ({'k': (0.0,) * 9}, ['uncalibrated', 'calibrate']),
     ({'k': (1.0, 2.0)}, ['K has 2']),
     ({'model_name': 'double_sphere'}, ['double_sphere', 'plumb_bob', 'equidistant']),
-    ({'model_name': '', 'd': (.1,) * 5}, ['""', 'plumb_bob']),
+    ({'model_name': 'none', 'd': (.1,) * 5}, ['none', 'not applied', 'plumb_bob']),
+    ({'model_name': 'Inverse Brown Conrady', 'd': (.1,) * 5}, ['Inverse', 'not applied']),
+    ({'model_name': 'omni', 'd': ()}, ['omni', 'rectify']),
     ({'d': (.1,) * 3}, ['3 coefficients', '4 or 5']),
     ({'d': (.1,) * 6, 'model_name': 'rational_polynomial'}, ['6 coefficients']),
     ({'d': (.1,) * 5, 'model_name': 'equidistant'}, ['5 coefficients', 'takes 4']),
@@ -267,3 +269,37 @@ def test_calibrations_that_cannot_be_used(change, words):
         Camera.from_calibration(**given)
     for word in words:
         assert word in str(caught.value)
+
+
+BROWN = (-.05, .01, .001, -.002)
+EIGHT = (.5, -2.5, .0001, -.0001, 1.5, .4, -2.3, 1.4)
+FISHEYE = (-.01, .003, -.001, .0002)
+
+
+@pytest.mark.parametrize('name, d, model, kept', [
+    ('', BROWN, 'plumb_bob', 4), ('', (*BROWN, .1), 'plumb_bob', 5),
+    ('', EIGHT, 'rational_polynomial', 8), ('none', (0,) * 5, 'pinhole', 0),
+    ('pinhole', (0,) * 5, 'pinhole', 0), ('pinhole', BROWN, 'plumb_bob', 4),
+    ('radtan', BROWN, 'plumb_bob', 4), ('Brown_Conrady', (*BROWN, 0), 'plumb_bob', 4),
+    ('Brown-Conrady', (*BROWN, .1), 'plumb_bob', 5), ('radtan8', EIGHT, 'rational_polynomial', 8),
+    ('plumb_bob', EIGHT, 'rational_polynomial', 8), ('plumb_bob', (*BROWN, 0), 'plumb_bob', 5),
+    ('plumb_bob', (*BROWN, .1, *(0,) * 9), 'plumb_bob', 5),
+    ('plumb_bob', (*BROWN, 0, 0), 'plumb_bob', 4),
+    ('rational_polynomial', BROWN, 'plumb_bob', 4),
+    ('rational_polynomial', (*EIGHT, 0, 0, 0, 0, .01, .02), 'rational_polynomial', 14),
+    ('fisheye', FISHEYE, 'equidistant', 4), ('Kannala-Brandt', FISHEYE, 'equidistant', 4),
+    ('KANNALA_BRANDT4', (*FISHEYE, 0), 'equidistant', 4),
+    ('equidistant', (*FISHEYE, *(0,) * 10), 'equidistant', 4),
+    ('equi', (0,) * 5, 'equidistant', 4)])
+def test_names_and_counts_of_the_wild_give_the_lens_that_opencv_has(name, d, model, kept):
+    camera = Camera.from_calibration(640, 480, K, d, name)
+    assert (camera.model, camera.distortion) == (model, tuple(map(float, d[:kept])))
+    points = np.random.default_rng(3).uniform((-.4, -.3, 1), (.4, .3, 1), (50, 3))
+    matrix, zero = np.reshape(K, (3, 3)).astype(float), np.zeros(3)
+    if model == 'equidistant':
+        expected = cv2.fisheye.projectPoints(points[None], zero, zero, matrix, np.array(
+            d[:4], float))[0][0]
+    else:
+        given = np.array(d, float) if len(d) in (4, 5, 8, 12, 14) else np.array(d[:4], float)
+        expected = cv2.projectPoints(points, zero, zero, matrix, given)[0][:, 0]
+    assert np.abs(camera.project(points)[0] - expected).max() < 1e-6

@@ -158,7 +158,7 @@ def test_an_error_leaves_nothing_behind(tmp_path):
     ({'camera_info': None}, 'no topic for camera_info; it has /camera/image'),
     ({'image': None}, 'no topic for image; it has /camera/camera_info'),
     ({'points': None}, r'no topic for points \(a PointCloud2\) or sparse_depth'),
-    ({'image': {'encoding': 'yuv422'}}, f'{IMAGE_TOPIC}: image encoding "yuv422"'),
+    ({'image': {'encoding': 'h264'}}, f'{IMAGE_TOPIC}: image encoding "h264"'),
     ({'camera_info': {'distortion_model': 'magic', 'd': [0.1]}},
      f'{INFO_TOPIC}: unknown distortion model "magic"'),
     ({'camera_info': {'k': [0.0] * 9}}, f'{INFO_TOPIC}: the calibration cannot be used'),

@@ -1,0 +1,107 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From 16 bit and floating point images, of which sensors use any part, to 8 bit."""
+from typing import Optional, Tuple
+
+import numpy as np
+
+SAMPLES = 20_000  # pixels that the range is taken from
+ENOUGH = 256  # pixels; fewer tell nothing about what a sensor uses
+LOWEST, HIGHEST, BRIGHTEST = 1.0, 99.0, 99.9  # percentiles
+NARROW, WIDE = 0.35, 0.5  # of the range; a grey image that spans less, or more, is (not) stretched
+STILL = 0.05  # of the window; smaller changes of the scene leave it where it is
+FOLLOW = 0.1  # of a larger change, and no more of the window, is followed with each image
+SAME_SCENE = 0.5  # of the window; with less in common it starts anew
+
+
+class Stretch:
+    """
+    Map the values of one stream of images to 8 bit, the same from image to image.
+
+    Colours are only scaled, by the bits (or 1.0, or 255) that the stream has used so far. Grey
+    images that span a small part of that, as thermal cameras give them, are stretched between
+    robust percentiles, which move slowly with the scene, and not at all while little changes.
+    """
+
+    def __init__(self):
+        self._full = 0.0  # the value that is white, of all images so far
+        self._window: Optional[Tuple[float, float]] = None
+
+    def to_8_bit(self, pixels: np.ndarray, colour: bool) -> np.ndarray:
+        """
+        Convert (H, W) or (H, W, C) of any number type to uint8 of the same shape.
+
+        colour: channels (or the pixels of a mosaic) belong together and keep their relation.
+        What is not finite becomes black.
+        """
+        if pixels.dtype.kind != 'u':
+            with np.errstate(over='ignore'):
+                pixels = pixels.astype(np.float32)
+            pixels[~np.isfinite(pixels)] = 0.0
+        if pixels.shape[0] * pixels.shape[1] >= ENOUGH:
+            self._look(pixels, colour)
+        return self._map(pixels, colour)
+
+    def _look(self, pixels, colour):
+        step = max(1, int(np.sqrt(pixels.size / SAMPLES)))
+        # By rows that shift, or the beat of a mosaic would show one of its colours alone.
+        sample = pixels[::step | 1, ::step | 1]
+        low, high, brightest = np.percentile(sample, (LOWEST, HIGHEST, BRIGHTEST))
+        if brightest <= sample.min():
+            return  # one value all over tells nothing
+        self._full = max(self._full, _full(brightest, pixels.dtype.kind))
+        if not colour:
+            self._follow(float(low), float(high))
+
+    def _follow(self, low, high):
+        spanned = (high - low) / self._full
+        wide = self._window is not None and self._window[0] == 0.0
+        if low >= 0 and spanned >= (NARROW if wide else WIDE):
+            low, high = 0.0, self._full
+        if high <= low:
+            return
+        if self._window is None:
+            self._window = low, high
+            return
+        old_low, old_high = self._window
+        span = old_high - old_low
+        if min(high, old_high) - max(low, old_low) < SAME_SCENE * min(span, high - low):
+            self._window = low, high
+        elif max(abs(low - old_low), abs(high - old_high)) > STILL * span:
+            step = np.clip((low - old_low, high - old_high), -span, span)
+            self._window = old_low + FOLLOW * step[0], old_high + FOLLOW * step[1]
+
+    def _map(self, pixels, colour):
+        full = self._full or _default(pixels)
+        low, high = (0.0, full) if colour or self._window is None else self._window
+        if pixels.dtype.kind == 'u' and low == 0.0 and high == full:
+            bits = int(full).bit_length() - 8
+            return np.minimum(pixels >> bits, 255).astype(np.uint8)
+        scale = np.float32(255.0 / (high - low))
+        mapped = (pixels.astype(np.float32) - np.float32(low)) * scale + np.float32(0.5)
+        return np.clip(mapped, 0.0, 255.0, out=mapped).astype(np.uint8)
+
+
+def _full(brightest, kind):
+    """Give the value of white for images whose brightest pixels are of this value."""
+    if kind != 'u' and brightest <= 1.0:
+        return 1.0
+    return float(2 ** max(8, int(brightest).bit_length()) - 1)
+
+
+def _default(pixels):
+    """Give the value of white where no image of the stream has told it."""
+    if pixels.dtype.kind == 'u':
+        return float(np.iinfo(pixels.dtype).max)
+    return _full(max(float(pixels.max(initial=0.0)), 0.0), 'f')
