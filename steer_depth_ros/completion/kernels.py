@@ -29,12 +29,12 @@ import torch
 from steer_depth_ros.completion.normalize import NormalizedFrame
 from steer_depth_ros.completion.resample import (
     as_batch_tensor,
-    nearest_pixels,
     one_per_pixel,
     sample_bilinear,
     to_scale,
     upsample,
 )
+from steer_depth_ros.geometry.projection import pixel_of
 from steer_depth_ros.ops import kernel_regression
 from steer_depth_ros.ops.timing import stage
 
@@ -136,7 +136,7 @@ def coarse_guide(frame):
 def sample_distance(frame):
     """Return the distance of every pixel to the nearest sample, (H, W) pixels."""
     empty = np.ones(frame.size, np.uint8)
-    empty[nearest_pixels(frame.uv[0].numpy(), frame.size)] = 0
+    empty[pixel_of(frame.uv[0].numpy(), frame.size)] = 0
     return cv2.distanceTransform(empty, cv2.DIST_L2, 3)
 
 

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 import torch
 
+from steer_depth_ros.geometry.projection import pixel_of
+
 
 def as_batch_tensor(array):
     """Make a float32 tensor with a leading dimension of 1."""
@@ -33,16 +35,10 @@ def sample_bilinear(maps, uv):
     return np.concatenate(parts).reshape(grid.shape[0], -1)
 
 
-def nearest_pixels(uv, size):
-    """Return rows and columns (N,) of the pixels nearest to uv (N, 2), inside `size` (H, W)."""
-    column, row = np.clip(np.rint(uv).astype(int), 0, (size[1] - 1, size[0] - 1)).T
-    return row, column
-
-
 def one_per_pixel(uv, size):
     """Choose of samples at uv (N, 2) one for each pixel of `size` (H, W); return indices."""
     sample = np.full(size, -1)
-    sample[nearest_pixels(uv, size)] = np.arange(len(uv))
+    sample[pixel_of(uv, size)] = np.arange(len(uv))
     return np.sort(sample[sample >= 0])
 
 

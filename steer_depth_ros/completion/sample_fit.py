@@ -17,8 +17,9 @@ import math
 import cv2
 import numpy as np
 
-from steer_depth_ros.completion.resample import as_batch_tensor, nearest_pixels, sample_bilinear
+from steer_depth_ros.completion.resample import as_batch_tensor, sample_bilinear
 from steer_depth_ros.completion.spacing import sample_spacing
+from steer_depth_ros.geometry.projection import pixel_of
 from steer_depth_ros.ops.timing import stage
 
 
@@ -36,7 +37,7 @@ def fit_to_samples(depth, uv, measured, config):
     window = (2 * math.ceil(2 * sigma) + 1,) * 2
     residual = measured / sample_bilinear(depth[..., None], as_batch_tensor(uv))[:, 0] - 1
     residual = residual.clip(-config.pull_max, config.pull_max)
-    pixel = nearest_pixels(uv, depth.shape)
+    pixel = pixel_of(uv, depth.shape)
     total, count = np.zeros((2, height, width), np.float32)
     total[pixel], count[pixel] = residual, 1
     total, count = (cv2.GaussianBlur(each, window, sigma) for each in (total, count))

@@ -34,11 +34,11 @@ import numpy as np
 
 from steer_depth_ros.completion.resample import (
     downsample2,
-    nearest_pixels,
     sample_bilinear,
     to_scale,
     upsample,
 )
+from steer_depth_ros.geometry.projection import pixel_of
 from steer_depth_ros.ops import native
 from steer_depth_ros.ops.timing import stage
 
@@ -94,7 +94,7 @@ def reweighted_step(start, uv, measured, edges, cg_steps, config):
     leaves along x, along y and across.
     """
     floor, misfit = np.float32(config.tv_floor), config.tv_misfit
-    pixel = np.ravel_multi_index(nearest_pixels(uv[0].numpy(), start.shape), start.shape)
+    pixel = np.ravel_multi_index(pixel_of(uv[0].numpy(), start.shape), start.shape)
     scale = np.maximum(measured, floor)
     residual = measured - sample_bilinear(start[..., None], uv)[:, 0]
     weight = 1 / (scale * np.hypot(residual, misfit * scale))

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from steer_depth_ros.errors import ConfigError, DatasetError
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.geometry.projection import sparse_from_depth_image, SparseDepth
+from steer_depth_ros.ops.regression import pixel_of
 from steer_depth_ros.synthetic.sensors import pattern_by_name
 
 SENSOR = 'sensor'  # the pattern that takes everything the sensor measured
@@ -75,9 +76,9 @@ class MeasuredScene:
                               'features, rows, depth or semi')
         x, y, z = torch.as_tensor(directions, dtype=torch.float32).T
         camera, (height, width) = self.camera, self.depth.shape
-        u = torch.floor(x / z * camera.fx + camera.cx + 0.5).long().clamp(0, width - 1)
-        v = torch.floor(y / z * camera.fy + camera.cy + 0.5).long().clamp(0, height - 1)
-        return self.depth[v, u] / z
+        uv = torch.stack([x / z * camera.fx + camera.cx, y / z * camera.fy + camera.cy])
+        u, v = pixel_of(uv).long()
+        return self.depth[v.clamp(0, height - 1), u.clamp(0, width - 1)] / z
 
     def trace(self, origins: Tensor, directions: Tensor):
         """Do as `cast`, and also give the echo of the surface, int64 (M,)."""

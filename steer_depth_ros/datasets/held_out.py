@@ -22,7 +22,7 @@ from steer_depth_ros.completion.occlusion import occlusion_mask
 from steer_depth_ros.datasets.base import draw_samples, MeasuredFrame, SENSOR
 from steer_depth_ros.errors import DatasetError
 from steer_depth_ros.geometry.camera import Camera
-from steer_depth_ros.geometry.projection import project_points, SparseDepth
+from steer_depth_ros.geometry.projection import pixel_of, project_points, SparseDepth
 from steer_depth_ros.recordings.frame_folder import RecordedFrame
 
 BAND_DEG = 0.84  # two beams of a 64-beam sensor
@@ -63,8 +63,7 @@ def example_from_frame(recorded: RecordedFrame, pattern: Optional[str], rng) -> 
         return _alternate_bands(recorded)
     samples = _default_draw(recorded, rng) if pattern is None else _drawn(recorded, pattern, rng)
     truth = _measured(recorded)
-    column, row = np.floor(samples.uv + 0.5).astype(int).T
-    truth[row, column] = np.nan
+    truth[pixel_of(samples.uv, truth.shape)] = np.nan
     return _example(recorded, samples, truth)
 
 
@@ -118,8 +117,7 @@ def rasterise(samples: SparseDepth, size) -> np.ndarray:
     """Write samples to their nearest pixels, the nearest depth on top; NaN elsewhere."""
     image = np.full(size, np.nan, np.float32)
     order = np.argsort(-samples.depth)
-    column, row = np.floor(samples.uv[order] + 0.5).astype(int).T
-    image[row, column] = samples.depth[order]
+    image[pixel_of(samples.uv[order], size)] = samples.depth[order]
     return image
 
 

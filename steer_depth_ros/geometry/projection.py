@@ -13,13 +13,14 @@
 # limitations under the License.
 """From points in space, or a depth image with holes, to sparse depth in the image."""
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Tuple
 
 import numpy as np
 
 from steer_depth_ros.errors import CalibrationError, FrameError
 from steer_depth_ros.geometry.camera import Camera
 
+FARTHEST = float(np.finfo(np.float32).max)  # metres; what lies beyond counts as infinite
 ZERO_RANGE = 1e-3  # metres; many drivers write missed returns as points at their own origin
 
 
@@ -39,6 +40,24 @@ class SparseDepth:
         return len(self.depth)
 
 
+def pixel_of(uv: np.ndarray, size) -> Tuple[np.ndarray, np.ndarray]:
+    """
+    Return the rows and columns, int64 (N,) each, of the pixels that hold positions uv (N, 2).
+
+    A pixel reaches from half a pixel before its centre, which is part of it, to half a pixel
+    behind, which is part of the next. Positions beyond the image of `size` (H, W) go to its
+    border.
+    """
+    column, row = np.floor(uv + 0.5).astype(np.int64).T
+    return np.clip(row, 0, size[0] - 1), np.clip(column, 0, size[1] - 1)
+
+
+def in_depth_range(depth: np.ndarray, min_depth: float = 0.0,
+                   max_depth: float = np.inf) -> np.ndarray:
+    """Tell which depths are positive, finite and of min_depth to max_depth, both inclusive."""
+    return (depth > 0) & (depth >= min_depth) & (depth <= min(max_depth, FARTHEST))
+
+
 def project_points(points: np.ndarray, camera: Camera,
                    camera_from_points: Optional[np.ndarray] = None,
                    min_depth: float = 0.1, max_depth: float = np.inf) -> SparseDepth:
@@ -48,7 +67,7 @@ def project_points(points: np.ndarray, camera: Camera,
     points: float32 or float64 (N, 3) metres, in any frame; NaN, infinite and zero-range points
     are left out.
     camera_from_points: (4, 4), takes `points` into the optical frame; None when they are there.
-    min_depth, max_depth: metres along the optical axis between which points are taken.
+    min_depth, max_depth: metres along the optical axis; as in `in_depth_range`.
     Raise FrameError for points, CalibrationError for a transform, of another shape.
     """
     points = _checked(points)
@@ -78,7 +97,7 @@ def sparse_from_depth_image(depth_m: np.ndarray, stride: int = 1) -> SparseDepth
     if depth_m.ndim != 2:
         raise FrameError(f'a depth image has two dimensions, this one has shape {depth_m.shape}')
     chosen = depth_m[::stride, ::stride]
-    v, u = np.nonzero((chosen > 0) & (chosen < np.inf))
+    v, u = np.nonzero(in_depth_range(chosen))
     uv = np.empty((len(u), 2), np.float32)
     np.multiply(u, stride, out=uv[:, 0], casting='unsafe')
     np.multiply(v, stride, out=uv[:, 1], casting='unsafe')
@@ -94,7 +113,7 @@ def _checked(points):
 
 def _in_front(points, row, min_depth, max_depth):
     z = points @ row[:3] + row[3]
-    front = np.flatnonzero((z > max(min_depth, 0.0)) & (z < max_depth))
+    front = np.flatnonzero(in_depth_range(z, min_depth, max_depth))
     return points[front], z[front]
 
 
@@ -110,10 +129,8 @@ def _in_frustum(points, matrix, z, camera):
 
 
 def _nearest_of_pixel(uv, z, width, height):
-    pixel = np.rint(uv).astype(np.int32)
-    # Halves round to even, so the outermost edge may round to one pixel outside.
-    np.clip(pixel, 0, (width - 1, height - 1), out=pixel)
-    pixel = pixel[:, 1] * width + pixel[:, 0]
+    row, column = pixel_of(uv, (height, width))
+    pixel = row * width + column
     owner = np.empty(width * height, np.int32)
     far_to_near = np.argsort(z)[::-1].astype(np.int32)
     owner[pixel[far_to_near]] = far_to_near  # the last write, the nearest, stays

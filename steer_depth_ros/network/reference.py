@@ -26,9 +26,11 @@ from torch import nn
 from torch.nn import functional
 
 from steer_depth_ros.errors import FrameError, WeightsError
+from steer_depth_ros.geometry import projection
 from steer_depth_ros.network import checkpoints
 from steer_depth_ros.network.sparse_windows import fit_sparse_windows
 from steer_depth_ros.ops import kernel_regression
+from steer_depth_ros.ops.regression import pixel_of
 from steer_depth_ros.ops.timing import stage
 
 ARCHITECTURE = 'reference'
@@ -261,9 +263,8 @@ def standardise_depth(depth):
 def pixel_index(uv, size):
     """Return the flat index, int64 (B, N), of the pixel that holds each position (B, N, 2)."""
     height, width = size
-    column = torch.floor(uv[..., 0] + 0.5).long().clamp(0, width - 1)
-    row = torch.floor(uv[..., 1] + 0.5).long().clamp(0, height - 1)
-    return row * width + column
+    column, row = pixel_of(uv).long().unbind(-1)
+    return row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
 
 
 def write_samples(dense, pixel, depth, valid=None):
@@ -391,7 +392,8 @@ def checked_frame(image, uv, depth):
     with np.errstate(invalid='ignore'):
         usable = np.isfinite(depth) & (depth > 0) & (uv >= -0.5).all(1) & (uv < limits).all(1)
     # The release reads samples from an image: whole pixels, one depth each.
-    pixels, depth = np.floor(uv[usable] + 0.5), depth[usable]
+    row, column = projection.pixel_of(uv[usable], image.shape)
+    pixels, depth = np.stack([column, row], 1), depth[usable]
     order = np.argsort(depth, kind='stable')
     first = np.unique(pixels[order], axis=0, return_index=True)[1]
     kept = order[first]

@@ -112,6 +112,11 @@ def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_
     return dense, mass
 
 
+def pixel_of(uv):
+    """Return the pixels (..., 2), whole numbers, that hold uv; as geometry.projection.pixel_of."""
+    return torch.floor(uv + 0.5)
+
+
 def describe_backend(device='cpu'):
     """Name the code that float32 inputs on `device` run through."""
     name = _library_name(torch.device(device))
@@ -227,7 +232,7 @@ def _overwrite(dense, uv, values, valid):
     if count == 0:
         return dense
     # Shapes do not depend on the data, so that this can be compiled and captured in a graph.
-    pixel = uv.round()
+    pixel = pixel_of(uv)
     x, y = pixel.unbind(-1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     if valid is not None:

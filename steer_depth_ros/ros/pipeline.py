@@ -23,6 +23,7 @@ import numpy as np
 from steer_depth_ros.errors import CalibrationError, MessageError
 from steer_depth_ros.geometry.frame import Frame
 from steer_depth_ros.geometry.projection import (
+    in_depth_range,
     project_points,
     sparse_from_depth_image,
     SparseDepth,
@@ -217,8 +218,7 @@ class Pipeline:
             cloud.stamp_ns + round(seconds * 1e9))
 
     def _in_range(self, sparse):
-        low, high = self.values['min_depth_m'], self.values['max_depth_m']
-        keep = (sparse.depth >= low) & (sparse.depth <= high)
+        keep = in_depth_range(sparse.depth, self.values['min_depth_m'], self.values['max_depth_m'])
         return sparse if keep.all() else replace(
             sparse, uv=sparse.uv[keep], depth=sparse.depth[keep])
 

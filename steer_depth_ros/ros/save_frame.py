@@ -21,6 +21,7 @@ import numpy as np
 
 from steer_depth_ros.errors import FrameError
 from steer_depth_ros.geometry.frame import Frame
+from steer_depth_ros.geometry.projection import in_depth_range, pixel_of
 
 PNG_LIMIT = 65535
 SCALES = 1000.0, 256.0  # values a metre: millimetres, or coarser where they do not fit 16 bit
@@ -47,7 +48,7 @@ def save_frame(frame: Frame, folder, min_depth: float = 0.0, max_depth: float = 
         if frame.points is not None:
             matrix = np.asarray(frame.camera_from_points)
             z = frame.points @ matrix[2, :3] + matrix[2, 3]
-            np.save(path / 'lidar.npy', frame.points[(z >= min_depth) & (z <= max_depth)])
+            np.save(path / 'lidar.npy', frame.points[in_depth_range(z, min_depth, max_depth)])
             meta['T_cam_lidar'] = matrix.ravel().tolist()
         else:
             farthest = frame.sparse_depth().depth.max(initial=0.0)
@@ -66,9 +67,7 @@ def _depth_image(frame, scale):
     samples = frame.sparse_depth()
     image = np.zeros((frame.camera.height, frame.camera.width), np.uint16)
     near = samples.depth * scale <= PNG_LIMIT
-    u, v = np.rint(samples.uv[near]).astype(int).T
-    image[v.clip(0, image.shape[0] - 1), u.clip(0, image.shape[1] - 1)] = np.rint(
-        samples.depth[near] * scale)
+    image[pixel_of(samples.uv[near], image.shape)] = np.rint(samples.depth[near] * scale)
     return image
 
 

@@ -14,6 +14,7 @@
 """What goes wrong with samples: functions of (samples, scene, rng) that return Samples."""
 import numpy as np
 
+from steer_depth_ros.geometry.projection import pixel_of
 from steer_depth_ros.geometry.projection import SparseDepth as Samples
 from steer_depth_ros.synthetic.builder import rotation
 from steer_depth_ros.synthetic.renderer import Scene
@@ -48,12 +49,13 @@ def noise(samples: Samples, scene: Scene, rng, relative: float = 0.01) -> Sample
 
 def to_pixels(samples: Samples, scene: Scene, rng) -> Samples:
     """Round to whole pixels and keep the nearest of each, as a stored depth image has them."""
-    w = scene.camera.width
-    pixel = np.rint(samples.uv).astype(np.int64)
+    camera = scene.camera
+    row, column = pixel_of(samples.uv, (camera.height, camera.width))
     order = np.argsort(samples.depth, kind='stable')
-    _, first = np.unique((pixel[:, 1] * w + pixel[:, 0])[order], return_index=True)
+    _, first = np.unique((row * camera.width + column)[order], return_index=True)
     keep = order[first]
-    return Samples(pixel[keep].astype(np.float32), samples.depth[keep])
+    uv = np.stack([column[keep], row[keep]], 1).astype(np.float32)
+    return Samples(uv, samples.depth[keep])
 
 
 def calibration_error(samples: Samples, scene: Scene, rng, degrees: float = 0.2) -> Samples:

@@ -18,14 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+import torch
 
 from steer_depth_ros.errors import CalibrationError, FrameError
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.geometry.projection import (
+    in_depth_range,
+    pixel_of,
     project_points,
     sparse_from_depth_image,
     SparseDepth,
 )
+from steer_depth_ros.ops import regression
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 320.0, 240.0)
 RAW = Camera(1392, 512, 984.2, 980.8, 690.0, 233.2, 'plumb_bob',
@@ -117,6 +121,30 @@ def test_wrong_shapes():
         sparse_from_depth_image(np.zeros((4, 5, 1), np.float32))
 
 
+def test_a_pixel_begins_half_before_its_centre():
+    uv = np.array([[-0.5, 0.49], [0.5, 1.5], [2.5, 2.5], [3.5, -0.5]], np.float32)
+    row, column = pixel_of(uv, (3, 4))
+    assert row.tolist() == [0, 2, 2, 0] and column.tolist() == [0, 1, 3, 3]
+    pixels = regression.pixel_of(torch.from_numpy(uv))
+    assert pixels.tolist() == [[0, 0], [1, 2], [3, 3], [4, 0]]  # beyond the image: the caller's
+
+
+def test_one_pixel_has_one_sample_also_on_the_lines_between_pixels():
+    # u = 1.5 and u = 2.4 lie in pixel 2, u = 2.5 does not; halves do not go to even numbers.
+    camera = Camera(8, 8, 1.0, 1.0, 0.0, 0.0)
+    points = np.array([[1.5, 1, 1], [4.8, 2, 2], [2.5, 1, 1]], np.float32)
+    assert project_points(points, camera).uv.tolist() == [[1.5, 1], [2.5, 1]]
+
+
+def test_the_range_of_depth_includes_its_ends():
+    depth = np.array([0, 0.5, 0.6, 8, 8.1, np.inf, np.nan, -1], np.float32)
+    assert in_depth_range(depth, 0.5, 8).tolist() == [False, True, True, True] + 4 * [False]
+    assert in_depth_range(depth).tolist() == [False] + 4 * [True] + 3 * [False]
+    points = np.stack([np.zeros(3), np.zeros(3), [0.5, 8, 8.1]], 1).astype(np.float32)
+    points[:, 0] = [0, 1, 2]
+    assert project_points(points, CAMERA, None, 0.5, 8).depth.tolist() == [0.5, 8]
+
+
 def test_depth_image():
     depth = np.array([[1, 0, np.nan, 4], [np.inf, -1, 7, 8], [9, 0, 0, 2]], np.float32)
     sparse = sparse_from_depth_image(depth)
@@ -140,14 +168,15 @@ def test_samples_are_points_in_the_image_once_a_pixel(seed, camera, dtype, count
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = rotation * np.linalg.det(rotation), rng.normal(size=3)
     sparse = project_points(points, camera, matrix, 0.5, 60.0)
-    assert (sparse.depth >= 0.5).all() and (sparse.depth < 60.0).all()
+    assert (sparse.depth >= 0.5).all() and (sparse.depth <= 60.0).all()
     assert (sparse.uv >= -0.5).all()
     assert (sparse.uv < [camera.width - 0.5, camera.height - 0.5]).all()
-    pixels = np.clip(np.rint(sparse.uv), 0, [camera.width - 1, camera.height - 1])
-    assert len(np.unique(pixels, axis=0)) == len(sparse)
+    pixels = pixel_of(sparse.uv, (camera.height, camera.width))
+    assert len(np.unique(pixels, axis=1).T) == len(sparse)
     # The order of the points changes the order of the samples, and how their last bit is rounded.
     again = project_points(rng.permutation(points), camera, matrix, 0.5, 60.0)
-    by_pixel = [each.uv[np.lexsort(np.rint(each.uv).T)] for each in (again, sparse)]
+    by_pixel = [each.uv[np.lexsort(pixel_of(each.uv, (camera.height, camera.width)))]
+                for each in (again, sparse)]
     np.testing.assert_allclose(*by_pixel, rtol=0, atol=1e-3)
     # What a sample says is where one of the points is.
     with np.errstate(all='ignore'):
