@@ -15,7 +15,7 @@ test: venv
 
 venv: $(BIN)/.installed
 
-$(BIN)/.installed: setup.py pyproject.toml $(wildcard csrc/*)
+$(BIN)/.installed: setup.py pyproject.toml $(wildcard csrc/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q $(TORCH)
 	$(BIN)/pip install -q -e '.[ros,train,test]'

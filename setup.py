@@ -48,7 +48,7 @@ class BuildOperator(build_ext):
 
     def build_extension(self, ext):
         target = Path(self.get_ext_fullpath(ext.name))
-        newest = max(map(os.path.getmtime, [*ext.sources, *glob('csrc/*.h'), 'setup.py']))
+        newest = max(map(os.path.getmtime, [*ext.sources, *glob('csrc/*/*.h'), 'setup.py']))
         if target.exists() and not self.force and target.stat().st_mtime > newest:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,12 +88,11 @@ class BuildOperator(build_ext):
 def extensions():
     """Return the operator's libraries: one a CPU instruction set, and CUDA where nvcc is."""
     found = [Extension(f'{PACKAGE}.ops.libkernel_regression_{isa}',
-                       ['csrc/kernel_regression_cpu.cpp', 'csrc/flying_points.cpp',
-                        'csrc/thin_plate.cpp'])
+                       sorted(glob('csrc/*/*.cpp')))
              for isa in CPU_VARIANTS]
     if shutil.which('nvcc') and os.environ.get('STEER_DEPTH_CUDA') != '0':
         found.append(Extension(f'{PACKAGE}.ops.libkernel_regression_cuda',
-                               ['csrc/kernel_regression_cuda.cu']))
+                               ['csrc/kernel_regression/cuda.cu']))
     return found
 
 

@@ -160,7 +160,7 @@ def solve_cg(start, curvature_weights, data_weight, rhs, steps):
 
 
 def _solve_cg(solution, curvature_weights, data_weight, rhs, steps):
-    """Do what csrc/thin_plate.cpp does, where no compiler was at hand."""
+    """Do what csrc/thin_plate/ does, where no compiler was at hand."""
     residual = rhs - _transposed(curvatures(solution) * curvature_weights)
     preconditioner = 1 / (_diagonal(curvature_weights) + data_weight + np.float32(1e-9))
     direction = preconditioner * residual

@@ -46,7 +46,7 @@ def flying_points(depth: np.ndarray) -> np.ndarray:
 
 
 def _flying_points(padded, shape):
-    """Do what csrc/flying_points.cpp does, where no compiler was at hand."""
+    """Do what csrc/flying_points/ does, where no compiler was at hand."""
     edge, flying = 2 * REACH, np.zeros(shape, bool)
     for band in row_bands(shape):
         rows = padded[band.start:band.stop + 2 * edge]

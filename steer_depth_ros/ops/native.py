@@ -20,10 +20,10 @@ import re
 from steer_depth_ros.errors import NativeLibraryError
 
 LIBRARIES = Path(__file__).parent
-ABI_VERSION = 1  # kAbiVersion of csrc/kernel_regression.h
+ABI_VERSION = 2  # kAbiVersion of csrc/kernel_regression/problem.h
 PROFILES = ('gaussian', 'tanh')
 BORDERS = ('none', 'mirror')
-ONE, PER_SAMPLE, PER_PIXEL, ABSENT = range(4)
+SCALAR, PER_SAMPLE, PER_PIXEL, ABSENT = range(4)
 
 _INTS = ('batch', 'samples', 'height', 'width', 'features', 'window_rows', 'window_cols',
          'neighbours', 'sectors', 'order', 'profile', 'border', 'bandwidth_extent',
@@ -35,7 +35,7 @@ _POINTERS = ('uv', 'values', 'steering', 'valid', 'guide', 'guide_at_samples', '
 
 
 class Problem(ctypes.Structure):
-    """`steer::Problem` of csrc/kernel_regression.h, field by field."""
+    """`steer::Problem` of csrc/kernel_regression/problem.h, field by field."""
 
     _fields_ = ([(name, ctypes.c_int) for name in _INTS]
                 + [(name, ctypes.c_float) for name in _FLOATS]
@@ -46,6 +46,7 @@ _PROBLEM = ctypes.POINTER(Problem)
 _CPU_FUNCTIONS = {
     'steer_forward': (ctypes.c_int, [_PROBLEM]),
     'steer_backward': (ctypes.c_int, [_PROBLEM]),
+    'steer_error': (ctypes.c_char_p, []),
     'steer_flying_points': (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]),
     'steer_thin_plate': (ctypes.c_int, [ctypes.c_void_p] * 3 + [ctypes.c_int] * 3
                          + [ctypes.c_void_p]),

@@ -21,6 +21,9 @@ from torch import Tensor
 from steer_depth_ros.ops import native, regression_torch
 from steer_depth_ros.ops.timing import stage
 
+OUT_OF_MEMORY = 1  # kOutOfMemory of csrc/kernel_regression/cpu.cpp
+MOST = 2 ** 31 - 256  # native code counts with 32 bits
+
 
 def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_at_samples=None,
                       bandwidth=5.0, window=(26, 34), neighbours=None, sectors=1, order=2,
@@ -81,7 +84,7 @@ def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_
     if not _two_integers(window, smallest=0):
         raise ValueError(f'window must be two half sizes, integers >= 0, got {window}')
     data = _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwidth, ridge,
-                    profile)
+                    profile, window, border)
     height, width = size
     if neighbours is not None:
         if not 4 <= neighbours <= 64:
@@ -130,7 +133,7 @@ def _two_integers(pair, smallest):
 
 
 def _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwidth, ridge,
-             profile):
+             profile, window, border):
     """Return the operator's tensors: of one device and float type, contiguous and finite."""
     tensors = {'values': values, 'uv': uv, 'steering': steering, 'guide': guide,
                'guide_at_samples': guide_at_samples, 'bandwidth': bandwidth, 'ridge': ridge,
@@ -152,6 +155,7 @@ def _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwid
         raise ValueError(f'uv must have shape (B, N, 2), got {tuple(uv.shape)}')
     batch, count = uv.shape[:2]
     height, width = size
+    _require_countable(batch, count, height, width, window, border)
     shapes = {'values': (batch, count), 'steering': (batch, count, 3)}
     if (guide is None) != (guide_at_samples is None):
         raise ValueError('guide and guide_at_samples go together; one of them is missing')
@@ -192,6 +196,27 @@ def _checked(uv, values, steering, size, valid, guide, guide_at_samples, bandwid
     return (result['uv'], result['values'], result['steering'],
             None if valid is None else valid.contiguous(), result['guide'],
             result['guide_at_samples'], result['bandwidth'], result['ridge'])
+
+
+def _require_countable(batch, count, height, width, window, border):
+    """Refuse what has more pixels, samples or reflections than native code can count."""
+    rows, columns = window
+    images = 1
+    if border == 'mirror':  # csrc/kernel_regression/device.h: plan_workspace
+        for last, reach in ((height - 1, rows), (width - 1, columns)):
+            images *= 2 * (2 * (reach // (2 * last) + 1) + 1) if last > 0 else 1
+    limits = {
+        'pixels': batch * (height + 15) * (width + 15),
+        'pixels of the image and its window around': batch * (height + 2 * rows + 2)
+        * (width + 2 * columns + 2) // 4,
+        'samples times 32': batch * count * 32,
+        'reflections of samples': batch * count * images,
+    }
+    for name, number in limits.items():
+        if number > MOST:
+            raise ValueError(f'{batch} images of {width} x {height} pixels with {count} samples '
+                             f'and window {tuple(window)} are too many: {number:,} {name}, the '
+                             f'operator counts to {MOST:,}; split the batch or the image')
 
 
 def _require_sound(tensors, smallest_sigma):
@@ -276,7 +301,7 @@ def _warn_once(device):
 
 def _extent(tensor):
     return native.ABSENT if tensor is None else {
-        0: native.ONE, 2: native.PER_SAMPLE, 3: native.PER_PIXEL}[tensor.dim()]
+        0: native.SCALAR, 2: native.PER_SAMPLE, 3: native.PER_PIXEL}[tensor.dim()]
 
 
 def _problem(uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge, height, width,
@@ -294,8 +319,11 @@ def _problem(uv, values, steering, valid, guide, guide_at_samples, bandwidth, ri
 
 def _call(library, name, entry, problem, device):
     if name != 'cuda':
-        if getattr(library, entry)(problem):
-            raise MemoryError(f'kernel_regression: {entry} ran out of memory or threads')
+        status = getattr(library, entry)(problem)
+        if status == OUT_OF_MEMORY:
+            raise MemoryError(f'kernel_regression: {entry} ran out of memory')
+        if status:
+            raise RuntimeError(f'kernel_regression: {library.steer_error().decode()}')
         return
     with torch.cuda.device(device):
         size = library.steer_workspace(problem, int(entry == 'steer_backward'))

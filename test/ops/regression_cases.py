@@ -94,8 +94,8 @@ def backend(name):
 
 @lru_cache
 def cuda_on_host():
-    """Build csrc/kernel_regression_cuda.cu with g++: its threads become loops."""
-    source = Path(__file__).parents[2] / 'csrc' / 'kernel_regression_cuda.cu'
+    """Build csrc/kernel_regression/cuda.cu with g++: its threads become loops."""
+    source = Path(__file__).parents[2] / 'csrc' / 'kernel_regression' / 'cuda.cu'
     if shutil.which('g++') is None or not source.exists():
         pytest.skip('needs g++ and the sources')
     with tempfile.TemporaryDirectory() as folder:

@@ -16,13 +16,14 @@ from pathlib import Path
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
-from regression_cases import cast, run_native, run_twin, scene
+from regression_cases import backend, cast, run_native, run_twin, scene
 import torch
 
 from steer_depth_ros.ops import kernel_regression, native
 
-SOURCE = Path(__file__).parents[2] / 'csrc' / 'kernel_regression_cuda.cu'
+SOURCE = Path(__file__).parents[2] / 'csrc' / 'kernel_regression' / 'cuda.cu'
 SIZE = (41, 57)
 MODES = [dict(window=(9, 13)), dict(window=(9, 13), border='mirror', profile='tanh'),
          dict(neighbours=16), dict(neighbours=32, sectors=4, aspect=2.),
@@ -130,3 +131,17 @@ def test_inputs_on_another_device_are_named():
     data = on_gpu(scene(1, 10, SIZE))
     with pytest.raises(ValueError, match=r'\bsteering\b'):
         run_native(dict(data, steering=data['steering'].cpu()), SIZE)
+
+
+def test_a_hundred_thousand_samples_in_one_cell_keep_their_order():
+    g = torch.Generator().manual_seed(0)
+    count = 100_000
+    values = torch.rand(1, count, generator=g)
+    data = {'uv': torch.full((1, count, 2), 3.), 'values': values,
+            'steering': torch.tensor([1., 0., 1.]).expand(1, count, 3)}
+    with backend('cuda on host'):
+        dense, mass = kernel_regression(size=(8, 8), window=(1, 1), order=0, **data)
+    # All weights are 1 at that pixel, so only the order of the sum decides on its last bits.
+    differences = np.cumsum(values[0].numpy() - values[0, 0].numpy(), dtype=np.float32)[-1]
+    expected = differences * (np.float32(1) / np.float32(count)) + values[0, 0].numpy()
+    assert mass[0, 3, 3] == count and dense[0, 3, 3].item() == expected

@@ -255,3 +255,16 @@ def call(**changes):
 def test_errors_name_the_argument(changes, error, names):
     with pytest.raises(error, match=rf'\b{names}\b'):
         call(**changes)
+
+
+@pytest.mark.parametrize('shape, size, options, named', [
+    ((1, 70_000_000), (8, 8), {}, 'samples times 32'),
+    ((1, 1_000_000), (2, 2), {'window': (26, 34), 'border': 'mirror'}, 'reflections'),
+    ((1, 1), (50_000, 50_000), {}, ' pixels,'),
+    ((1, 1), (8, 8), {'window': (50_000, 50_000)}, 'window around')])
+def test_what_cannot_be_counted_is_refused(shape, size, options, named):
+    data = {'uv': torch.zeros(1, 1, 1).expand(*shape, 2),
+            'values': torch.zeros(1, 1).expand(shape),
+            'steering': torch.ones(1, 1, 1).expand(*shape, 3)}
+    with pytest.raises(ValueError, match=f'are too many: .*{named}.*split the batch'):
+        kernel_regression(size=size, **data, **options)

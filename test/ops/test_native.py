@@ -42,7 +42,7 @@ for threads in (1, 4):
     out = {k: np.zeros((height, width), np.float32) for k in ('dense', 'mass')}
     fields = {k: v.ctypes.data for k, v in {**arrays, **out}.items()}
     problem = native.problem(batch=1, samples=count, height=height, width=width, neighbours=16,
-                             sectors=4, order=1, bandwidth_extent=native.ONE,
+                             sectors=4, order=1, bandwidth_extent=native.SCALAR,
                              ridge_extent=native.ABSENT, row_scale=1., threads=threads, **fields)
     assert native.load(native.cpu_name()).steer_forward(problem) == 0
     results.append(np.stack(list(out.values())))
@@ -58,6 +58,48 @@ def test_threads_of_its_own():
     done = subprocess.run([sys.executable, '-c', WITHOUT_TORCH], capture_output=True, text=True,
                           timeout=60, env=environment)
     assert done.stdout == 'same\n', done.stderr
+
+
+FEW_THREADS = """
+import resource, sys
+import numpy as np
+from steer_depth_ros.ops import native
+
+rng = np.random.default_rng(0)
+count, height, width = 500, 1000, 40
+arrays = {'uv': rng.random((count, 2)) * [width, height], 'values': rng.random(count) + 1,
+          'steering': rng.random((count, 3)) + .5, 'bandwidth': np.array(1.)}
+arrays = {k: v.astype(np.float32) for k, v in arrays.items()}
+library = native.load(native.cpu_name())
+
+def run(threads, samples=count):
+    dense, mass = np.zeros((2, height, width), np.float32)
+    fields = {k: v.ctypes.data for k, v in dict(arrays, dense=dense, mass=mass).items()}
+    problem = native.problem(batch=1, samples=samples, height=height, width=width, neighbours=16,
+                             sectors=1, order=1, bandwidth_extent=native.SCALAR,
+                             ridge_extent=native.ABSENT, row_scale=1., threads=threads, **fields)
+    return library.steer_forward(problem), dense
+
+status, expected = run(1)
+assert status == 0
+held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (60 << 20), resource.RLIM_INFINITY))
+status, dense = run(100)  # stacks of 8 MB: most threads cannot start
+assert status == 0 and np.array_equal(dense, expected)
+status, _ = run(1, samples=1 << 26)
+assert status == 1, status
+status, _ = run(1, samples=-1)
+assert status == 2 and b'reserve' in library.steer_error(), library.steer_error()
+print('same')
+"""
+
+
+@pytest.mark.skipif(native.cpu_name() is None or sys.platform != 'linux',
+                    reason='needs the compiled library and /proc')
+def test_threads_that_do_not_start_and_what_went_wrong():
+    done = subprocess.run([sys.executable, '-c', FEW_THREADS], capture_output=True, text=True,
+                          timeout=60)
+    assert done.stdout == 'same\n', (done.returncode, done.stderr)
 
 
 IMPORTS = """

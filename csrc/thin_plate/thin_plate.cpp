@@ -12,7 +12,7 @@
 // See the License for the specific language governing permissions and
 // limitations under the License.
 //
-// Conjugate gradients on a plate that bends where it may, see steer_depth_ros/thin_plate.py.
+// Conjugate gradients on a plate that bends where it may, see steer_depth_ros/completion/second_order_tv.py.
 // Compiled into the CPU libraries, one an instruction set.
 
 #include <algorithm>
@@ -39,7 +39,8 @@ struct Plate {
   long height, width;
 
   // bent = plate * shape; returns shape . bent. ready(y) is called before row y is first read.
-  template <typename Ready>
+  // HELD: with what samples hold it by, or the plate alone.
+  template <bool HELD, typename Ready>
   double apply(const Map &shape, Map &bent, std::vector<Map> &lines, Ready ready) const {
     // Curvatures of three rows around the one that is written, by row modulo 3; none above.
     for (int kind = 1; kind < 3; ++kind)
@@ -51,7 +52,7 @@ struct Plate {
     for (long y = 0; y < height; ++y) {
       if (y + 2 < height) ready(y + 2);
       curvatures(shape, y + 1, lines);
-      total += gather(shape, bent, y, lines);
+      total += bend_row<HELD>(shape, bent, y, lines);
     }
     return total;
   }
@@ -72,7 +73,8 @@ struct Plate {
     }
   }
 
-  double gather(const Map &shape, Map &bent, long y, const std::vector<Map> &lines) const {
+  template <bool HELD>
+  double bend_row(const Map &shape, Map &bent, long y, const std::vector<Map> &lines) const {
     const float *along_x = lines[0].row(y % 3);
     const float *up = lines[1].row((y + 2) % 3), *middle = lines[1].row(y % 3);
     const float *down = lines[1].row((y + 1) % 3);
@@ -81,7 +83,8 @@ struct Plate {
     float *out = bent.row(y), total = 0.0f;
 #pragma omp simd reduction(+ : total)
     for (long x = 0; x < width; ++x) {
-      out[x] = hold[x] * here[x] + along_x[x - 1] - 2.0f * along_x[x] + along_x[x + 1] + up[x] -
+      const float by_samples = HELD ? hold[x] * here[x] : 0.0f;
+      out[x] = by_samples + along_x[x - 1] - 2.0f * along_x[x] + along_x[x + 1] + up[x] -
                2.0f * middle[x] + down[x] + across[x] - across[x - 1] - before[x] +
                before[x - 1];
       total += out[x] * here[x];
@@ -100,10 +103,8 @@ void solve(const float *stiffness, const float *held, const float *pull, int hei
 
   for (long y = 0; y < height; ++y)
     std::copy(inverse + y * width, inverse + (y + 1) * width, shape.row(y));
-  Plate springs = plate;
-  const std::vector<float> nothing(size, 0.0f);
-  springs.held = nothing.data();
-  springs.apply(shape, bent, lines, [](long) {});
+  plate.apply<false>(shape, bent, lines, [](long) {});
+  const std::vector<float> nothing(width, 0.0f);
 
   double power = 0.0;
   for (long y = 0; y < height; ++y) {
@@ -133,7 +134,7 @@ void solve(const float *stiffness, const float *held, const float *pull, int hei
     for (long x = 0; x < width; ++x) d[x] = s[x] * f[x] + turn * d[x];
   };
   for (int step = 0; step < iterations && power > 0.0; ++step) {
-    const double work = plate.apply(direction, bent, lines, turned);
+    const double work = plate.apply<true>(direction, bent, lines, turned);
     if (!(work > 0.0)) break;
     const float length = static_cast<float>(power / work);
     double next = 0.0;

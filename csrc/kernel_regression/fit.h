@@ -22,27 +22,10 @@
 #pragma once
 
 #include <math.h>
-#include <stdint.h>
-#include <stdio.h>
 
-#if defined(__CUDACC__)
-#define STEER_FN __host__ __device__ __forceinline__
-#else
-#define STEER_FN inline __attribute__((always_inline))
-#endif
-#if defined(__CUDA_ARCH__)
-#define STEER_UNROLL _Pragma("unroll")
-#elif defined(__CUDACC__)
-#define STEER_UNROLL
-#else
-#define STEER_UNROLL _Pragma("GCC unroll 8")
-#endif
+#include "problem.h"
 
 namespace steer {
-
-enum Profile { kGaussian = 0, kTanh = 1 };
-enum Border { kNone = 0, kMirror = 1 };
-enum Extent { kOne = 0, kPerSample = 1, kPerPixel = 2, kAbsent = 3 };
 
 // A pivot below this share of its diagonal entry marks the fit as ill-conditioned. Any matrix with a
 // condition number under 5e4 passes, since a pivot is at least the smallest eigenvalue.
@@ -54,45 +37,6 @@ constexpr float kMassLow = 1e-18f, kMassHigh = 1e18f;
 constexpr float kTanhSigmaOffset = 1e-5f;  // the 2021 release
 constexpr float kSmallestSpacing = 0.5f;   // pixels
 constexpr float kPi = 3.14159265358979f;
-
-// Declares a struct and keeps the text of its fields, by which Python tells whether it agrees.
-#define STEER_LAYOUT(NAME, ...) \
-  struct NAME { __VA_ARGS__ };  \
-  constexpr char k##NAME##Layout[] = #__VA_ARGS__;
-
-// One call, as the C ABI takes it. Layouts are those of the Python function, C-contiguous float32.
-STEER_LAYOUT(Problem,
-  int batch, samples, height, width, features;
-  int window_rows, window_cols;  // half sizes
-  int neighbours, sectors;       // 0 neighbours: the window selects
-  int order, profile, border;
-  int bandwidth_extent, ridge_extent;
-  int threads;
-  float row_scale;  // neighbours: rows are multiplied by it before anything else (1 / aspect)
-  const float *uv, *values, *steering;  // (B,N,2), (B,N), (B,N,3)
-  const uint8_t *valid;                 // (B,N) or null
-  const float *guide, *guide_at_samples;  // (B,F,H,W), (B,N,F) or null
-  const float *bandwidth, *ridge;         // (), (B,N) or (B,H,W); (), (B,H,W) or null
-  float *dense, *mass;                    // (B,H,W)
-  const float *grad_dense, *grad_mass;    // backward only
-  float *grad_values, *grad_steering, *grad_guide, *grad_guide_at_samples;
-  float *grad_bandwidth, *grad_ridge;  // of the extent that the input has; null where not wanted
-  void *workspace;                     // CUDA only: steer_workspace() bytes on the device
-)
-
-// What ops/native.py compares when it loads a library. The version is to be raised when the arguments
-// of an exported function change.
-constexpr int kAbiVersion = 1;
-
-inline const char *abi() {
-  static const struct Text {
-    char text[sizeof kProblemLayout + 40];
-    Text() {
-      snprintf(text, sizeof text, "%d;%d;%s", kAbiVersion, (int)sizeof(Problem), kProblemLayout);
-    }
-  } abi;
-  return abi.text;
-}
 
 // C = gamma U diag(sigma, 1/sigma) U^T in (row, column) coordinates, and its derivatives.
 struct Steering {

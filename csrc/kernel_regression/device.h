@@ -33,7 +33,7 @@
 namespace steer {
 STEER_ANYWHERE float exponential(float x) { return expf(x); }
 }  // namespace steer
-#include "kernel_regression.h"
+#include "fit.h"
 
 namespace steer {
 namespace device {
@@ -48,7 +48,7 @@ constexpr int kTile = 16, kTilePixels = kTile * kTile;  // pixels of a block
 constexpr int kHeldFeatures = 8;                        // guide features kept in registers
 constexpr float kHuge = 3e38f;
 
-STEER_ANYWHERE int add(int *where, int what) {
+STEER_ANYWHERE int atomic_add(int *where, int what) {
 #if defined(__CUDA_ARCH__)
   return atomicAdd(where, what);
 #else
@@ -70,19 +70,19 @@ STEER_ANYWHERE float unordered(int x) {
 }
 
 // The look before spares nearly all atomics; a stale value only costs a needless one.
-STEER_ANYWHERE void lower(int *where, float x) {
+STEER_ANYWHERE void atomic_lower(int *where, int what) {
 #if defined(__CUDA_ARCH__)
-  if (ordered(x) < *where) atomicMin(where, ordered(x));
+  if (what < *where) atomicMin(where, what);
 #else
-  if (ordered(x) < *where) *where = ordered(x);
+  if (what < *where) *where = what;
 #endif
 }
 
-STEER_ANYWHERE void raise(int *where, float x) {
+STEER_ANYWHERE void atomic_raise(int *where, int what) {
 #if defined(__CUDA_ARCH__)
-  if (ordered(x) > *where) atomicMax(where, ordered(x));
+  if (what > *where) atomicMax(where, what);
 #else
-  if (ordered(x) > *where) *where = ordered(x);
+  if (what > *where) *where = what;
 #endif
 }
 
@@ -110,27 +110,27 @@ STEER_ANYWHERE unsigned warp_ballot(bool x) {
 
 STEER_ANYWHERE float squared(float dy, float dx) { return fmaf(dx, dx, dy * dy); }
 
-struct alignas(16) Record {
+struct alignas(16) SampleRecord {
   float u, v, value, scale;  // scale < 0 marks padding
   float c11, c12_twice, c22, half_inverse_square;
 };
 
 // Sizes and the places of everything in the workspace.
-struct Work {
+struct Workspace {
   float left, top, cell;
   int cols, rows, cells;
   int turns_x, turns_y, images_x, images_y;  // reflections that are tried, by axis
   int slots, capacity;                       // per batch: reflections tried; that can matter
   int tiles_x, tiles_y, planes;
 
-  float *reference;  // (B): subtracted from the values
+  int *first;        // (B): the first valid sample, whose value is subtracted from all
   int *bounds;       // (B,4): first u, last u, first v, last v, ordered
-  Record *samples;   // (B,N)
+  SampleRecord *samples;   // (B,N)
   int *start;        // (B,cells+1): first record of a cell
   int *filled;       // (B,cells)
-  int *unsorted;     // (B,capacity): slots by cell
-  Record *sorted;    // (B,capacity): by cell, then by slot
-  int *origin;       // (B,capacity)
+  int *by_cell[2];   // (B,capacity): slots by cell; the second later holds `origin`
+  SampleRecord *sorted;    // (B,capacity): by cell, then by slot
+  int *origin;       // (B,capacity): samples that `sorted` came from
   float *pixels;     // (B,planes,H,W), backward only
   int *tile_reach;   // (B,tiles), ordered, backward with neighbours only
 };
@@ -145,8 +145,8 @@ STEER_ANYWHERE int images_within(int last, int reach) {
   return 2 * ((last + 2 * reach) / (2 * last) + 1);
 }
 
-inline Work plan(const Problem &p, bool backward, size_t *bytes) {
-  Work w = {};
+inline Workspace plan_workspace(const Problem &p, bool backward, size_t *bytes) {
+  Workspace w = {};
   const bool window = p.neighbours == 0, mirror = p.border == kMirror;
   const int last_x = p.width - 1, last_y = p.height - 1;
   const float span_x = window ? (float)(last_x + 2 * p.window_cols + 1) : (float)p.width;
@@ -180,14 +180,14 @@ inline Work plan(const Problem &p, bool backward, size_t *bytes) {
     return at;
   };
   const size_t b = p.batch, pixels = (size_t)p.height * p.width;
-  w.reference = (float *)take(b * sizeof(float));
+  w.first = (int *)take(b * sizeof(int));
   w.bounds = (int *)take(b * 4 * sizeof(int));
-  w.samples = (Record *)take(b * p.samples * sizeof(Record));
+  w.samples = (SampleRecord *)take(b * p.samples * sizeof(SampleRecord));
   w.start = (int *)take(b * (w.cells + 1) * sizeof(int));
   w.filled = (int *)take(b * w.cells * sizeof(int));
-  w.unsorted = (int *)take(b * w.capacity * sizeof(int));
-  w.sorted = (Record *)take(b * w.capacity * sizeof(Record));
-  w.origin = (int *)take(b * w.capacity * sizeof(int));
+  w.by_cell[0] = (int *)take(b * w.capacity * sizeof(int));
+  w.sorted = (SampleRecord *)take(b * w.capacity * sizeof(SampleRecord));
+  w.by_cell[1] = w.origin = (int *)take(b * w.capacity * sizeof(int));
   if (backward) {
     w.pixels = (float *)take(b * w.planes * pixels * sizeof(float));
     w.tile_reach = (int *)take(b * w.tiles_x * w.tiles_y * sizeof(int));
@@ -200,8 +200,8 @@ inline Work plan(const Problem &p, bool backward, size_t *bytes) {
 
 // NaN, where nothing checked the positions, becomes 0.
 STEER_ANYWHERE int clamped(float x, int n) { return !(x > 0) ? 0 : x >= n - 1 ? n - 1 : (int)x; }
-STEER_ANYWHERE int column(const Work &w, float u) { return clamped((u - w.left) / w.cell, w.cols); }
-STEER_ANYWHERE int row(const Work &w, float v) { return clamped((v - w.top) / w.cell, w.rows); }
+STEER_ANYWHERE int cell_column(const Workspace &w, float u) { return clamped((u - w.left) / w.cell, w.cols); }
+STEER_ANYWHERE int cell_row(const Workspace &w, float v) { return clamped((v - w.top) / w.cell, w.rows); }
 
 // The j-th reflection of x over 0 and `last`; false where there is none. The edge is not repeated,
 // and what lies outside the image is not reflected.
@@ -213,7 +213,8 @@ STEER_ANYWHERE bool reflect(float x, int last, int turns, int j, float *where) {
 }
 
 // Position of a slot (a sample's reflection); false where nothing lies that can matter.
-STEER_ANYWHERE bool place(const Problem &p, const Work &w, int b, int slot, float *u, float *v) {
+STEER_ANYWHERE bool place_reflection(const Problem &p, const Workspace &w, int b, int slot, float *u,
+                                     float *v) {
   const int images = w.images_x * w.images_y, sample = slot / images, image = slot % images;
   const size_t at = (size_t)b * p.samples + sample;
   if (p.valid && !p.valid[at]) return false;
@@ -231,7 +232,7 @@ STEER_ANYWHERE bool place(const Problem &p, const Work &w, int b, int slot, floa
 
 struct Clear {  // index: batch x cells
   Problem p;
-  Work w;
+  Workspace w;
 
   STEER_ANYWHERE int count() const { return p.batch * w.cells; }
 
@@ -241,21 +242,31 @@ struct Clear {  // index: batch x cells
     w.filled[i] = 0;
     if (cell) return;
     w.start[(size_t)b * (w.cells + 1)] = 0;
-    w.reference[b] = 0;
-    for (int n = 0; n < p.samples; n++) {
-      const size_t at = (size_t)b * p.samples + n;
-      if (p.valid && !p.valid[at]) continue;
-      w.reference[b] = p.values[at];
-      break;
-    }
+    w.first[b] = p.valid ? p.samples : 0;
     w.bounds[4 * b] = w.bounds[4 * b + 2] = ordered(kHuge);
     w.bounds[4 * b + 1] = w.bounds[4 * b + 3] = ordered(-kHuge);
   }
 };
 
+struct FindFirst {  // index: batch x samples; where some are not valid
+  Problem p;
+  Workspace w;
+
+  STEER_ANYWHERE int count() const { return p.batch * p.samples; }
+
+  STEER_ANYWHERE void operator()(int i) const {
+    if (p.valid[i]) atomic_lower(&w.first[i / p.samples], i % p.samples);
+  }
+};
+
+// What is subtracted from the values and added to the estimates, so that differences count.
+STEER_ANYWHERE float reference(const Problem &p, const Workspace &w, int b) {
+  return w.first[b] < p.samples ? p.values[(size_t)b * p.samples + w.first[b]] : 0;
+}
+
 struct Count {  // index: batch x slots
   Problem p;
-  Work w;
+  Workspace w;
 
   STEER_ANYWHERE int count() const { return p.batch * w.slots; }
 
@@ -263,17 +274,17 @@ struct Count {  // index: batch x slots
     const int b = i / w.slots, slot = i % w.slots, images = w.images_x * w.images_y;
     if (slot % images == 0) make_record(b, slot / images);
     float u, v;
-    if (!place(p, w, b, slot, &u, &v)) return;
-    add(&w.start[(size_t)b * (w.cells + 1) + row(w, v) * w.cols + column(w, u) + 1], 1);
+    if (!place_reflection(p, w, b, slot, &u, &v)) return;
+    atomic_add(&w.start[(size_t)b * (w.cells + 1) + cell_row(w, v) * w.cols + cell_column(w, u) + 1], 1);
     if (p.neighbours) {
-      lower(&w.bounds[4 * b], u), raise(&w.bounds[4 * b + 1], u);
-      lower(&w.bounds[4 * b + 2], v), raise(&w.bounds[4 * b + 3], v);
+      atomic_lower(&w.bounds[4 * b], ordered(u)), atomic_raise(&w.bounds[4 * b + 1], ordered(u));
+      atomic_lower(&w.bounds[4 * b + 2], ordered(v)), atomic_raise(&w.bounds[4 * b + 3], ordered(v));
     }
   }
 
   STEER_ANYWHERE void make_record(int b, int sample) const {
     const size_t at = (size_t)b * p.samples + sample;
-    Record &r = w.samples[at];
+    SampleRecord &r = w.samples[at];
     if (p.valid && !p.valid[at]) {
       r.scale = -1;
       return;
@@ -285,7 +296,7 @@ struct Count {  // index: batch x slots
     const float sy = window && p.window_rows > 1 ? p.window_rows : 1;
     const float sx = window && p.window_cols > 1 ? p.window_cols : 1;
     r.u = p.uv[2 * at], r.v = p.uv[2 * at + 1] * (window ? 1 : p.row_scale);
-    r.value = p.values[at] - w.reference[b], r.scale = k.scale;
+    r.value = p.values[at] - reference(p, w, b), r.scale = k.scale;
     r.c11 = k.c11 * sy * sy, r.c12_twice = 2 * k.c12 * sy * sx, r.c22 = k.c22 * sx * sx;
     r.half_inverse_square = 0;
     if (p.bandwidth_extent != kPerPixel) {
@@ -297,40 +308,107 @@ struct Count {  // index: batch x slots
 
 struct Fill {  // index: batch x slots, once the counts are summed up
   Problem p;
-  Work w;
+  Workspace w;
 
   STEER_ANYWHERE int count() const { return p.batch * w.slots; }
 
   STEER_ANYWHERE void operator()(int i) const {
     const int b = i / w.slots, slot = i % w.slots;
     float u, v;
-    if (!place(p, w, b, slot, &u, &v)) return;
-    const int cell = row(w, v) * w.cols + column(w, u);
+    if (!place_reflection(p, w, b, slot, &u, &v)) return;
+    const int cell = cell_row(w, v) * w.cols + cell_column(w, u);
     const int at = w.start[(size_t)b * (w.cells + 1) + cell] +
-                   add(&w.filled[(size_t)b * w.cells + cell], 1);
-    w.unsorted[(size_t)b * w.capacity + at] = slot;
+                   atomic_add(&w.filled[(size_t)b * w.cells + cell], 1);
+    w.by_cell[0][(size_t)b * w.capacity + at] = slot;
   }
 };
 
-struct Sort {  // index: batch x capacity; slots of a cell come in any order, and leave by number
+// The slots of a cell come in any order and are sorted by number: runs of kRun by counting, then
+// runs of twice the length by merging, from one of `by_cell` to the other and back. Every thread finds
+// the place of one slot, so a cell of m samples costs m log(m)^2 however few cells there are.
+constexpr int kRun = 64;
+
+// Where the n-th slot of a batch lies: its cell, and how often the cell's runs are merged.
+struct InCell {
+  int begin, end, merges;
+};
+
+// While slots are moved, what stands at n may be the old or the new one: both are of the cell.
+STEER_ANYWHERE bool find_cell(const Problem &p, const Workspace &w, int b, int n, InCell *cell) {
+  const int *start = w.start + (size_t)b * (w.cells + 1);
+  if (n >= start[w.cells]) return false;
+  float u, v;
+  place_reflection(p, w, b, w.by_cell[0][(size_t)b * w.capacity + n], &u, &v);
+  const int at = cell_row(w, v) * w.cols + cell_column(w, u);
+  cell->begin = start[at], cell->end = start[at + 1], cell->merges = 0;
+  for (int runs = (cell->end - cell->begin + kRun - 1) / kRun; runs > 1; runs = (runs + 1) / 2)
+    cell->merges++;
+  return true;
+}
+
+struct SortRuns {  // index: batch x capacity
   Problem p;
-  Work w;
+  Workspace w;
 
   STEER_ANYWHERE int count() const { return p.batch * w.capacity; }
 
   STEER_ANYWHERE void operator()(int i) const {
     const int b = i / w.capacity, n = i % w.capacity;
-    const int *start = w.start + (size_t)b * (w.cells + 1);
-    if (n >= start[w.cells]) return;
-    const int *slots = w.unsorted + (size_t)b * w.capacity;
-    const int slot = slots[n], sample = slot / (w.images_x * w.images_y);
+    InCell cell;
+    if (!find_cell(p, w, b, n, &cell)) return;
+    const int *slots = w.by_cell[0] + (size_t)b * w.capacity;
+    const int begin = n - (n - cell.begin) % kRun, slot = slots[n];
+    int rank = begin;
+    for (int k = begin; k < begin + kRun && k < cell.end; k++) rank += slots[k] < slot;
+    w.by_cell[1][(size_t)b * w.capacity + rank] = slot;
+  }
+};
+
+struct MergeRuns {  // index: batch x capacity
+  Problem p;
+  Workspace w;
+  int merge;  // merges before this one
+
+  STEER_ANYWHERE int count() const { return p.batch * w.capacity; }
+
+  STEER_ANYWHERE void operator()(int i) const {
+    const int b = i / w.capacity, n = i % w.capacity;
+    InCell cell;
+    if (!find_cell(p, w, b, n, &cell) || merge >= cell.merges) return;
+    const int *from = w.by_cell[(merge + 1) % 2] + (size_t)b * w.capacity;
+    // Its place is that in its own run, and after all of the other run that come before it.
+    const int length = kRun << merge, in_cell = n - cell.begin, slot = from[n];
+    const bool second = in_cell / length % 2;
+    const int run = n - in_cell % length, other = second ? run - length : run + length;
+    int low = other < cell.end ? other : cell.end;
+    int high = other + length < cell.end ? other + length : cell.end;
+    const int other_begin = low;
+    while (low < high) {
+      const int middle = low + (high - low) / 2;
+      if (from[middle] < slot) low = middle + 1;
+      else high = middle;
+    }
+    const int rank = (second ? other : run) + (n - run) + (low - other_begin);
+    w.by_cell[merge % 2][(size_t)b * w.capacity + rank] = slot;
+  }
+};
+
+struct WriteSorted {  // index: batch x capacity
+  Problem p;
+  Workspace w;
+
+  STEER_ANYWHERE int count() const { return p.batch * w.capacity; }
+
+  STEER_ANYWHERE void operator()(int i) const {
+    const int b = i / w.capacity, n = i % w.capacity;
+    const size_t at = (size_t)b * w.capacity + n;
+    InCell cell;
+    if (!find_cell(p, w, b, n, &cell)) return;
+    const int slot = w.by_cell[(cell.merges + 1) % 2][at];
+    const int sample = slot / (w.images_x * w.images_y);
     float u, v;
-    place(p, w, b, slot, &u, &v);
-    const int cell = row(w, v) * w.cols + column(w, u);
-    int rank = start[cell];
-    for (int k = start[cell], end = start[cell + 1]; k < end; k++) rank += slots[k] < slot;
-    const size_t at = (size_t)b * w.capacity + rank;
-    Record r = w.samples[(size_t)b * p.samples + sample];
+    place_reflection(p, w, b, slot, &u, &v);
+    SampleRecord r = w.samples[(size_t)b * p.samples + sample];
     r.u = u, r.v = v;
     w.sorted[at] = r;
     w.origin[at] = sample;
@@ -339,7 +417,7 @@ struct Sort {  // index: batch x capacity; slots of a cell come in any order, an
 
 // --- One pixel ------------------------------------------------------------------------------------
 
-struct Site {
+struct PixelContext {
   int b, at;                 // batch, offset in the image
   bool inside;               // threads beyond the image's edge work along on its last pixels
   float x, y;                // rows scaled as the samples'
@@ -352,8 +430,8 @@ struct Site {
 };
 
 // Blocks are tiles; a warp is a box of kBoxRows x kBoxCols pixels.
-STEER_ANYWHERE Site locate(const Problem &p, const Work &w, int i) {
-  Site s;
+STEER_ANYWHERE PixelContext locate_pixel(const Problem &p, const Workspace &w, int i) {
+  PixelContext s;
   const int tiles = w.tiles_x * w.tiles_y, tile = i / kTilePixels, thread = i % kTilePixels;
   const int box = thread / (kBoxRows * kBoxCols), lane = thread % (kBoxRows * kBoxCols);
   s.b = tile / tiles;
@@ -374,7 +452,7 @@ STEER_ANYWHERE Site locate(const Problem &p, const Work &w, int i) {
     const float h = p.bandwidth[offset];
     s.half_inverse_square = 0.5f / (h * h);
   }
-  s.ridge = p.ridge_extent == kPerPixel ? p.ridge[offset] : p.ridge_extent == kOne ? p.ridge[0] : 0;
+  s.ridge = p.ridge_extent == kPerPixel ? p.ridge[offset] : p.ridge_extent == kScalar ? p.ridge[0] : 0;
 STEER_UNROLL
   for (int f = 0; f < kHeldFeatures; f++)
     s.guide[f] = f < p.features ? p.guide[((size_t)s.b * p.features + f) * plane + s.at] : 0;
@@ -389,10 +467,11 @@ STEER_ANYWHERE int sector_of(int sectors, float dy, float dx) {
 
 // Calls visit(first, end) for runs of records that cover all within `reach` of the warp's pixels.
 template <class Visit>
-STEER_ANYWHERE void for_runs(const Work &w, const Site &s, bool box, const float *reach, Visit visit) {
+STEER_ANYWHERE void for_runs(const Workspace &w, const PixelContext &s, bool box, const float *reach,
+                             Visit visit) {
   const float up = fmaxf(reach[0], reach[1]), down = fmaxf(reach[2], reach[3]);
   const int *start = w.start + (size_t)s.b * (w.cells + 1);
-  for (int r = row(w, s.y0 - up), end_row = row(w, s.y1 + down); r <= end_row; r++) {
+  for (int r = cell_row(w, s.y0 - up), end_row = cell_row(w, s.y1 + down); r <= end_row; r++) {
     const float low = r == 0 ? -kHuge : w.top + r * w.cell;
     const float high = r == w.rows - 1 ? kHuge : w.top + (r + 1) * w.cell;
     float left = 0, right = 0;
@@ -403,23 +482,23 @@ STEER_ANYWHERE void for_runs(const Work &w, const Site &s, bool box, const float
       left = sqrtf(fmaxf(0.f, (left - gap) * (left + gap)));
       right = sqrtf(fmaxf(0.f, (right - gap) * (right + gap)));
     }
-    const int first = start[r * w.cols + column(w, s.x0 - left)];
-    const int end = start[r * w.cols + column(w, s.x1 + right) + 1];
+    const int first = start[r * w.cols + cell_column(w, s.x0 - left)];
+    const int end = start[r * w.cols + cell_column(w, s.x1 + right) + 1];
     if (first < end) visit(first, end);
   }
 }
 
 template <class Visit>
-STEER_ANYWHERE void for_records(const Work &w, const Site &s, bool box, const float *reach,
+STEER_ANYWHERE void for_records(const Workspace &w, const PixelContext &s, bool box, const float *reach,
                                 Visit visit) {
-  const Record *sorted = w.sorted + (size_t)s.b * w.capacity;
+  const SampleRecord *sorted = w.sorted + (size_t)s.b * w.capacity;
   for_runs(w, s, box, reach, [&](int first, int end) {
     for (int i = first; i < end; i++) visit(sorted[i], i);
   });
 }
 
 // The squared distance beyond which a sector holds no sample at all.
-STEER_ANYWHERE float limit2(const Work &w, const Site &s, int sectors, int sector) {
+STEER_ANYWHERE float limit2(const Workspace &w, const PixelContext &s, int sectors, int sector) {
   const float first_u = unordered(w.bounds[4 * s.b]), last_u = unordered(w.bounds[4 * s.b + 1]);
   const float first_v = unordered(w.bounds[4 * s.b + 2]), last_v = unordered(w.bounds[4 * s.b + 3]);
   if (sectors == 1)
@@ -433,7 +512,7 @@ STEER_ANYWHERE float limit2(const Work &w, const Site &s, int sectors, int secto
 
 // Finds the K-th neighbours: the search starts with cells that hold a few times K samples and is
 // widened until nothing nearer can be missing, so it is exact.
-STEER_ANYWHERE void search(const Problem &p, const Work &w, Site &s) {
+STEER_ANYWHERE void search_neighbours(const Problem &p, const Workspace &w, PixelContext &s) {
   const int each = p.neighbours / p.sectors;
   float nearest[64];
   for (int q = 0; q < 4; q++) s.reach[q] = 0;
@@ -457,7 +536,7 @@ STEER_ANYWHERE void search(const Problem &p, const Work &w, Site &s) {
     for (int k = 0; k < p.neighbours; k++) nearest[k] = kHuge;
     float reach[4];
     for (int q = 0; q < 4; q++) reach[q] = s.reach[q] * 1.0001f + 0.01f;  // beyond rounding
-    for_records(w, s, false, reach, [&](const Record &r, int) {
+    for_records(w, s, false, reach, [&](const SampleRecord &r, int) {
       const float dy = r.v - s.y, dx = r.u - s.x, d2 = squared(dy, dx);
       float *list = nearest + sector_of(p.sectors, dy, dx) * each;
       if (d2 >= list[each - 1]) return;
@@ -494,26 +573,26 @@ STEER_ANYWHERE void search(const Problem &p, const Work &w, Site &s) {
 }
 
 template <bool WINDOW>
-STEER_ANYWHERE void prepare(const Problem &p, const Work &w, Site &s) {
+STEER_ANYWHERE void prepare_pixel(const Problem &p, const Workspace &w, PixelContext &s) {
   if (WINDOW) {
     s.reach[0] = s.reach[1] = s.reach[2] = s.reach[3] = (float)p.window_cols;
     s.inverse_spacing = 1;
   } else {
-    search(p, w, s);
+    search_neighbours(p, w, s);
   }
 }
 
 // Runs over the records that can matter to the pixel. A window's rows are bounded apart.
 template <bool WINDOW, class Visit>
-STEER_ANYWHERE void for_candidates(const Problem &p, const Work &w, const Site &s, Visit visit) {
+STEER_ANYWHERE void for_candidates(const Problem &p, const Workspace &w, const PixelContext &s, Visit visit) {
   if (!WINDOW) {
     for_records(w, s, false, s.reach, visit);
     return;
   }
-  const Record *sorted = w.sorted + (size_t)s.b * w.capacity;
+  const SampleRecord *sorted = w.sorted + (size_t)s.b * w.capacity;
   const int *start = w.start + (size_t)s.b * (w.cells + 1);
-  const int c0 = column(w, s.x0 - p.window_cols), c1 = column(w, s.x1 + p.window_cols);
-  for (int r = row(w, s.y0 - p.window_rows), r1 = row(w, s.y1 + p.window_rows); r <= r1; r++)
+  const int c0 = cell_column(w, s.x0 - p.window_cols), c1 = cell_column(w, s.x1 + p.window_cols);
+  for (int r = cell_row(w, s.y0 - p.window_rows), r1 = cell_row(w, s.y1 + p.window_rows); r <= r1; r++)
     for (int i = start[r * w.cols + c0], end = start[r * w.cols + c1 + 1]; i < end; i++)
       visit(sorted[i], i);
 }
@@ -525,8 +604,8 @@ struct Pair {
 
 // `radius2` is that of the pair's sector; per-pixel arguments that a mode does not use are ignored.
 template <bool WINDOW>
-STEER_ANYWHERE Pair relate(const Problem &p, const Record &r, float dy, float dx, float inverse_spacing,
-                           float radius2, float half_inverse_square) {
+STEER_ANYWHERE Pair pair_of(const Problem &p, const SampleRecord &r, float dy, float dx,
+                            float inverse_spacing, float radius2, float half_inverse_square) {
   Pair a;
   if (WINDOW) {
     a.keep = fabsf(dx) <= p.window_cols && fabsf(dy) <= p.window_rows ? 1.f : 0.f;
@@ -543,10 +622,11 @@ STEER_ANYWHERE Pair relate(const Problem &p, const Record &r, float dy, float dx
 }
 
 template <bool WINDOW>
-STEER_ANYWHERE Pair relate(const Problem &p, const Work &w, const Site &s, const Record &r, int i) {
+STEER_ANYWHERE Pair pair_of(const Problem &p, const Workspace &w, const PixelContext &s,
+                            const SampleRecord &r, int i) {
   const float dy = r.v - s.y, dx = r.u - s.x;
   const float radius2 = WINDOW ? 0 : s.radius2[sector_of(p.sectors, dy, dx)];
-  Pair a = relate<WINDOW>(p, r, dy, dx, s.inverse_spacing, radius2, s.half_inverse_square);
+  Pair a = pair_of<WINDOW>(p, r, dy, dx, s.inverse_spacing, radius2, s.half_inverse_square);
   if (p.features && a.keep > 0) {
     const int origin = w.origin[(size_t)s.b * w.capacity + i];
     const float *at_sample = p.guide_at_samples + ((size_t)s.b * p.samples + origin) * p.features;
@@ -573,7 +653,7 @@ STEER_ANYWHERE float weight_of(const Pair &a, float shift) {
 
 // Sums over the candidates; `shift` is non-zero where weights needed rescaling.
 template <int ORDER, bool WINDOW>
-STEER_ANYWHERE Sums<float, ORDER> accumulate(const Problem &p, const Work &w, const Site &s,
+STEER_ANYWHERE Sums<float, ORDER> accumulate(const Problem &p, const Workspace &w, const PixelContext &s,
                                              float *shift) {
   enum { kSum, kFindLargest, kSumAgain };  // one loop for all, or compilation takes thrice as long
   Sums<float, ORDER> sums;
@@ -581,8 +661,8 @@ STEER_ANYWHERE Sums<float, ORDER> accumulate(const Problem &p, const Work &w, co
   *shift = 0;
   for (int pass = kSum;; pass++) {
     if (pass != kFindLargest) sums.clear(0.f);
-    for_candidates<WINDOW>(p, w, s, [&](const Record &r, int i) {
-      const Pair a = relate<WINDOW>(p, w, s, r, i);
+    for_candidates<WINDOW>(p, w, s, [&](const SampleRecord &r, int i) {
+      const Pair a = pair_of<WINDOW>(p, w, s, r, i);
       if (pass == kFindLargest) {
         if (a.keep * r.scale > 0) best = fmaxf(best, a.exponent);
       } else if (a.keep > 0) {
@@ -599,20 +679,20 @@ STEER_ANYWHERE Sums<float, ORDER> accumulate(const Problem &p, const Work &w, co
 template <int ORDER, bool WINDOW>
 struct Forward {  // index: batch x tiles x pixels of a tile
   Problem p;
-  Work w;
+  Workspace w;
 
   STEER_ANYWHERE int count() const { return p.batch * w.tiles_x * w.tiles_y * kTilePixels; }
 
   STEER_ANYWHERE void operator()(int i) const {
-    Site s = locate(p, w, i);
-    prepare<WINDOW>(p, w, s);
+    PixelContext s = locate_pixel(p, w, i);
+    prepare_pixel<WINDOW>(p, w, s);
     float shift;
     const auto sums = accumulate<ORDER, WINDOW>(p, w, s, &shift);
     if (!s.inside) return;
     const size_t at = (size_t)s.b * p.height * p.width + s.at;
     const bool some = sums.m[0] > 0;
     const auto fit = solve<float, ORDER, false>(sums, s.ridge);
-    p.dense[at] = some ? fit.estimate + w.reference[s.b] : p.profile == kTanh ? 0.f : nanf("");
+    p.dense[at] = some ? fit.estimate + reference(p, w, s.b) : p.profile == kTanh ? 0.f : nanf("");
     p.mass[at] = some ? sums.m[0] * expf(shift) : 0;
   }
 };
@@ -621,7 +701,7 @@ struct Forward {  // index: batch x tiles x pixels of a tile
 
 struct ClearTiles {  // index: batch x tiles
   Problem p;
-  Work w;
+  Workspace w;
 
   STEER_ANYWHERE int count() const { return p.batch * w.tiles_x * w.tiles_y; }
   STEER_ANYWHERE void operator()(int i) const { w.tile_reach[i] = ordered(-1.f); }
@@ -631,14 +711,14 @@ struct ClearTiles {  // index: batch x tiles
 template <int ORDER, bool WINDOW>
 struct BackwardPixels {  // index as Forward
   Problem p;
-  Work w;
+  Workspace w;
 
   STEER_ANYWHERE int count() const { return p.batch * w.tiles_x * w.tiles_y * kTilePixels; }
 
   STEER_ANYWHERE void operator()(int i) const {
     constexpr int n = terms(ORDER);
-    Site s = locate(p, w, i);
-    prepare<WINDOW>(p, w, s);
+    PixelContext s = locate_pixel(p, w, i);
+    prepare_pixel<WINDOW>(p, w, s);
     float shift;
     const auto sums = accumulate<ORDER, WINDOW>(p, w, s, &shift);
     auto fit = solve<float, ORDER, true>(sums, s.ridge);
@@ -670,19 +750,19 @@ struct BackwardPixels {  // index as Forward
     for (int k = 0; k < p.sectors; k++) out[(2 * n + 3 + k) * plane] = s.radius2[k];
     const float reach = fmaxf(fmaxf(s.reach[0], s.reach[1]), fmaxf(s.reach[2], s.reach[3]));
     const int y = s.at / p.width, x = s.at % p.width;
-    raise(&w.tile_reach[(s.b * w.tiles_y + y / kTile) * w.tiles_x + x / kTile], reach);
+    atomic_raise(&w.tile_reach[(s.b * w.tiles_y + y / kTile) * w.tiles_x + x / kTile], ordered(reach));
   }
 
   // Writes the gradient of the guide, returns dL/dh without its factor -2 / h.
-  STEER_ANYWHERE float own_gradients(const Site &s, const Fit<float, ORDER> &fit, float common,
+  STEER_ANYWHERE float own_gradients(const PixelContext &s, const Fit<float, ORDER> &fit, float common,
                                      float shift) const {
     const size_t plane = (size_t)p.height * p.width;
     float bandwidth = 0;
     int f0 = 0;
     do {
       float guide[kHeldFeatures] = {};
-      for_candidates<WINDOW>(p, w, s, [&](const Record &r, int i) {
-        const Pair a = relate<WINDOW>(p, w, s, r, i);
+      for_candidates<WINDOW>(p, w, s, [&](const SampleRecord &r, int i) {
+        const Pair a = pair_of<WINDOW>(p, w, s, r, i);
         if (!(a.keep > 0)) return;
         const float influence = evaluate<float, ORDER>(fit.influence, a.y, a.x);
         const float residual = r.value - evaluate<float, ORDER>(fit.coefficients, a.y, a.x);
@@ -713,7 +793,7 @@ STEER_UNROLL
 template <int ORDER, bool WINDOW>
 struct BackwardSamples {  // index: (batch x samples) x lanes
   Problem p;
-  Work w;
+  Workspace w;
 
   STEER_ANYWHERE int count() const { return p.batch * p.samples * kWarp; }
 
@@ -723,13 +803,13 @@ struct BackwardSamples {  // index: (batch x samples) x lanes
 
   STEER_ANYWHERE void operator()(int i) const {
     const int lane = i % kWarp, at = i / kWarp, b = at / p.samples;
-    const Record r = w.samples[at];
+    const SampleRecord r = w.samples[at];
     const bool used = r.scale >= 0;
     Totals t = {};
     int f0 = 0;
     do {
       for (int f = 0; f < kHeldFeatures; f++) t.guide[f] = 0;
-      if (used) visit_images(r, b, at, lane, f0, t);
+      if (used) accumulate_images(r, b, at, lane, f0, t);
       for (int f = 0; f < kHeldFeatures; f++) {
         const float sum = f0 + f < p.features ? warp_sum(t.guide[f]) : 0;
         if (lane == 0 && p.grad_guide_at_samples && f0 + f < p.features)
@@ -740,27 +820,30 @@ struct BackwardSamples {  // index: (batch x samples) x lanes
     finish(at, lane, used, t);
   }
 
-  STEER_ANYWHERE void visit_images(Record r, int b, int at, int lane, int f0, Totals &t) const {
+  STEER_ANYWHERE void accumulate_images(SampleRecord r, int b, int at, int lane, int f0, Totals &t) const {
     const int images = w.images_x * w.images_y, sample = at % p.samples;
     for (int image = 0; image < images; image++)
-      if (place(p, w, b, sample * images + image, &r.u, &r.v)) {
+      if (place_reflection(p, w, b, sample * images + image, &r.u, &r.v)) {
         if (WINDOW)
-          visit_window(r, b, at, lane, f0, t);
+          accumulate_window(r, b, at, lane, f0, t);
         else
-          visit_tiles(r, b, at, lane, f0, t);
+          accumulate_tiles(r, b, at, lane, f0, t);
       }
   }
 
-  STEER_ANYWHERE void visit_window(const Record &r, int b, int at, int lane, int f0, Totals &t) const {
+  STEER_ANYWHERE void accumulate_window(const SampleRecord &r, int b, int at, int lane, int f0,
+                                        Totals &t) const {
     const int x0 = (int)fmaxf(ceilf(r.u - p.window_cols), 0.f);
     const int y0 = (int)fmaxf(ceilf(r.v - p.window_rows), 0.f);
     const int x1 = (int)fminf(floorf(r.u + p.window_cols), p.width - 1.f);
     const int y1 = (int)fminf(floorf(r.v + p.window_rows), p.height - 1.f);
     const int width = x1 - x0 + 1, pixels = width * (y1 - y0 + 1);
-    for (int k = lane; k < pixels; k += kWarp) visit(r, b, at, y0 + k / width, x0 + k % width, f0, t);
+    for (int k = lane; k < pixels; k += kWarp)
+      accumulate_pixel(r, b, at, y0 + k / width, x0 + k % width, f0, t);
   }
 
-  STEER_ANYWHERE void visit_tiles(const Record &r, int b, int at, int lane, int f0, Totals &t) const {
+  STEER_ANYWHERE void accumulate_tiles(const SampleRecord &r, int b, int at, int lane, int f0,
+                                        Totals &t) const {
     const int tiles = w.tiles_x * w.tiles_y;
     for (int base = 0; base < tiles; base += kWarp) {
       const int tile = base + lane;
@@ -770,14 +853,14 @@ struct BackwardSamples {  // index: (batch x samples) x lanes
         const int top = (base + k) / w.tiles_x * kTile, left = (base + k) % w.tiles_x * kTile;
         for (int j = lane; j < kTilePixels; j += kWarp) {
           const int y = top + j / kTile, x = left + j % kTile;
-          if (y < p.height && x < p.width) visit(r, b, at, y, x, f0, t);
+          if (y < p.height && x < p.width) accumulate_pixel(r, b, at, y, x, f0, t);
         }
       }
     }
   }
 
   // Whether a pixel of the tile may have the sample among its neighbours.
-  STEER_ANYWHERE bool reaches(const Record &r, int b, int tile) const {
+  STEER_ANYWHERE bool reaches(const SampleRecord &r, int b, int tile) const {
     const float left = (float)(tile % w.tiles_x * kTile), top = (float)(tile / w.tiles_x * kTile);
     const float y0 = top * p.row_scale, y1 = (top + kTile - 1) * p.row_scale;
     const float dx = fmaxf(0.f, fmaxf(left - r.u, r.u - (left + kTile - 1)));
@@ -786,7 +869,8 @@ struct BackwardSamples {  // index: (batch x samples) x lanes
     return reach >= 0 && squared(dy, dx) <= reach * reach;
   }
 
-  STEER_ANYWHERE void visit(const Record &r, int b, int at, int y, int x, int f0, Totals &t) const {
+  STEER_ANYWHERE void accumulate_pixel(const SampleRecord &r, int b, int at, int y, int x, int f0,
+                                       Totals &t) const {
     constexpr int n = terms(ORDER);
     const size_t plane = (size_t)p.height * p.width, pixel = (size_t)y * p.width + x;
     const float *in = w.pixels + (size_t)b * w.planes * plane + pixel;
@@ -801,7 +885,7 @@ struct BackwardSamples {  // index: (batch x samples) x lanes
       const float h = p.bandwidth[b * plane + pixel];
       half_inverse_square = 0.5f / (h * h);
     }
-    Pair a = relate<WINDOW>(p, r, dy, dx, inverse_spacing, radius2, half_inverse_square);
+    Pair a = pair_of<WINDOW>(p, r, dy, dx, inverse_spacing, radius2, half_inverse_square);
     if (!(a.keep > 0)) return;
     const float *own = p.features ? p.guide + (size_t)b * p.features * plane + pixel : nullptr;
     const float *at_sample = p.features ? p.guide_at_samples + (size_t)at * p.features : nullptr;
