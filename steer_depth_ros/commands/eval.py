@@ -66,6 +66,8 @@ def add_arguments(parser):
                        'fixed kernels to the whole model (of --weights, or those of --preset)')
     study.add_argument('--robustness', action='store_true', help='with procedural: the table over '
                        'few samples, beams, outliers and sizes, relative to the first preset')
+    study.add_argument('--sensitivity', action='store_true', help='with procedural: what half and '
+                       'one and a half times each constant do to presets without weights')
     parser.add_argument('--limit', type=int, metavar='N',
                         help=f'the first N frames (procedural: {PROCEDURAL_FRAMES} by default)')
     parser.add_argument('--kind', metavar='KIND', help='of rendered scenes, as street or queue; '
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError('--seed must be at least 0, --sheet-frames at least 1')
     if args.kind and (args.dataset != 'procedural' or args.robustness):
         raise ConfigError('--kind is for --dataset procedural without --robustness')
-    if args.ablation or args.robustness:
+    if args.ablation or args.robustness or args.sensitivity:
         return run_study(args)
     patterns = parse_patterns(args)
     left_out: List[str] = []
@@ -110,17 +112,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_study(args):
-    """Print the table of --ablation or --robustness; its figures go to --json."""
+    """Print the table of a study; its figures go to --json."""
     from steer_depth_ros.completion.completer import find_device
-    from steer_depth_ros.evaluation import ablation, evaluate, robustness
-    name = 'ablation' if args.ablation else 'robustness'
+    from steer_depth_ros.evaluation import ablation, evaluate, robustness, sensitivity
+    name = next(n for n in ('ablation', 'robustness', 'sensitivity') if getattr(args, n))
     if args.dataset != 'procedural':
         raise ConfigError(f'--{name} needs --dataset procedural, whose scenes fit every pattern')
     if args.sheet or args.reliability:
         raise ConfigError(f'--{name} gives a table only; leave --sheet and --reliability out')
 
-    def progress(examples, total):
-        return tqdm(examples, total=total, unit='frame', disable=not sys.stderr.isatty())
+    def progress(steps, total, unit='frame'):
+        return tqdm(steps, total=total, unit=unit, disable=not sys.stderr.isatty())
 
     if args.ablation:
         patterns = parse_patterns(args)
@@ -128,6 +130,17 @@ def run_study(args):
         examples, frames = make_examples(args, patterns, [])
         results = evaluate.evaluate(methods, progress(examples, frames * len(patterns)))
         lines = ablation.format_ablation(results)
+        figures = [result.figures() for result in results]
+    elif args.sensitivity:
+        presets = [preset.strip() for preset in args.preset.split(',')]
+        patterns = args.pattern or args.samples
+        patterns = parse_patterns(args) if patterns else list(sensitivity.PATTERNS)
+        examples, frames = make_examples(args, patterns, [])
+        examples = list(progress(examples, frames * len(patterns)))
+        effects = sensitivity.measure_sensitivity(examples, presets,
+                                                  partial(progress, unit='run'))
+        lines = sensitivity.format_sensitivity(effects, presets)
+        figures = [effect.figures() for effect in effects]
     else:
         if args.samples or args.pattern:
             raise ConfigError('--robustness has its own patterns; leave --samples and --pattern '
@@ -135,9 +148,10 @@ def run_study(args):
         results = robustness.robustness(make_methods(args), args.limit or PROCEDURAL_FRAMES,
                                         args.seed, parse_size(args.size), progress)
         lines = robustness.format_robustness(results)
+        figures = [result.figures() for result in results]
     print('\n'.join(lines))
     options.write_json(args.json, {'study': name, 'seed': args.seed, 'size': args.size,
-                                   'results': [result.figures() for result in results]})
+                                   'results': figures})
     return 0
 
 

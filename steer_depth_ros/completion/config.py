@@ -45,8 +45,8 @@ class Config:
     max_aspect: float = _constant(6.0, '-', 'stretch of kernels at most', EYE)
 
     # Occlusion
-    occluder_ratio: float = _constant(
-        1.08, '-', 'an occluder is nearer by this factor', RENDERED)
+    occluder_margin: float = _constant(
+        0.08, '-', 'an occluder is nearer by this share', RENDERED)
     occluder_reach: float = _constant(
         1.0, 'spacings', 'radius within which occluders surround a sample', RENDERED)
     occluder_max_columns: float = _constant(
@@ -110,8 +110,10 @@ class Config:
     tuning_queries: int = _constant(600, 'samples', 'are predicted', TIME)
     tuning_steps: int = _constant(8, '-', 'of Adam', TIME)
     tuning_rate: float = _constant(0.25, 'log factor', 'a step is that long', RENDERED)
-    tuning_momentum: float = _constant(0.7, '-', 'decay of the mean gradient', RENDERED)
-    tuning_momentum_square: float = _constant(0.9, '-', 'decay of its mean square', RENDERED)
+    tuning_newest: float = _constant(
+        0.3, '-', 'weight of the newest gradient in their mean', RENDERED)
+    tuning_newest_square: float = _constant(
+        0.1, '-', 'and of its square in the mean of the squares', RENDERED)
     tuning_averaged: int = _constant(
         4, '-', 'last steps whose mean is taken: one alone depends on the samples drawn', RENDERED)
     tuning_prior: float = _constant(

@@ -48,7 +48,7 @@ def occlusion_mask(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
 
     Limits: samples of the background within the outermost spacing of an object stay, as nothing
     surrounds them there; so do those behind objects hit by a single row, and those less than
-    `occluder_ratio` times farther away than the occluder. Truly seen background goes where it
+    `occluder_margin` farther away than the occluder. Truly seen background goes where it
     shows through gaps narrower than the spacing of the samples (foliage, fences). Where more than
     a fifth of the pixels has a sample (a depth image) all samples stay.
     """
@@ -63,7 +63,7 @@ def occlusion_mask(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
     reach = np.maximum(np.minimum(config.occluder_reach * spacing, widest) / cell, 1.0)
     nearness = np.where(depth > 0, np.float32(1.0) / np.maximum(depth, 1e-6), np.float32(0.0))
     grid, at, stride = _grid(uv, nearness, size, cell, np.ceil(reach).astype(int))
-    threshold = nearness * np.float32(config.occluder_ratio)
+    threshold = nearness * np.float32(1 + config.occluder_margin)
     candidates = _enclosed(grid, at, threshold, np.ceil(reach).astype(int))
     occluded[candidates] = _surrounded(
         grid.ravel(), at[candidates], nearness[candidates], threshold[candidates], stride, reach,

@@ -162,7 +162,7 @@ def tune(left_out: LeaveOneOut) -> LogScales:
         return LogScales()
     settings = np.zeros(len(LogScales._fields), np.float32)
     mean, square, total = np.zeros((3, len(settings)))
-    decay, decay_square = config.tuning_momentum, config.tuning_momentum_square
+    decay, decay_square = 1 - config.tuning_newest, 1 - config.tuning_newest_square
     for step in range(1, config.tuning_steps + 1):  # Adam
         _, gradient = left_out.loss_and_gradient(LogScales(*settings))
         gradient = gradient + 2 * config.tuning_prior * settings
