@@ -268,3 +268,9 @@ def test_what_cannot_be_counted_is_refused(shape, size, options, named):
             'steering': torch.ones(1, 1, 1).expand(*shape, 3)}
     with pytest.raises(ValueError, match=f'are too many: .*{named}.*split the batch'):
         kernel_regression(size=size, **data, **options)
+
+
+def test_an_8k_image_can_be_counted_also_with_a_sample_a_pixel():
+    regression._require_countable(1, 7680 * 4320, 4320, 7680, (26, 34), 'none')
+    with pytest.raises(ValueError, match='samples times 32'):
+        regression._require_countable(3, 7680 * 4320, 4320, 7680, (26, 34), 'none')
