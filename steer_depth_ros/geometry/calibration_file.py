@@ -148,7 +148,7 @@ def _from_mapping(data, camera):
     given = {str(key).lower(): value for key, value in data.items()}
 
     def array(*names):
-        found = next((given[n] for n in names if given.get(n) is not None), [])
+        found: Any = next((given[n] for n in names if given.get(n) is not None), [])
         return _numbers(found['data'] if isinstance(found, dict) else found, names[0]).ravel()
 
     d = array('distortion_coefficients', 'd', 'dist_coeffs')

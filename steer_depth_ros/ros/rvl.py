@@ -80,7 +80,7 @@ def _runs(numbers, count):
             first_numbers.append(at)
             lengths.append(others)
         pixel, at = pixel + others, at + others
-    lengths = np.array(lengths, np.int64)
-    inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return (np.repeat(np.array(first_pixels, np.int64), lengths) + inside,
-            np.repeat(np.array(first_numbers, np.int64), lengths) + inside)
+    long = np.array(lengths, np.int64)
+    inside = np.arange(long.sum()) - np.repeat(np.cumsum(long) - long, long)
+    return (np.repeat(np.array(first_pixels, np.int64), long) + inside,
+            np.repeat(np.array(first_numbers, np.int64), long) + inside)
