@@ -32,6 +32,9 @@ class Frame:
     points: float32 (N, 3) metres in the sensor frame, with `camera_from_points`, or None.
     camera_from_points: float64 (4, 4), takes `points` into the camera's optical frame.
     sparse: samples already in the image (a registered depth image), instead of `points`.
+    shift: float64 (3,) metres from frame_id to the optical centre of the image, for the second
+    camera of a stereo pair, whose frame_id is that of the first; else None. camera_from_points
+    has it in it.
     stamp_ns, frame_id: those of the image; outputs carry them unchanged.
     """
 
@@ -42,6 +45,7 @@ class Frame:
     points: Optional[np.ndarray] = None
     camera_from_points: Optional[np.ndarray] = None
     sparse: Optional[SparseDepth] = None
+    shift: Optional[np.ndarray] = None
 
     def sparse_depth(self) -> SparseDepth:
         """Project the points (or pass the given samples through)."""

@@ -17,15 +17,19 @@ from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
+from steer_depth_ros.geometry.calibration_file import Calibration
 from steer_depth_ros.geometry.transforms import (
     matrix_from,
     matrix_from_rpy,
+    quaternion_from,
     TransformBuffer,
     TransformError,
 )
 from steer_depth_ros.ros.messages import stamp_ns
 
 POLL_S = 0.005
+FAR_M = 1e4  # from the origin of a map float32 has no millimetres any more
+BESIDE = 0.02  # relative, and 2 mm: how well a baseline agrees in P and in the transforms
 TIME_BINS = 16  # poses along one sweep; the motion between two of them is nearly straight
 NO_TF = ('no TF ({}): using the parameters extrinsics.xyz and extrinsics.rpy (or '
          'extrinsics.quaternion)')
@@ -125,8 +129,39 @@ class Extrinsics:
             time.sleep(POLL_S)
 
 
+    def knows_frame_at(self, camera_frame: str, xyz: np.ndarray) -> bool:
+        """Tell whether the transforms have a frame at these metres from that of the camera."""
+        camera_frame = camera_frame.lstrip('/')
+        for name in self._buffer.frames():
+            try:
+                found = self._buffer.lookup(camera_frame, name)[:3, 3]
+            except TransformError:
+                continue
+            if np.linalg.norm(found - xyz) < 2e-3 + BESIDE * np.linalg.norm(xyz):
+                return True
+        return False
+
+
+def calibrated_values(values: Dict[str, Any],
+                      calibration: Optional[Calibration]) -> Dict[str, Any]:
+    """Give the parameters with the pose of the LiDAR from a calibration file, where it has one."""
+    matrix = calibration.camera_from_points if calibration else None
+    if matrix is None or values['extrinsics.source'] != 'auto':
+        return values
+    return {**values, 'extrinsics.source': 'parameters', 'extrinsics.rpy': [0.0] * 3,
+            'extrinsics.xyz': matrix[:3, 3].tolist(),
+            'extrinsics.quaternion': quaternion_from(matrix).tolist()}
+
+
+def is_far(matrix: np.ndarray) -> bool:
+    """Tell whether a (4, 4) transform spans distances for which float32 is too coarse."""
+    return np.abs(matrix[:3, 3]).max() > FAR_M
+
+
 def move(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Apply a (4, 4) transform to float32 (N, 3) points; float32 (N, 3)."""
+    """Apply a (4, 4) transform to float32 or float64 (N, 3) points; float32 (N, 3)."""
+    if points.dtype == np.float64 or is_far(matrix):
+        return (points @ matrix[:3, :3].T + matrix[:3, 3]).astype(np.float32)
     matrix = matrix.astype(np.float32)
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
@@ -136,14 +171,17 @@ def compensate(points: np.ndarray, times: np.ndarray,
     """
     Move each point by the pose of the sensor at its own time.
 
-    points: float32 (N, 3). times: float64 (N,) seconds. matrix_at: gives the (4, 4) matrix at a
-    time in seconds. Return float32 (N, 3).
+    points: float32 (N, 3). times: float64 (N,) seconds, NaN for a point to leave out. matrix_at:
+    gives the (4, 4) matrix at a time in seconds. Return float32 (M, 3).
     """
+    known = np.isfinite(times)
+    if not known.all():
+        points, times = points[known], times[known]
     if not len(points):
-        return points
+        return points.astype(np.float32)
     edges = np.linspace(times.min(), times.max(), TIME_BINS + 1)
     bins = np.clip(np.searchsorted(edges, times, side='right') - 1, 0, TIME_BINS - 1)
-    moved = np.empty_like(points)
+    moved = np.empty(points.shape, np.float32)
     for index in np.unique(bins):
         chosen = bins == index
         moved[chosen] = move(points[chosen], matrix_at(0.5 * (edges[index] + edges[index + 1])))
@@ -161,8 +199,8 @@ def _explained(error, fixed):
 def _source(values, buffer):
     source = values['extrinsics.source']
     if source == 'auto':
-        if values['depth_source'] == 'depth_image':
-            return 'identity'
+        if values['depth_source'] == 'depth_image':  # TF for those that are not registered
+            return 'identity' if buffer is None else 'tf'
         return 'parameters' if buffer is None else 'tf'
     if source == 'tf' and buffer is None:
         raise TransformError('extrinsics.source is "tf", but the message type tf2_msgs is not '

@@ -23,6 +23,7 @@ from steer_depth_ros.ros.pipeline import Cloud, Job
 from steer_depth_ros.ros.synchronizer import CLOCKS_DIFFER, ENOUGH, SECOND, Synchronizer
 
 MAX_ACCUMULATED = 100
+OTHERS_NS = 110_000_000  # a LiDAR of 10 Hz that nobody triggers has a cloud at most this old
 MEASURED = 200  # messages of each sensor that its clock is measured with
 
 
@@ -32,13 +33,15 @@ class Matcher:
 
     values: parameters of the node, see parameters.py. depth_name: what hint() calls the depth.
     on_jump: called when stamps jump back, before the jobs of the new time are given out.
-    sync: the synchroniser. info: the latest camera_info.
+    sync: the synchroniser. info: the latest camera_info. depth_info: that of a depth image.
     Messages may be anything: only their stamps are looked at (with message_filters, their header).
     """
 
     def __init__(self, values: Dict[str, Any], depth_name: str,
                  on_jump: Callable[[], None] = lambda: None):
         self.values, self.info, self._on_jump = values, None, on_jump
+        self.depth_info: Any = None
+        self._others: Dict[str, Deque[Cloud]] = {}
         self._depth_name = depth_name
         self._recent: Deque[Cloud] = deque(maxlen=MAX_ACCUMULATED)
         self._clocks = {name: Clock() for name in ('image', 'depth')}
@@ -54,6 +57,7 @@ class Matcher:
         """Take new values; another offset forgets what waits."""
         if values['time_offset_s'] != self.values['time_offset_s']:
             self._recent.clear()  # their stamps carry the old one
+            self._others.clear()
         self.values = values
         self.sync.configure(values['slop_s'], values['time_offset_s'])
         self._resets = self.sync.counts['resets']
@@ -63,6 +67,7 @@ class Matcher:
         self.sync.reset()
         self._resets = self.sync.counts['resets']
         self._recent.clear()
+        self._others.clear()
         self._forget_clocks()
 
     def add_image(self, stamp_ns: int, item: Any, arrived_ns: int) -> List[Job]:
@@ -78,6 +83,11 @@ class Matcher:
             self._remember(cloud)
         own = isinstance(self.sync, Synchronizer)
         return self._jobs(self.sync.add_depth(stamp_ns, cloud if own else item))
+
+    def add_other(self, name: str, stamp_ns: int, item: Any) -> None:
+        """Take a cloud of a further LiDAR; the nearest in time goes along with each pair."""
+        clouds = self._others.setdefault(name, deque(maxlen=MAX_ACCUMULATED))
+        clouds.append(Cloud(item, stamp_ns + round(self.values['time_offset_s'] * SECOND)))
 
     def flush(self) -> List[Job]:
         """Give what still waits and has a partner, at the end of a recording."""
@@ -120,7 +130,8 @@ class Matcher:
         for pair in pairs:
             if not isinstance(pair.depth, Cloud):  # message_filters passes messages alone
                 pair = pair._replace(depth=Cloud(pair.depth, pair.depth_ns))
-            jobs.append(Job(pair, self.info, self._earlier(pair.depth), time.perf_counter()))
+            together = self._earlier(pair.depth) + self._beside(pair.image_ns)
+            jobs.append(Job(pair, self.info, together, time.perf_counter(), self.depth_info))
         return jobs
 
     def _earlier(self, cloud):
@@ -128,6 +139,20 @@ class Matcher:
         window = self.values['accumulate_s'] * SECOND
         return [c for c in self._recent if c is not cloud and
                 cloud.stamp_ns - window <= c.stamp_ns <= cloud.stamp_ns] if window else []
+
+    def _beside(self, image_ns):
+        """Give the clouds of further LiDARs that belong to an image."""
+        near = max(OTHERS_NS, self.values['slop_s'] * SECOND)
+        window = self.values['accumulate_s'] * SECOND
+        found = []
+        for clouds in self._others.values():
+            if window:
+                found += [c for c in clouds if -window - near <= c.stamp_ns - image_ns <= near]
+                continue
+            nearest = min(clouds, key=lambda c: abs(c.stamp_ns - image_ns))
+            if abs(nearest.stamp_ns - image_ns) <= near:
+                found.append(nearest)
+        return found
 
 
 class Clock:

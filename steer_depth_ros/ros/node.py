@@ -13,6 +13,7 @@
 # limitations under the License.
 """The lifecycle node: image and sparse depth in, dense depth, confidence and cloud out."""
 import gc
+from pathlib import Path
 import signal
 import sys
 import time
@@ -31,11 +32,12 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
 from steer_depth_ros.errors import ConfigError, SteerDepthError
+from steer_depth_ros.geometry.calibration_file import read_calibration
 from steer_depth_ros.geometry.transforms import TransformBuffer
 from steer_depth_ros.ros import diagnostics, distro, process_tuning
-from steer_depth_ros.ros.extrinsics import Extrinsics, NO_TF, TfListener
+from steer_depth_ros.ros.extrinsics import calibrated_values, Extrinsics, NO_TF, TfListener
 from steer_depth_ros.ros.parameters import check, Parameters
-from steer_depth_ros.ros.pipeline import COMPLETED, NOTHING_INSIDE, Pipeline
+from steer_depth_ros.ros.pipeline import COMPLETED, in_other_frame, Pipeline
 from steer_depth_ros.ros.publishers import Outputs
 from steer_depth_ros.ros.save_frame import save_frame
 from steer_depth_ros.ros.start_errors import explain
@@ -68,6 +70,8 @@ class CompletionNode(LifecycleNode):
         self._outputs: Optional[Outputs] = None
         self._worker: Optional[Worker] = None
         self._listener: Optional[TfListener] = None
+        self._listening = False  # or tried to
+        self._calibration: Any = None
         self._last_frame: Any = None
         self._demand: Any = None
         self._buffer = TransformBuffer()
@@ -142,26 +146,36 @@ class CompletionNode(LifecycleNode):
         return self.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _configure(self, values):
-        if self._listener is None and self._needs_tf(values):
-            try:
-                self._listener = TfListener(self, self._buffer)
-            except ImportError as error:
-                if values['extrinsics.source'] == 'tf':
-                    raise ConfigError(f'extrinsics.source is "tf", but {error}; make it available '
-                                      'or set extrinsics.source to "parameters"') from None
-                self.get_logger().warning(NO_TF.format(error))
+        file = values['calibration_file']
+        self._calibration = read_calibration(Path(file).expanduser()) if file else None
+        posed = calibrated_values(values, self._calibration)
+        if self._listener is None and self._needs_tf(posed):
+            self._listen(posed)
+        # A depth image needs TF only if it turns out to be in another frame.
+        later = values['depth_source'] == 'depth_image'
         self._extrinsics = Extrinsics(
-            values, self._buffer if self._listener else None,
+            posed, self._buffer if self._listener or later else None,
             lambda: self._worker is not None and self._worker.stopping(),
             lambda: self._worker is not None and self._worker.waiting())
         self._completer = self._load(values)
-        self._inputs = Inputs(self, values, self._on_job, self._start_over)
-        self._pipeline = Pipeline(values, self._completer, self._extrinsics, self._inputs.topics)
+        self._inputs = Inputs(self, values, self._on_job, self._start_over, self._calibration)
+        self._pipeline = Pipeline(values, self._completer, self._extrinsics, self._inputs.topics,
+                                  lambda sentence: self.get_logger().warning(sentence))
         self._outputs = Outputs(self, values)
 
     def _needs_tf(self, values):
         source = values['extrinsics.source']
         return source == 'tf' or (source == 'auto' and values['depth_source'] == 'points')
+
+    def _listen(self, values):
+        self._listening = True
+        try:
+            self._listener = TfListener(self, self._buffer)
+        except ImportError as error:
+            if values['extrinsics.source'] == 'tf':
+                raise ConfigError(f'extrinsics.source is "tf", but {error}; make it available '
+                                  'or set extrinsics.source to "parameters"') from None
+            self.get_logger().warning(NO_TF.format(error))
 
     def _load(self, values):
         try:
@@ -202,6 +216,7 @@ class CompletionNode(LifecycleNode):
             self._listener.destroy()
         self._completer = self._pipeline = self._extrinsics = self._last_frame = None
         self._inputs = self._outputs = self._listener = None
+        self._listening = False
         self._described, self._about = 'not configured', {}
         gc.collect()
         torch = sys.modules.get('torch')
@@ -224,6 +239,9 @@ class CompletionNode(LifecycleNode):
         if job.info is None:  # diagnostics tell when it stays away
             self._monitor.drops['no_camera_info'] += 1
         elif self._worker is not None:
+            if (not self._listening and self._extrinsics.source == 'tf'
+                    and in_other_frame(job)):
+                self._listen(self._settings.values)
             self._worker.submit(job)
 
     def _process(self, job):
@@ -232,7 +250,7 @@ class CompletionNode(LifecycleNode):
             return
         result = self._pipeline.run(job, wanted)
         if wanted & COMPLETED and result.depth is None:
-            self._drop('no_points_in_image', NOTHING_INSIDE)
+            self._drop('no_points_in_image', result.why)
             wanted -= COMPLETED
         started = time.perf_counter()
         self._outputs.publish(result, wanted)
@@ -269,7 +287,7 @@ class CompletionNode(LifecycleNode):
         if self._inputs is None:
             return
         self._pipeline.values = self._outputs.values = values
-        self._extrinsics.configure(values)
+        self._extrinsics.configure(calibrated_values(values, self._calibration))
         posed = sorted(names & POSE)
         if posed and self._extrinsics.source != 'parameters':
             self.get_logger().warning(

@@ -14,6 +14,8 @@
 """The fields of each output message; the node and the offline tool both make theirs here."""
 from typing import Any, Dict
 
+import numpy as np
+
 from steer_depth_ros.geometry.cloud import depth_to_cloud
 from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.pipeline import Result
@@ -31,11 +33,22 @@ def output_fields(name: str, result: Result, values: Dict[str, Any]) -> Dict[str
 
 
 def _cloud(result, values):
-    return messages.cloud_fields(depth_to_cloud(
+    cloud = depth_to_cloud(
         result.depth, result.frame.camera, result.frame.image, result.confidence,
         stride=values['cloud_stride'], voxel_m=values['cloud_voxel_m'] or None,
         min_confidence=values['cloud_min_confidence'],
-        edge_filter=values['cloud_edge_filter'], organised=values['cloud_organised']))
+        edge_filter=values['cloud_edge_filter'], organised=values['cloud_organised'])
+    if result.frame.shift is not None:
+        cloud[..., :3] -= result.frame.shift.astype(np.float32)
+    return messages.cloud_fields(cloud)
+
+
+def _camera_info(result, _):
+    fields = messages.camera_info_fields(result.frame.camera)
+    if result.frame.shift is not None:
+        fields['p'][3], fields['p'][7] = (fields['p'][i] * shift for i, shift in zip(
+            (0, 5), result.frame.shift[:2].tolist(), strict=True))
+    return fields
 
 
 def _depth_color(result, _):
@@ -52,6 +65,6 @@ def _overlay(result, _):
 
 _MAKERS = {
     'depth': lambda result, values: messages.depth_fields(result.depth, values['depth_encoding']),
-    'camera_info': lambda result, _: messages.camera_info_fields(result.frame.camera),
+    'camera_info': _camera_info,
     'confidence': lambda result, _: messages.confidence_fields(result.confidence),
     'cloud': _cloud, 'depth_color': _depth_color, 'overlay': _overlay}

@@ -44,14 +44,24 @@ PARAMETERS = {parameter.name: parameter for parameter in (
     Parameter('preset', 'default', 'model preset; `steer_depth presets` lists them'),
     Parameter('weights', '', "file of weights; empty: the preset's own"),
     Parameter('device', 'auto', 'auto, cpu, cuda or cuda:N (presets with a network)'),
-    Parameter('depth_source', 'points', 'points: PointCloud2 on `points`; depth_image: registered '
-              'depth image on `sparse_depth`', choices=('points', 'depth_image')),
+    Parameter('depth_source', 'points', 'points: PointCloud2 on `points`; depth_image: depth '
+              'image on `sparse_depth`', choices=('points', 'depth_image')),
+    Parameter('points_topics', [''], 'topics of several LiDARs, each in its own frame, used '
+              'together; the first is paired with the image; empty: `points` alone'),
     Parameter('image_compressed', False, 'subscribe to `image/compressed` (CompressedImage)'),
-    Parameter('depth_compressed', False, 'subscribe to `sparse_depth/compressedDepth` (PNG)'),
+    Parameter('depth_compressed', False, 'subscribe to `sparse_depth/compressedDepth` (PNG, RVL); '
+              'for PNG by plain `compressed` remap sparse_depth to that topic'),
     Parameter('image_rectified', False, 'the image is rectified: use P of the camera_info and no '
-              'distortion'),
+              'distortion; so are topics whose name says it, such as image_rect'),
     Parameter('image_scale', 1.0, 'resize the image by this factor before completion; outputs '
               'have that size', 0.1, 1.0, dynamic=True),
+    Parameter('calibration_file', '', 'file with the calibration of the camera (YAML of '
+              'camera_calibration, OpenCV or Kalibr, KITTI, JSON) instead of camera_info; empty: '
+              'none'),
+    Parameter('depth_unit_m', 0.001, 'metres of one count of a depth image of whole numbers '
+              '(16UC1); 0.0002, 1/256, ... by sensor and data set', 1e-6, 10.0, dynamic=True),
+    Parameter('points_unit_m', 0.0, 'metres of the numbers of a cloud (0: metres, or millimetres '
+              'where its size tells)', 0.0, 10.0, dynamic=True),
     Parameter('depth_image_stride', 1, 'take every n-th pixel of every n-th row of a depth image',
               1, 64, dynamic=True),
     Parameter('min_depth_m', 0.1, 'metres; nearer measurements are left out', 0.0, 1000.0,
@@ -69,7 +79,8 @@ PARAMETERS = {parameter.name: parameter for parameter in (
               'together (0: one cloud)', 0.0, 10.0, dynamic=True),
     Parameter('compensate_point_times', False, "move each point by the robot's motion between "
               'its own time and the image; needs fixed_frame', dynamic=True),
-    Parameter('extrinsics.source', 'auto', 'auto: TF for clouds, identity for depth images; tf; '
+    Parameter('extrinsics.source', 'auto', 'auto: TF for clouds and for depth images in another '
+              'frame than the image, identity for other depth images; tf; '
               'parameters; identity', choices=('auto', 'tf', 'parameters', 'identity')),
     Parameter('extrinsics.xyz', [0.0, 0.0, 0.0], 'metres; position of the depth sensor in the '
               "camera's optical frame", dynamic=True),
@@ -112,7 +123,7 @@ def check(name: str, value: Any) -> Any:
     parameter = PARAMETERS[name]
     default = parameter.default
     if isinstance(default, list):
-        return _numbers(parameter, value)
+        return (_texts if isinstance(default[0], str) else _numbers)(parameter, value)
     if isinstance(default, float):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise _refusal(parameter, value, 'a number')
@@ -224,6 +235,12 @@ def _numbers(parameter, value):
     if not usable:
         raise _refusal(parameter, value, f'a list of {count} numbers')
     return [float(v) for v in value]
+
+
+def _texts(parameter, value):
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise _refusal(parameter, value, 'a list of texts')
+    return value
 
 
 def _plain(value):

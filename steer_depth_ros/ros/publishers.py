@@ -85,7 +85,9 @@ class Outputs:
         """Publish the wanted outputs, all with the header of the image."""
         for name in TOPICS:  # depth first: others may take their time
             if name in wanted:
-                msg = TOPICS[name][0](header=result.header)
+                msg = TOPICS[name][0]()
+                msg.header.stamp = result.header.stamp
+                msg.header.frame_id = result.frame.frame_id
                 messages.fill(msg, output_fields(name, result, self.values))
                 self._publishers[name].publish(msg)
                 self._gates[name].passed(result.frame.stamp_ns)

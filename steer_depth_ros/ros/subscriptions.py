@@ -26,9 +26,14 @@ from steer_depth_ros.ros import distro
 from steer_depth_ros.ros.diagnostics import RateMeter
 from steer_depth_ros.ros.input_qos import InputQos
 from steer_depth_ros.ros.matching import Matcher
+from steer_depth_ros.ros.message_types import message_class
 from steer_depth_ros.ros.messages import stamp_ns
 from steer_depth_ros.ros.pipeline import Job
 from steer_depth_ros.ros.remedies import against_loss
+
+DEPTH_INFO = 'depth_info'  # CameraInfo of a depth image; one that is registered needs none
+TRANSPORTS = ('/compressed', '/compressedDepth')
+LIVOX = {f'livox_ros_driver{version}/msg/CustomMsg' for version in ('', '2')}
 
 
 class Inputs:
@@ -36,22 +41,23 @@ class Inputs:
     Subscriptions, and what matches their messages.
 
     values: parameters of the node, see parameters.py. on_job: takes each matched Job, in the
-    executor's thread; it must return at once.
+    executor's thread; it must return at once. calibration: of a file, instead of camera_info.
     topics: name and full topic of each input. rates: RateMeter of each.
     """
 
     def __init__(self, node, values: Dict[str, Any], on_job: Callable[[Job], None],
-                 on_jump: Callable[[], None]):
+                 on_jump: Callable[[], None], calibration: Any = None):
         self._node, self._on_job = node, on_job
-        self.rates = {name: RateMeter() for name in ('image', 'depth', 'camera_info')}
         self._subscriptions: Dict[str, Any] = {}
         self._inputs = self._wanted_topics(values)
+        self.rates = {name: RateMeter() for name in self._inputs if name != DEPTH_INFO}
         self.topics = {name: topic for name, (_, topic, _) in self._inputs.items()}
-        self._qos = {name: InputQos(node, topic, kind, keeps=name == 'camera_info')
+        self._qos = {name: InputQos(node, topic, kind, keeps=name in ('camera_info', DEPTH_INFO))
                      for name, (kind, topic, _) in self._inputs.items()}
         self.matcher = Matcher(
             values, 'points' if values['depth_source'] == 'points' else 'sparse depth', on_jump)
         self.sync = self.matcher.sync
+        self.matcher.info = calibration
 
     @property
     def info(self) -> Any:
@@ -76,13 +82,14 @@ class Inputs:
         for rate in self.rates.values():
             rate.clear()
         for name in self._inputs:
+            self._follow_type(name)
             self._qos[name].changed()
             self._subscribe(name)
 
     def follow_publishers(self) -> None:
         """Subscribe anew where publishers came that offer more or less than those before."""
-        for name, qos in self._qos.items():
-            if qos.changed():
+        for name in self._inputs:
+            if self._follow_type(name) | self._qos[name].changed():
                 self._node.destroy_subscription(self._subscriptions[name])
                 self._subscribe(name)
 
@@ -117,21 +124,50 @@ class Inputs:
             qos_overriding_options=QoSOverridingOptions(
                 (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)))
 
+    def _follow_type(self, name):
+        """Take clouds of Livox as they come, where their type is installed; tell of a change."""
+        kind, topic, callback = self._inputs[name]
+        if not issubclass(kind, PointCloud2):
+            return False
+        types = {p.topic_type for p in self._node.get_publishers_info_by_topic(topic)}
+        found = message_class(types.pop()) if len(types) == 1 and types <= LIVOX else None
+        if found is None:
+            return False
+        self._inputs[name] = found, topic, callback
+        self._qos[name] = InputQos(self._node, topic, found)
+        return True
+
     def _wanted_topics(self, values):
         def below(base, transport):  # as image_transport names them: below the remapped base
-            return f'{self._node.resolve_topic_name(base)}/{transport}'
+            topic = self._node.resolve_topic_name(base)
+            return topic if topic.endswith(TRANSPORTS) else f'{topic}/{transport}'
 
-        image = ((CompressedImage, below('image', 'compressed')) if values['image_compressed']
-                 else (Image, self._node.resolve_topic_name('image')))
-        if values['depth_source'] == 'points':
-            depth = PointCloud2, self._node.resolve_topic_name('points')
-        elif values['depth_compressed']:
-            depth = CompressedImage, below('sparse_depth', 'compressedDepth')
+        image_topic, sparse_topic = map(self._node.resolve_topic_name, ('image', 'sparse_depth'))
+        wanted = {}
+        if values['image_compressed'] or image_topic.endswith(TRANSPORTS):
+            wanted['image'] = CompressedImage, below('image', 'compressed'), self._on_image
         else:
-            depth = Image, self._node.resolve_topic_name('sparse_depth')
-        info = CameraInfo, self._info_topic()
-        return {'image': (*image, self._on_image), 'depth': (*depth, self._on_depth),
-                'camera_info': (*info, self._on_info)}
+            wanted['image'] = Image, image_topic, self._on_image
+        lidars = [self._node.resolve_topic_name(t) for t in values['points_topics'] if t]
+        if values['depth_source'] == 'points':
+            first, *others = lidars or [self._node.resolve_topic_name('points')]
+            wanted['depth'] = PointCloud2, first, self._on_depth
+            for number, topic in enumerate(others, 2):
+                wanted[f'points_{number}'] = PointCloud2, topic, self._on_other(
+                    f'points_{number}')
+        elif values['depth_compressed'] or sparse_topic.endswith(TRANSPORTS):
+            wanted['depth'] = (CompressedImage, below('sparse_depth', 'compressedDepth'),
+                               self._on_depth)
+        else:
+            wanted['depth'] = Image, sparse_topic, self._on_depth
+        info = self._info_topic()
+        if not values['calibration_file']:
+            wanted['camera_info'] = CameraInfo, info, self._on_info
+        if values['depth_source'] == 'depth_image':
+            beside = f'{_without_transport(sparse_topic).rpartition("/")[0]}/camera_info'
+            if beside != info or values['calibration_file']:
+                wanted[DEPTH_INFO] = CameraInfo, beside, self._on_depth_info
+        return wanted
 
     def _info_topic(self):
         """Name camera_info: beside the image, as image_transport does, unless remapped."""
@@ -140,12 +176,22 @@ class Inputs:
                                   self._node.get_namespace())
         # A remap to the very name that it has anyway is one, too.
         asked = any(argument.endswith(f'camera_info:={topic}') for argument in sys.argv)
-        image = self._node.resolve_topic_name('image')
+        image = _without_transport(self._node.resolve_topic_name('image'))
         return topic if topic != plain or asked else f'{image.rpartition("/")[0]}/camera_info'
 
     def _on_info(self, msg):
         self.rates['camera_info'].tick(stamp_ns(msg.header))
         self.matcher.info = msg
+
+    def _on_depth_info(self, msg):
+        self.matcher.depth_info = msg
+
+    def _on_other(self, name):
+        def take(msg):
+            stamp = stamp_ns(msg.header)
+            self.rates[name].tick(stamp)
+            self.matcher.add_other(name, stamp, msg)
+        return take
 
     def _on_image(self, msg):
         stamp = stamp_ns(msg.header)
@@ -160,3 +206,8 @@ class Inputs:
     def _give(self, jobs):
         for job in jobs:
             self._on_job(job)
+
+
+def _without_transport(topic):
+    """Give the base topic of one that a remap set together with its transport."""
+    return topic.rpartition('/')[0] if topic.endswith(TRANSPORTS) else topic
