@@ -61,10 +61,10 @@ class MixtureModel:
 @stage('mixture')
 def mixture_inputs(image, uv, depth, has_parallax=False) -> MixtureInputs:
     """Prepare for the network what `normalize` takes."""
-    frame = remove_bleed_through(normalize(image, uv, depth, has_parallax))
+    frame = normalize(image, uv, depth, has_parallax)
     problem = describe(frame, config.MIXTURE_QUERIES)
     first = tune(problem.left_out)
-    guided = refine_guide(problem, first)
+    guided = remove_bleed_through(refine_guide(problem, first))
     tuned = tune(guided.left_out)
     settings = [LogScales(*row) for row in
                 np.array(tuned) + np.array(config.MIXTURE_KERNELS, np.float32)]

@@ -86,13 +86,6 @@ class NormalizedFrame:
         """Return the same frame with some of the samples."""
         return self.with_samples(self.uv[:, indices], self.inverse[:, indices])
 
-    def downsampled(self):
-        """Return a frame of full size at half of it."""
-        height, width = self.size
-        return replace(self, size=((height + 1) // 2, (width + 1) // 2), uv=to_scale(self.uv, 2),
-                       mean_spacing=self.mean_spacing / 2, row_spacing=self.row_spacing / 2,
-                       half=True)
-
     @property
     def distance_scale(self):
         """Factors on (u, v), after which the operator measures distances."""

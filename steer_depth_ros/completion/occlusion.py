@@ -87,9 +87,9 @@ def remove_occluded(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
 
 
 @stage('occlusion')
-def bleed_through_mask(guide, frame, count):
+def bleed_through_mask(guide, frame):
     """
-    Return which of the first `count` samples lie behind the surface that the guide sees: (N,).
+    Return which samples of the frame lie behind the surface that the guide sees: bool (N,).
 
     Where nothing surrounds a sample of the background, at the rim of an object, `occlusion_mask`
     cannot tell. The depth of the Guide, smoothed over the samples around, misses some on
@@ -97,14 +97,14 @@ def bleed_through_mask(guide, frame, count):
     it are taken for bleeding through; otherwise none.
     """
     config = frame.config
-    depth = sample_bilinear(guide.depth[..., None], frame.uv[:, :count])[:, 0]
-    behind = depth * np.float32(config.depth_step) - np.log(frame.inverse[0, :count].numpy())
-    before = np.count_nonzero(behind < -config.bleed_far)
-    rejected = np.zeros(frame.uv.shape[1], bool)
-    if np.count_nonzero(behind > config.bleed_far) > max(config.bleed_min_share * count,
-                                                         config.bleed_one_sided * before):
-        rejected[:count] = behind > config.bleed_depth
-    return rejected
+    depth = sample_bilinear(guide.depth[..., None], frame.uv)[:, 0]
+    behind = depth * np.float32(config.depth_step) - np.log(frame.inverse[0].numpy())
+    far_behind = np.count_nonzero(behind > config.bleed_far)
+    far_before = np.count_nonzero(behind < -config.bleed_far)
+    if far_behind <= max(config.bleed_min_share * len(behind),
+                         config.bleed_one_sided * far_before):
+        return np.zeros(len(behind), bool)
+    return behind > config.bleed_depth
 
 
 def _grid(uv, nearness, size, cell, margin):

@@ -42,13 +42,13 @@ def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=
     size = image.shape[:2]
     samples = remove_occluded(uv, depth, size, config) if drop_hidden else Samples(uv, depth)
     valid = run_in_background(valid_mask, samples.uv, size, reach, config)
-    frame = remove_bleed_through(normalize(image, *samples, half, config))
+    frame = normalize(image, *samples, half, config)
     problem = describe(frame)
-    guided = refine_guide(problem, tune(problem.left_out))
-    inverse, _ = guided.regress([tune(guided.left_out)])
-    inverse = second_order_tv.refine(guided.filled, inverse[0], guided.distance)
-    error = expected_error(frame, problem.log_residual, problem.distance)
-    return limit_to(valid, *at_size(size, frame.median / inverse, error, samples, config))
+    problem = remove_bleed_through(refine_guide(problem, tune(problem.left_out)))
+    inverse, _ = problem.regress([tune(problem.left_out)])
+    inverse = second_order_tv.refine(problem.measured, inverse[0], problem.distance)
+    error = expected_error(problem.measured, problem.log_residual, problem.distance)
+    return limit_to(valid, *at_full_size(frame, inverse, error, samples, size))
 
 
 def complete_with(estimate, image, uv, depth, drop_hidden=True, reach=None):
@@ -120,33 +120,37 @@ def refine_guide(problem: KernelProblem, settings: LogScales) -> KernelProblem:
     """
     inverse, _ = problem.regress([settings], scale=2)
     frame = problem.filled
-    guide = problem.guide.with_depth(upsample(inverse[0], frame.size), frame.config)
-    left_out = problem.left_out.with_guide(problem.left_out.predict(settings))
-    guided = replace(problem, guide=guide, left_out=left_out)
+    return replace(
+        problem, guide=problem.guide.with_depth(upsample(inverse[0], frame.size), frame.config),
+        left_out=problem.left_out.with_guide(problem.left_out.predict(settings)))
+
+
+def remove_bleed_through(problem: KernelProblem) -> KernelProblem:
+    """Leave out samples of the background at the rims of objects, where the sensor sees them."""
+    frame, filled = problem.measured, problem.filled
     if not frame.has_parallax:
-        return guided
-    keep = ~bleed_through_mask(guide, frame, problem.measured.uv.shape[1])
-    return replace(guided, filled=frame.choose(keep), kernels=problem.kernels[:, keep],
-                   guide=guide._replace(at_samples=guide.at_samples[keep]))
+        return problem
+    keep = ~bleed_through_mask(problem.guide, frame)
+    if keep.all():
+        return problem
+    added = np.ones(filled.uv.shape[1] - len(keep), bool)
+    keep_filled = np.concatenate([keep, added])
+    frame, filled = frame.choose(keep), filled.choose(keep_filled)
+    guide = problem.guide._replace(at_samples=problem.guide.at_samples[keep_filled])
+    return replace(
+        problem, measured=frame, filled=filled, kernels=problem.kernels[:, keep_filled],
+        guide=guide, log_residual=problem.log_residual[keep],
+        left_out=problem.left_out.without(~keep), distance=kernels.sample_distance(frame),
+        bandwidth=kernels.bandwidth_at(filled, kernels.sample_distance(filled)))
 
 
-def remove_bleed_through(frame) -> NormalizedFrame:
-    """Leave out samples of the background at the rims of objects; half of the size tells best."""
-    if not frame.has_parallax or frame.half:
-        return frame
-    frame = replace(frame, has_parallax=False)
-    problem = describe(frame.downsampled())
-    guide = refine_guide(problem, tune(problem.left_out)).guide
-    count = frame.uv.shape[1]
-    return frame.choose(~bleed_through_mask(guide, problem.filled, count)[:count])
-
-
-def at_size(size, depth, error, samples, config):
-    """Return depth and error at the size of the image; inverse depth is linear on planes."""
-    if depth.shape == size:
+def at_full_size(frame, inverse, error, samples, size):
+    """Return depth in metres and error at the `size` of the image."""
+    depth = frame.median / inverse
+    if not frame.half:
         return depth, error
-    depth = 1 / upsample(1 / depth, size)
-    return fit_to_samples(depth, samples.uv, samples.depth, config), upsample(error, size)
+    depth = 1 / upsample(1 / depth, size)  # inverse depth is linear on planes
+    return fit_to_samples(depth, samples.uv, samples.depth, frame.config), upsample(error, size)
 
 
 def limit_to(valid, depth, error):

@@ -81,6 +81,7 @@ class LeaveOneOut:
         self.config, self.queries = frame.config, neighbors.queries
         # Neighbors first, (K, Q): sums over them then run along the samples.
         near, distance = neighbors.near.T.copy(), neighbors.distance.T.copy()
+        self._near = near
         uv, radius = frame.uv[0].numpy(), distance[-1]
         offset = uv[near] - uv[self.queries]
         rows, columns = offset[..., 1] / np.float32(frame.aspect), offset[..., 0]
@@ -111,6 +112,17 @@ class LeaveOneOut:
         other = copy.copy(self)
         other._sq_feature_distance = self._sq_feature_distance.copy()
         other._guide_by(inverse)
+        return other
+
+    def without(self, rejected):
+        """Return the same without the `rejected` samples, bool (N,), to predict and to rely on."""
+        other, keep = copy.copy(self), ~rejected[self.queries]
+        other.queries, other.target = self.queries[keep], self.target[keep]
+        other.guide_log_depth = self.guide_log_depth[keep]
+        for name in ('_near', '_inverse', '_y', '_x', '_taper', '_mahalanobis'):
+            setattr(other, name, getattr(self, name)[:, keep])
+        other._sq_feature_distance = self._sq_feature_distance[:, :, keep]
+        other._taper = np.where(rejected[other._near], np.float32(0), other._taper)
         return other
 
     def predict(self, settings):

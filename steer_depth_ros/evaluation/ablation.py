@@ -62,8 +62,7 @@ def ablation_methods(weights=None, device='cpu') -> Dict[str, Predict]:
 
 
 def _normalized(image, uv, depth):
-    samples = remove_occluded(uv, depth, image.shape[:2])
-    return pipeline.remove_bleed_through(normalize(image, *samples))
+    return normalize(image, *remove_occluded(uv, depth, image.shape[:2]))
 
 
 def _weight_free(order, structure, guided):
@@ -92,7 +91,7 @@ def _tuned(twice):
         problem = pipeline.describe(_normalized(image, uv, depth))
         settings = tune(problem.left_out)
         if twice:
-            problem = pipeline.refine_guide(problem, settings)
+            problem = pipeline.remove_bleed_through(pipeline.refine_guide(problem, settings))
             settings = tune(problem.left_out)
         dense, _ = problem.regress([settings])
         return problem.measured.median / dense[0], None

@@ -103,6 +103,21 @@ def test_color_decides_across_a_hole(preset, monkeypatch):
     assert filled < 0.6 * error().mean()  # the refinement fills, too, but not as well
 
 
+@pytest.mark.parametrize('half', [False, True])
+def test_refinement_and_tuning_see_the_measured_samples_alone(half):
+    uv = outside(grid(), 40, 30, 110, 90)
+    problem = pipeline.describe(normalize(GREY, uv, slope(uv), half=half))
+    count = problem.measured.uv.shape[1]
+    assert problem.filled.uv.shape[1] > count == len(problem.log_residual)
+    assert problem.left_out.queries.max() < count
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.second_order_tv, 'refine',
+                      lambda frame, inverse, _: seen.append(frame) or inverse)
+        pipeline.complete(GREY, uv, slope(uv), half)
+    assert [frame.uv.shape[1] for frame in seen] == [count]
+
+
 def test_what_was_added_does_not_count_as_measured():
     uv = outside(grid(), 40, 30, 110, 90)
     completed = DepthCompleter('steering', 'cpu').complete(GREY, uv, slope(uv))

@@ -17,6 +17,8 @@ import pytest
 
 from steer_depth_ros.completion import pipeline
 from steer_depth_ros.completion.completer import DepthCompleter
+from steer_depth_ros.completion.kernels import LogScales
+from steer_depth_ros.completion.normalize import normalize
 from steer_depth_ros.completion.occlusion import Samples
 from steer_depth_ros.completion.resample import as_batch_tensor, sample_bilinear
 
@@ -127,6 +129,21 @@ def test_background_that_bleeds_through_the_rim_of_a_thing_is_left_out(half, mon
 
     assert error(past, True) < 0.5 * error(past, False)
     assert error(depth, True) == error(depth, False)  # nothing bleeds through
+
+
+def test_rejected_samples_leave_every_step():
+    rng = np.random.default_rng(2)
+    uv = scattered(500)
+    frame = normalize(np.full((HEIGHT, WIDTH, 3), 90, np.uint8), uv,
+                      np.where(rng.random(500) < 0.05, 20, 5).astype(np.float32), True)
+    problem = pipeline.describe(frame)
+    problem = pipeline.refine_guide(problem, LogScales())
+    kept = pipeline.remove_bleed_through(problem)
+    count = kept.measured.uv.shape[1]
+    assert 450 < count < 490 and kept.measured.inverse.min() > 0.9
+    assert count == kept.filled.uv.shape[1] == kept.kernels.shape[1] == len(kept.log_residual)
+    assert count == len(kept.guide.at_samples) and (kept.distance >= problem.distance).all()
+    assert set(kept.left_out.target) < set(problem.left_out.target)
 
 
 def test_confidence_falls_away_from_samples_and_at_bad_fits(completer):

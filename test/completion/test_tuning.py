@@ -90,6 +90,19 @@ def test_a_guide_that_knows_more_predicts_better():
     assert left_out.loss(ZERO) == before
 
 
+def test_what_was_rejected_is_neither_predicted_nor_relied_on():
+    image, uv = textured(), scattered()
+    depth = stepped(image, uv)
+    rejected = np.random.default_rng(1).random(len(uv)) < 0.2
+    other = depth.copy()
+    other[rejected] = np.median(depth)  # changes neither median nor range
+    one, two = (left_out_of(image, uv, each).without(rejected) for each in (depth, other))
+    assert 0 < len(one.queries) < len(uv) and not rejected[one.queries].any()
+    guide = np.exp(one.target)
+    np.testing.assert_allclose(one.with_guide(guide).predict(ZERO),
+                               two.with_guide(guide).predict(ZERO), rtol=1e-3)
+
+
 def test_color_counts_where_it_tells_depth_and_not_where_it_does_not():
     image, uv = textured(), scattered()
     telling = tune(left_out_of(image, uv, stepped(image, uv)))
