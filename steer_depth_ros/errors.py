@@ -11,15 +11,15 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The errors that a user can cause; each message says what was wrong, where, and what to do."""
+"""Errors that a user can cause; each message says what is wrong, where, and what to do."""
 
 
 class SteerDepthError(Exception):
-    """Base of every error of this package: one clear sentence, shown without a traceback."""
+    """Base class of all errors of this package: one clear sentence, shown without traceback."""
 
 
 class CalibrationError(SteerDepthError):
-    """Camera intrinsics or extrinsics are missing, contradictory or of an unknown model."""
+    """Camera intrinsics or extrinsics that are missing, contradictory or of an unknown model."""
 
 
 class MessageError(SteerDepthError):
@@ -31,11 +31,11 @@ class FrameError(SteerDepthError):
 
 
 class BagError(SteerDepthError):
-    """A recording that is missing, empty, truncated or without the topics asked for."""
+    """A recording that is missing, empty, truncated or lacks the requested topics."""
 
 
 class DiskFullError(BagError):
-    """The disk is full; what was recorded until then has been kept."""
+    """The disk is full; everything recorded before is kept."""
 
 
 class DatasetError(SteerDepthError):
@@ -43,7 +43,7 @@ class DatasetError(SteerDepthError):
 
 
 class WeightsError(SteerDepthError):
-    """Weights that are missing, damaged or of another architecture."""
+    """Weights that are missing, damaged or for another architecture."""
 
 
 class ConfigError(SteerDepthError):
@@ -51,8 +51,8 @@ class ConfigError(SteerDepthError):
 
 
 class NativeLibraryError(SteerDepthError):
-    """A compiled library that is damaged, or was built from other sources than the package."""
+    """A compiled library that is damaged or was not built from the sources of this package."""
 
 
 class DeviceMemoryError(SteerDepthError):
-    """A frame for which the device, or the host, has not enough memory left."""
+    """A frame for which the device or the host does not have enough free memory."""

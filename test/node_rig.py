@@ -154,10 +154,6 @@ class Rig:
             rclpy.spin_once(self.node, timeout_sec=0.02)
         return condition()
 
-    def cpu_seconds(self):
-        fields = Path(f'/proc/{self.process.pid}/stat').read_text().rsplit(')')[-1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
-
     def memory_mb(self):
         pages = int(Path(f'/proc/{self.process.pid}/statm').read_text().split()[1])
         return pages * os.sysconf('SC_PAGE_SIZE') / 1e6

@@ -25,9 +25,9 @@ SIZE = (48, 64)
 
 def write_nyu(folder, count=3, boxes=0):
     """
-    Write a set as sparse-to-dense packs it: a slanted wall behind random colours.
+    Write a set as sparse-to-dense packs it: a slanted wall behind random colors.
 
-    boxes: grey ones stand in front of it.
+    boxes: gray ones stand in front of it.
     """
     rng = np.random.default_rng(0)
     rows = []
@@ -91,7 +91,7 @@ def write_kitti_raw(folder, split='train'):
 def write_frame(folder, **arrays):
     folder.mkdir(parents=True)
     cv2.imwrite(str(folder / 'rgb.png'), np.full((60, 80, 3), 90, np.uint8))
-    for name, metres in arrays.items():
-        cv2.imwrite(str(folder / f'{name}.png'), (metres * 1000).astype(np.uint16))
+    for name, meters in arrays.items():
+        cv2.imwrite(str(folder / f'{name}.png'), (meters * 1000).astype(np.uint16))
     (folder / 'meta.json').write_text(json.dumps(
         {'fx': 70, 'fy': 70, 'cx': 39.5, 'cy': 29.5, 'depth_scale': 1000}))

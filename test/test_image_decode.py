@@ -11,9 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Pictures are decoded as OpenCV does, and damaged ones refused before they cost anything."""
+"""Pictures are decoded as OpenCV does; damaged ones are refused before they reach OpenCV."""
 import struct
-import time
 import zlib
 
 import cv2
@@ -35,7 +34,7 @@ def changed(data, at, new):
 
 
 @pytest.mark.parametrize('data', [PNG, JPEG, PROGRESSIVE], ids=['png', 'jpeg', 'progressive'])
-def test_sound_pictures_come_out_as_opencv_reads_them(data):
+def test_valid_pictures_are_decoded_as_by_opencv(data):
     expected = cv2.imdecode(data, cv2.IMREAD_COLOR)
     assert np.array_equal(decode_picture(data, cv2.IMREAD_COLOR), expected)
     assert picture_size(data) == (31, 17)
@@ -43,7 +42,7 @@ def test_sound_pictures_come_out_as_opencv_reads_them(data):
 
 @pytest.mark.parametrize('shape', [(1200, 1600), (1200, 1600, 3)])
 @pytest.mark.parametrize('ending', ['.png', '.jpg'])
-def test_a_picture_of_one_colour_is_no_false_alarm(shape, ending):
+def test_a_highly_compressed_picture_of_one_color_is_accepted(shape, ending):
     data = cv2.imencode(ending, np.zeros(shape, np.uint8), (cv2.IMWRITE_PNG_COMPRESSION, 9))[1]
     assert decode_picture(data, cv2.IMREAD_UNCHANGED).shape == shape
 
@@ -54,10 +53,10 @@ def test_a_picture_of_one_colour_is_no_false_alarm(shape, ending):
     changed(PNG, 8, b'\x80\x00\x00\x0d'), PNG[:20], PNG[:60], PNG[:8],
     changed(JPEG, JPEG.tobytes().index(b'\xff\xc0') + 5, b'\xff\xff\xff\xff'),
     JPEG[:100], JPEG[:2], np.zeros(0, np.uint8), np.frombuffer(b'P6 30000 30000 255 ', np.uint8)])
-def test_damaged_pictures_are_refused_at_once(data):
-    began = time.perf_counter()
+def test_damaged_pictures_do_not_reach_opencv(data, monkeypatch):
+    # OpenCV would take seconds and gigabytes for some of them.
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('decoded without a check'))
     assert decode_picture(data, cv2.IMREAD_UNCHANGED) is None
-    assert time.perf_counter() - began < 0.1  # seconds and gigabytes, without the check
 
 
 def with_chunk(kind, content):

@@ -115,7 +115,7 @@ class _Bench:
         from steer_depth_ros.ros import messages
         from steer_depth_ros.ros.pipeline import Cloud, Job
 
-        raw_image, raw_cloud = self._serialised(stamp_ns)
+        raw_image, raw_cloud = self._serialized(stamp_ns)
         info = messages.fill(CameraInfo(), messages.camera_info_fields(CAMERA))
         stages, clock = {}, time.perf_counter()
 
@@ -145,7 +145,7 @@ class _Bench:
         self._node.destroy_node()
         self._peer.destroy_node()
 
-    def _serialised(self, stamp_ns):
+    def _serialized(self, stamp_ns):
         from rclpy.serialization import serialize_message
         from sensor_msgs.msg import Image, PointCloud2
 

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Speed of the operator, both directions, every backend, against plain torch in the same run.
+Speed of the operator, forward and backward, on every backend, compared with plain torch.
 
-Plain torch works off the image in tiles, of the size at which it is fastest here. Its gradients
-are taken tile by tile too, or they would need some hundred bytes a pair at once.
+Plain torch processes the image in tiles of the size at which it is fastest on this machine. Its
+gradients are computed per tile too, because they need some hundred bytes per pair.
 """
 import argparse
 import json
@@ -33,21 +33,21 @@ WINDOW = (26, 34)
 CASES = {'304x228, 500': ((228, 304), 500), '640x480, 5,000': ((480, 640), 5_000),
          '1216x352, 20,000': ((352, 1216), 20_000), '1920x1200, 60,000': ((1200, 1920), 60_000)}
 QUICK = {'96x64, 200': ((64, 96), 200)}
-# Operations of the code, an exponential counted as one: a pair's, and a pixel's solve. The
-# backward pass computes the sums again.
+# Floating point operations in the code per pair, and per pixel for the solve, for orders 0 to 2;
+# an exponential counts as one. The backward pass recomputes the sums.
 FLOP_PER_PAIR, FLOP_PER_PIXEL = (18, 32, 61), (1, 30, 200)
 BACKWARD_FLOP_PER_PAIR, BACKWARD_FLOP_PER_PIXEL = (55, 77, 122), (10, 60, 300)
-TWIN_TILES = (16, 32, 64)
+TORCH_TILES = (16, 32, 64)
 FEATURES, NEIGHBOURS = 8, 16
 SWEEP = (5_000, 10_000, 20_000, 40_000)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `steer_depth bench op`."""
-    parser.add_argument('--quick', action='store_true', help='a small case only, in seconds')
+    parser.add_argument('--quick', action='store_true', help='only a small case, in seconds')
     parser.add_argument('--twin-seconds', type=float, default=10., metavar='S',
-                        help='measure plain torch for so long a case and order (default 10); '
-                        'what that leaves out is extrapolated by pairs, and marked so')
+                        help='time limit for plain torch per case and order (default 10); '
+                        'figures beyond it are extrapolated by the number of pairs and marked')
     parser.add_argument('--json', type=Path, help='write the figures to this file')
 
 
@@ -61,33 +61,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(cases: dict, sweep: tuple, twin_seconds: float) -> dict:
-    """Return the report as one dictionary; prints as it goes."""
+def measure(cases: dict, sweep: tuple, torch_seconds: float) -> dict:
+    """Return the report as a dictionary, and print figures as they are measured."""
     report: dict = {'machine': machine.describe(), 'window': WINDOW, 'backends': {}}
     print(', '.join(f'{k} {v}' for k, v in report['machine'].items()))
     devices = ['cpu'] + ['cuda'] * (torch.cuda.is_available() and native.load('cuda') is not None)
     for device in devices:
         peak = machine.peak_gflops(device)
-        print(f'\n{describe_backend(device)}: peak of a float32 matrix product {peak:.0f} GFLOP/s')
+        print(f'\n{describe_backend(device)}: peak of float32 matrix products {peak:.0f} GFLOP/s')
         print(HEADER)
         found = {'backend': describe_backend(device), 'peak_gflops': peak, 'window': [],
                  'neighbours': []}
         report['backends'][device] = found
         for name, (size, count) in cases.items():
-            found['window'] += window_case(name, size, count, peak, device, twin_seconds)
-        print('share: of the peak. ~ extrapolated from the tiles that fit into '
-              f'{twin_seconds:g} s.')
+            found['window'] += window_case(name, size, count, peak, device, torch_seconds)
+        print('share: fraction of the peak. ~: extrapolated from the tiles measured within '
+              f'{torch_seconds:g} s.')
         size, count = (cases.get('1216x352, 20,000') or next(iter(cases.values())))
         found['neighbours'] = [neighbours_case(size, count, sectors, device)
                                for sectors in (1, 4, 8)]
         found['exponent'] = exponent(size, sweep, device)
-        print(f'cost grows with the pairs to the power of {found["exponent"]:.2f} (order 1, '
+        print(f'time grows as pairs to the power of {found["exponent"]:.2f} (order 1, '
               f'{size[1]}x{size[0]}, {sweep[0]:,} to {sweep[-1]:,} samples)')
     return report
 
 
 def scene(size, count, features=0, device='cpu'):
-    """Return the tensors of a call: samples anywhere, kernels of a plausible range."""
+    """Return the tensors of a call, with random samples and kernels in a plausible range."""
     g = torch.Generator().manual_seed(0)
     height, width = size
 
@@ -114,8 +114,8 @@ def count_pairs(uv, size):
     return int(total.double().sum())
 
 
-def window_case(name, size, count, peak, device, twin_seconds):
-    """Measure all orders; return the rows."""
+def window_case(name, size, count, peak, device, torch_seconds):
+    """Return the figures of all orders, one row per order."""
     rows = []
     data = scene(size, count, device=device)
     pairs, pixels = count_pairs(data['uv'][0].cpu(), size), size[0] * size[1]
@@ -126,8 +126,8 @@ def window_case(name, size, count, peak, device, twin_seconds):
 
     for order in (0, 1, 2):
         forward, backward = both_directions(own, data, order, device)
-        twin_forward, twin_backward, measured = twin_directions(data, size, order, tile,
-                                                                twin_seconds)
+        torch_forward, torch_backward, measured = torch_directions(data, size, order, tile,
+                                                                torch_seconds)
         flop = pairs * FLOP_PER_PAIR[order] + pixels * FLOP_PER_PIXEL[order]
         backward_flop = (pairs * BACKWARD_FLOP_PER_PAIR[order]
                          + pixels * BACKWARD_FLOP_PER_PIXEL[order])
@@ -135,20 +135,20 @@ def window_case(name, size, count, peak, device, twin_seconds):
                'forward_ms': forward, 'forward_share_of_peak': flop / forward / 1e6 / peak,
                'backward_ms': backward,
                'backward_share_of_peak': backward_flop / backward / 1e6 / peak,
-               'twin_forward_ms': twin_forward, 'forward_ratio': twin_forward / forward,
-               'twin_backward_ms': twin_backward, 'backward_ratio': twin_backward / backward,
+               'twin_forward_ms': torch_forward, 'forward_ratio': torch_forward / forward,
+               'twin_backward_ms': torch_backward, 'backward_ratio': torch_backward / backward,
                'twin_tile': tile, 'twin_measured': measured, 'twin_extrapolated': measured < 1}
         rows.append(row)
         print(table_row(row))
     return rows
 
 
-HEADER = (f'{"case":<20}order | forward ms  share   twin ms  ratio'
-          ' | backward ms  share   twin ms  ratio')
+HEADER = (f'{"case":<20}order | forward ms  share  torch ms  ratio'
+          ' | backward ms  share  torch ms  ratio')
 
 
 def table_row(row):
-    """Format a row of the table."""
+    """Return a row of the table."""
     about = '~' if row['twin_extrapolated'] else ' '
 
     def half(name):
@@ -159,7 +159,7 @@ def table_row(row):
 
 
 def both_directions(function, data, order, device):
-    """Return the milliseconds of the forward and of the backward pass alone."""
+    """Return the milliseconds of the forward pass and of the backward pass."""
     forward = machine.median_ms(lambda: function(order, **data), device)
     wanted = {k: data[k].clone().requires_grad_() for k in data if k != 'uv'}
     dense, mass = function(order, **{**data, **wanted})
@@ -169,20 +169,20 @@ def both_directions(function, data, order, device):
     return forward, backward
 
 
-def twin_directions(data, size, order, tile, seconds):
+def torch_directions(data, size, order, tile, seconds):
     """
-    Return the twin's milliseconds forward and backward, and the share of pairs that was measured.
+    Return milliseconds of plain torch, forward and backward, and the fraction of pairs measured.
 
-    The image is worked off tile by tile, in random order and up to three times, until `seconds`
-    are over. The best time of a tile counts; that of tiles not reached follows from their pairs.
+    Tiles are processed in random order, up to three times each, for at most `seconds`. The best
+    time per tile is used; the time of tiles not measured is extrapolated from their pairs.
     """
     corners = [(top, left) for top in range(0, size[0], tile) for left in range(0, size[1], tile)]
     random.Random(0).shuffle(corners)
-    twin_tile(data, size, order, tile, corners[0])
+    torch_tile(data, size, order, tile, corners[0])
     best = {}
     started = time.perf_counter()
     for corner in corners * 3:
-        found = twin_tile(data, size, order, tile, corner)
+        found = torch_tile(data, size, order, tile, corner)
         best[corner] = tuple(map(min, found, best.get(corner, found)))
         if time.perf_counter() - started > seconds:
             break
@@ -191,8 +191,8 @@ def twin_directions(data, size, order, tile, seconds):
     return forward / measured, backward / measured, measured
 
 
-def twin_tile(data, size, order, tile, corner):
-    """Return the twin's milliseconds on one tile, forward and backward, and the pairs of it."""
+def torch_tile(data, size, order, tile, corner):
+    """Return milliseconds of plain torch on a tile, forward and backward, and its pairs."""
     (top, left), device = corner, data['uv'].device.type
     here = (min(tile, size[0] - top), min(tile, size[1] - left))
     uv = data['uv'] - data['uv'].new_tensor([left, top])
@@ -215,19 +215,19 @@ def twin_tile(data, size, order, tile, corner):
 
 
 def best_tile(data, size):
-    """Find the tile at which the twin is fastest, on a block that all of them divide."""
-    block = [min(n, 2 * max(TWIN_TILES)) for n in size]
-    twin_tile(data, size, 1, max(TWIN_TILES), (0, 0))
+    """Return the tile size at which plain torch is fastest, on a block that all sizes divide."""
+    block = [min(n, 2 * max(TORCH_TILES)) for n in size]
+    torch_tile(data, size, 1, max(TORCH_TILES), (0, 0))
 
     def milliseconds(tile):
-        return sum(twin_tile(data, block, 1, tile, (top, left))[0]
+        return sum(torch_tile(data, block, 1, tile, (top, left))[0]
                    for top in range(0, block[0], tile) for left in range(0, block[1], tile))
 
-    return min(TWIN_TILES, key=milliseconds)
+    return min(TORCH_TILES, key=milliseconds)
 
 
 def neighbours_case(size, count, sectors, device):
-    """Measure the nearest samples with guide features, search included."""
+    """Measure the mode with the nearest samples and guide features, including the search."""
     data = scene(size, count, FEATURES, device)
 
     def own(order, **data):
@@ -243,7 +243,7 @@ def neighbours_case(size, count, sectors, device):
 
 
 def exponent(size, sweep, device):
-    """Fit milliseconds ~ pairs ** exponent over numbers of samples."""
+    """Return the exponent of milliseconds ~ pairs ** exponent, fitted over sample counts."""
     points = []
     for count in sweep:
         data = scene(size, count, device=device)

@@ -58,7 +58,7 @@ def run(args):
         write_array(args.confidence, result.confidence, LARGEST_16_BIT)
     if args.preview:
         near, far = preview.depth_range(samples.depth, result.depth)
-        preview.write_picture(args.preview, preview.colour_depth(result.depth, near, far))
+        preview.write_picture(args.preview, preview.color_depth(result.depth, near, far))
     figures = {'samples': len(samples),
                'completed': float(np.isfinite(result.depth).mean()),
                'mean_confidence': float(result.confidence.mean())}

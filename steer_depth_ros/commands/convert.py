@@ -27,7 +27,7 @@ def add_arguments(parser):
                         help='checkpoint of the residual U-Net (resnet_model.pth)')
     parser.add_argument('--out', required=True, metavar='F.safetensors', help='file to write')
     parser.add_argument('--depth-range', default='0.7,10', metavar='LOW,HIGH',
-                        help='metres to which results are clamped, or "none" '
+                        help='meters to which results are clamped, or "none" '
                              '(default %(default)s, as the release does on NYUv2)')
     parser.add_argument('--json', metavar='FILE', help='also write what was converted as JSON')
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parse_depth_range(text):
-    """Return [low, high] in metres, or None for "none"; ConfigError for anything else."""
+    """Return [low, high] in meters, or None for "none"; ConfigError for anything else."""
     if text == 'none':
         return None
     try:
@@ -57,6 +57,6 @@ def parse_depth_range(text):
     except ValueError:
         low = high = 0.0
     if not 0 <= low < high < float('inf'):
-        raise ConfigError(f'--depth-range {text}: expected LOW,HIGH in metres with '
+        raise ConfigError(f'--depth-range {text}: expected LOW,HIGH in meters with '
                           '0 <= LOW < HIGH, or "none"')
     return [low, high]

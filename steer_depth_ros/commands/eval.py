@@ -55,7 +55,7 @@ def add_arguments(parser):
     group.add_argument('--kernelnet', metavar='K.pth')
     group.add_argument('--resnet', metavar='R.pth')
     group.add_argument('--depth-range', default='0.7,10', metavar='LOW,HIGH',
-                       help='metres to which results are clamped, or "none" (%(default)s)')
+                       help='meters to which results are clamped, or "none" (%(default)s)')
     parser.add_argument('--samples', metavar='N[,N...]', help='that many pixels at random')
     parser.add_argument('--pattern', action='append', default=[], metavar='NAME',
                         help='sampling pattern, as random:500, rows:24, roof:0.4, '

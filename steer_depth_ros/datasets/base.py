@@ -34,8 +34,8 @@ class MeasuredFrame:
     """
     One frame of a data set.
 
-    image: uint8 (H, W, 3) RGB. truth: float32 (H, W) metres, NaN where unknown.
-    measured: float32 (H, W) metres, NaN where the sensor gave nothing; samples are drawn from it.
+    image: uint8 (H, W, 3) RGB. truth: float32 (H, W) meters, NaN where unknown.
+    measured: float32 (H, W) meters, NaN where the sensor gave nothing; samples are drawn from it.
     camera: intrinsics of the image. name: where the frame comes from.
     """
 
@@ -50,7 +50,7 @@ class MeasuredScene:
     """
     A measured frame in the place of a rendered scene, for the sampling patterns.
 
-    image: uint8 (H, W, 3). depth: float32 (H, W) metres, inf where nothing was measured.
+    image: uint8 (H, W, 3). depth: float32 (H, W) meters, inf where nothing was measured.
     """
 
     outdoor = False
@@ -106,7 +106,7 @@ class MeasuredFrames(Dataset):
     """
     Base of the recorded data sets; samples of frame i depend on (seed, epoch, i) alone.
 
-    A frame is a dictionary: image uint8 (H, W, 3) RGB; depth float32 (H, W) metres, NaN where
+    A frame is a dictionary: image uint8 (H, W, 3) RGB; depth float32 (H, W) meters, NaN where
     unknown; uv float32 (N, 2) and sparse float32 (N,), the samples; intrinsics float32 (4,) fx,
     fy, cx, cy; name of the frame.
     """

@@ -35,8 +35,8 @@ class Example:
     """
     What an estimate is made from, and what it is compared with.
 
-    image: uint8 (H, W, 3) RGB. uv: float32 (N, 2), sparse: float32 (N,) metres. truth: float32
-    (H, W) metres, not finite where unknown. camera: intrinsics of the image.
+    image: uint8 (H, W, 3) RGB. uv: float32 (N, 2), sparse: float32 (N,) meters. truth: float32
+    (H, W) meters, not finite where unknown. camera: intrinsics of the image.
     """
 
     name: str
@@ -109,11 +109,11 @@ def _default_draw(recorded, rng):
 
 
 def _measured(recorded):
-    """Draw the samples into an image, float32 (H, W) metres, NaN where there is none."""
-    return rasterise(recorded.frame.sparse_depth(), recorded.frame.image.shape[:2])
+    """Draw the samples into an image, float32 (H, W) meters, NaN where there is none."""
+    return rasterize(recorded.frame.sparse_depth(), recorded.frame.image.shape[:2])
 
 
-def rasterise(samples: SparseDepth, size) -> np.ndarray:
+def rasterize(samples: SparseDepth, size) -> np.ndarray:
     """Write samples to their nearest pixels, the nearest depth on top; NaN elsewhere."""
     image = np.full(size, np.nan, np.float32)
     order = np.argsort(-samples.depth)
@@ -133,5 +133,5 @@ def _alternate_bands(recorded):
     size = frame.image.shape[:2]
     seen = ~occlusion_mask(np.concatenate([held.uv, given.uv]),
                            np.concatenate([held.depth, given.depth]), size)[:len(held)]
-    truth = rasterise(SparseDepth(held.uv[seen], held.depth[seen]), size)
+    truth = rasterize(SparseDepth(held.uv[seen], held.depth[seen]), size)
     return _example(recorded, given, truth)

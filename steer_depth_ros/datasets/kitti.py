@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-KITTI depth completion: 16 bit PNG, metres = value / 256, 0 for unknown.
+KITTI depth completion: 16 bit PNG, meters = value / 256, 0 for unknown.
 
 Two layouts. The selection (val_selection_cropped, or the folder that holds it): image/,
 velodyne_raw/, groundtruth_depth/ and intrinsics/ side by side. The raw one: train/ and val/ with

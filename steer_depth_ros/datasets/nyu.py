@@ -14,7 +14,7 @@
 """
 NYUv2 in the packing of sparse-to-dense: h5 files listed by a csv, prepared as the 2021 release.
 
-A h5 file holds `rgb`, uint8 (3, 480, 640), and `depth`, float32 (480, 640) metres. The folder
+A h5 file holds `rgb`, uint8 (3, 480, 640), and `depth`, float32 (480, 640) meters. The folder
 holds nyudepth_hdf5_train.csv and nyudepth_hdf5_val.csv with one relative path a row.
 """
 from pathlib import Path
@@ -31,7 +31,7 @@ from steer_depth_ros.geometry.camera import Camera
 SPLITS = ('train', 'val')
 SHORT_SIDE = 240
 CROP = (228, 304)
-# Intrinsics of the colour camera of NYUv2, published with its toolbox, at 640 x 480.
+# Intrinsics of the color camera of NYUv2, published with its toolbox, at 640 x 480.
 FX, FY, CX, CY = 518.857901, 519.469611, 325.582449, 253.736166
 FULL_WIDTH = 640
 
@@ -55,7 +55,7 @@ class NyuFrames(MeasuredFrames):
         return len(self.paths)
 
     def read(self, index: int) -> MeasuredFrame:
-        """Read one frame, resize its short side to 240 and crop its centre."""
+        """Read one frame, resize its short side to 240 and crop its center."""
         path = self.paths[index]
         image, depth = prepare(*read_h5(path))
         depth = np.where(depth > 0, depth, np.nan).astype(np.float32)
@@ -64,7 +64,7 @@ class NyuFrames(MeasuredFrames):
 
 def read_h5(path):
     """
-    Read one file: uint8 (H, W, 3) RGB and float32 (H, W) metres.
+    Read one file: uint8 (H, W, 3) RGB and float32 (H, W) meters.
 
     Raise DatasetError naming the file when it is missing, corrupt or of another layout.
     """
@@ -92,7 +92,7 @@ def read_h5(path):
 
 def prepare(image, depth):
     """
-    Resize the short side to 240 and crop the centre to 228 x 304, as the release does.
+    Resize the short side to 240 and crop the center to 228 x 304, as the release does.
 
     image: uint8 (H, W, 3), bilinear with Pillow's filter, which averages where it shrinks.
     depth: float32 (H, W), nearest pixel.

@@ -50,7 +50,7 @@ def ablation_methods(weights=None, device='cpu') -> Dict[str, Predict]:
     methods = {f'fixed kernels, order {order}': _weight_free(order, False, False)
                for order in ORDERS}
     methods['image-structure kernels, order 1'] = _weight_free(1, True, False)
-    methods.update({f'  + colour and depth guide, order {order}': _weight_free(order, True, True)
+    methods.update({f'  + color and depth guide, order {order}': _weight_free(order, True, True)
                     for order in ORDERS})
     methods[TUNED], methods[TWICE] = _tuned(twice=False), _tuned(twice=True)
     methods[STEERING] = lambda image, uv, depth: (

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Evaluation: completers on examples, by preset and sampling pattern, as figures and pictures."""
+"""Evaluate methods on examples, per preset and sampling pattern, as figures and pictures."""
 from dataclasses import dataclass, field
 from itertools import islice
 import time
@@ -36,16 +36,16 @@ from steer_depth_ros.synthetic.procedural import ProceduralFrames
 from steer_depth_ros.synthetic.sensors import pattern_by_name
 from steer_depth_ros.viz.preview import SheetRow
 
-AS_RECORDED = 'as recorded'  # how a pattern of None is called in tables
+AS_RECORDED = 'as recorded'  # name in tables of the pattern None
 # image uint8 (H, W, 3), uv float32 (N, 2), depth float32 (N,) -> depth and confidence (H, W);
-# the confidence is None where the method states none.
+# the confidence is None for a method that has none.
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray],
                    Tuple[np.ndarray, Optional[np.ndarray]]]
 
 
 @dataclass
 class Result:
-    """Figures of one method with one sampling pattern, and a few frames to look at."""
+    """Figures of one method with one sampling pattern, and a few frames for the sheet."""
 
     method: str
     pattern: str
@@ -57,7 +57,7 @@ class Result:
     rows: List[SheetRow] = field(default_factory=list)
 
     def figures(self) -> Dict[str, object]:
-        """Return all figures, ready for JSON; time is the median of a frame in milliseconds."""
+        """Return all figures, ready for JSON; ms is the median time per frame."""
         mean = _without_nan(self.metrics.mean())
         return {'method': self.method, 'pattern': self.pattern, 'frames': len(self.metrics),
                 'samples': float(np.mean(self.samples)),
@@ -70,8 +70,8 @@ def evaluate(methods: Dict[str, Predict], examples: Iterable[Tuple[str, Example]
     """
     Measure every method on every example.
 
-    methods: by name. examples: pairs of the pattern's name and the example. pictures: how many
-    frames of every result are kept for the sheet. Raise DatasetError without any example.
+    methods: name to method. examples: pairs of a pattern name and an example. pictures: number
+    of frames per result that are kept for the sheet. Raise DatasetError if there is no example.
     """
     results: Dict[Tuple[str, str], Result] = {}
     for pattern, example in examples:
@@ -99,7 +99,7 @@ def _measure(result, predict, example, picture):
 
 
 def _without_nan(figures):
-    """Write figures that do not exist as JSON knows them."""
+    """Return figures with None instead of NaN, which JSON does not have."""
     return {name: None if np.isnan(value) else value for name, value in figures.items()}
 
 
@@ -115,7 +115,7 @@ def _sheet_row(result, example, depth, confidence, figures):
 
 def measured_examples(frames: MeasuredFrames, patterns: Sequence[Optional[str]],
                       limit: Optional[int] = None) -> Iterator[Tuple[str, Example]]:
-    """Give the frames of a recorded data set with each pattern; None is the set's own."""
+    """Yield the frames of a data set with each pattern; None is the default of the data set."""
     for index in range(min(limit or len(frames), len(frames))):
         frame = frames.read(index)
         for pattern in patterns:
@@ -125,7 +125,7 @@ def measured_examples(frames: MeasuredFrames, patterns: Sequence[Optional[str]],
 
 
 def procedural_examples(frames: ProceduralFrames, patterns: Sequence[str]):
-    """Render frames, each with every pattern."""
+    """Yield rendered frames with each pattern."""
     draws = {pattern: pattern_by_name(pattern) for pattern in patterns}
     for index in range(len(frames)):
         scene = frames.scene(index)
@@ -139,9 +139,10 @@ def procedural_examples(frames: ProceduralFrames, patterns: Sequence[str]):
 def folder_examples(folder, patterns: Sequence[Optional[str]], limit: Optional[int] = None,
                     seed: int = 0, left_out: Optional[List[str]] = None):
     """
-    Give the frames of a folder with each pattern; see `example_from_frame`.
+    Yield the frames of a folder with each pattern; see `example_from_frame`.
 
-    left_out: takes what is wrong with frames that cannot be used; without it they are an error.
+    left_out: list that receives the reason for each frame that cannot be used; if None, such a
+    frame raises its DatasetError.
     """
     for index, path in enumerate(find_frames(folder)[:limit]):
         try:
@@ -154,7 +155,7 @@ def folder_examples(folder, patterns: Sequence[Optional[str]], limit: Optional[i
 
 def bag_examples(path, patterns: Sequence[Optional[str]], limit: Optional[int] = None,
                  seed: int = 0):
-    """Give the frames of a recording with each pattern; its truth topic is used if it has one."""
+    """Yield the frames of a recording with each pattern, with its truth topic if it has one."""
     with BagReader(path) as recording:
         truth = read_truth(recording)
         topics = choose_topics(recording)

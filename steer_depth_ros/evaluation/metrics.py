@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Accuracy of dense depth, per frame, and its average over frames as the paper and KITTI take it.
+Accuracy of dense depth per frame, and its average over frames as in the paper and KITTI.
 
-A pixel counts when its truth is finite and above zero (and the mask allows it). It is covered when
-the estimate is finite and above zero there. Errors are means over covered pixels. Whoever makes no
-estimate loses coverage, and loses the delta shares too: an uncovered pixel is no hit.
+A pixel is scored if its truth is finite and positive (and the mask includes it). It is covered if
+the estimate there is finite and positive. Errors are means over covered pixels. Missing estimates
+lower the coverage and the delta accuracies, which count an uncovered pixel as a miss.
 """
 from typing import Dict, Optional
 
@@ -32,24 +32,24 @@ def measure(estimate, truth, mask: Optional[np.ndarray] = None) -> Dict[str, flo
     """
     Compare an estimate with the truth.
 
-    estimate, truth: (H, W) metres; NaN or values that are not above zero mean unknown.
-    mask: bool (H, W), the pixels that may count; None for all.
-    Return rmse and mae in metres, rel (mean |e - t| / t), log10 (mean |log10 e - log10 t|), irmse
-    and imae in 1/km, the delta shares (max(e / t, t / e) below 1.02 to 1.25^3) and coverage, both
-    in [0, 1]. All are NaN where no pixel counts; the errors also where none is covered.
-    Raise ValueError for shapes that differ.
+    estimate, truth: (H, W) meters; NaN, zero and negative values mean unknown.
+    mask: bool (H, W), the pixels to score; None for all.
+    Return rmse and mae in meters, rel (mean |e - t| / t), log10 (mean |log10 e - log10 t|), irmse
+    and imae in 1/km, the delta accuracies (fraction with max(e / t, t / e) below 1.02 to 1.25^3)
+    and coverage, both in [0, 1]. All are NaN if no pixel is scored, the errors also if none is
+    covered. Raise ValueError if shapes differ.
     """
     estimate, truth = np.asarray(estimate), np.asarray(truth)
     if estimate.shape != truth.shape or (mask is not None and mask.shape != truth.shape):
-        raise ValueError(f'estimate {estimate.shape}, truth {truth.shape} and mask must have one '
-                         'shape')
-    counts = np.isfinite(truth) & (truth > 0)
+        raise ValueError(f'estimate {estimate.shape}, truth {truth.shape} and mask must have the '
+                         'same shape')
+    scored = np.isfinite(truth) & (truth > 0)
     if mask is not None:
-        counts &= mask
-    total = int(counts.sum())
+        scored &= mask
+    total = int(scored.sum())
     if total == 0:
         return dict.fromkeys(NAMES, float('nan'))
-    covered = counts & np.isfinite(estimate) & (estimate > 0)
+    covered = scored & np.isfinite(estimate) & (estimate > 0)
     e, t = estimate[covered].astype(np.float64), truth[covered].astype(np.float64)
     result = _errors(e, t) if len(e) else dict.fromkeys(ERRORS, float('nan'))
     ratio = np.maximum(e / t, t / e)
@@ -67,9 +67,9 @@ def _errors(e, t):
 
 class MetricAverage:
     """
-    The mean over frames, every frame with the same weight.
+    The mean of each measure over frames, all frames with the same weight.
 
-    A measure that a frame cannot give (NaN) is left out of that measure's mean.
+    Frames for which a measure is NaN are excluded from the mean of that measure.
     """
 
     def __init__(self):
@@ -79,11 +79,11 @@ class MetricAverage:
         return len(self._frames)
 
     def add(self, measures: Dict[str, float]) -> None:
-        """Add what `measure` returned for one frame."""
+        """Add the result of `measure` for one frame."""
         self._frames.append(measures)
 
     def mean(self) -> Dict[str, float]:
-        """Return the mean of every measure; NaN for one that no frame gave."""
+        """Return the mean of every measure; NaN if no frame has it."""
         table = np.array([[frame[name] for name in NAMES] for frame in self._frames])
         means = {}
         for name, column in zip(NAMES, table.reshape(-1, len(NAMES)).T, strict=True):

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""How presets stand few samples, few beams, outliers and other image sizes."""
+"""Accuracy of presets with few samples, few beams, outliers and other image sizes."""
 from typing import Dict, List
 
 from steer_depth_ros.evaluation.ablation import quotient
@@ -27,25 +27,25 @@ PATTERNS = ('random:50', 'random:200', 'random:500', 'random:5000',
             'lidar:4', 'lidar:8', 'lidar:16', 'lidar:32', 'lidar:64', 'lidar:128',
             'random:500+outliers:0.01', 'random:500+outliers:0.05',
             'lidar:64+outliers:0.01', 'lidar:64+outliers:0.05')
-RESIZED = ('random:500', 'lidar:64')
-FACTORS = {'half': 0.5, 'double': 2.0}
-WORSE = 1.005  # from here on it is no rounding
+RESIZED_PATTERNS = ('random:500', 'lidar:64')
+SIZE_FACTORS = {'half': 0.5, 'double': 2.0}
+WORSE_RATIO = 1.005  # above this a difference is more than rounding
 
 
 def robustness(methods: Dict[str, Predict], frames, seed, size, progress) -> List[Result]:
     """
     Evaluate every method on rendered scenes under all conditions.
 
-    frames: how many scenes. size: (H, W); half and double of it are tried too. progress: wraps
-    an iterable of `total` examples.
+    frames: number of scenes. size: (H, W); half and twice that size are evaluated too. progress:
+    function of an iterable and the `total` number of examples that returns the iterable.
     """
     results = _evaluate(methods, frames, seed, size, PATTERNS, progress)
-    for name, factor in FACTORS.items():
-        resized = tuple(round(side * factor) for side in size)
-        found = _evaluate(methods, frames, seed, resized, RESIZED, progress)
-        for result in found:
+    for name, factor in SIZE_FACTORS.items():
+        size_now = tuple(round(side * factor) for side in size)
+        resized = _evaluate(methods, frames, seed, size_now, RESIZED_PATTERNS, progress)
+        for result in resized:
             result.pattern += f', {name} size'
-        results += found
+        results += resized
     return results
 
 
@@ -56,9 +56,9 @@ def _evaluate(methods, frames, seed, size, patterns, progress):
 
 def format_robustness(results: List[Result]) -> List[str]:
     """
-    Return the table: MAE of the first preset in metres, and of all over it.
+    Return the lines of the table: MAE of the first preset in meters, and of all relative to it.
 
-    The quotient is the geometric mean over the frames. The last line names where one is worse.
+    Ratios are geometric means over frames. The last line lists where a preset is worse.
     """
     presets = list(dict.fromkeys(r.method for r in results))
     rows: Dict[str, Dict[str, Result]] = {}
@@ -70,7 +70,7 @@ def format_robustness(results: List[Result]) -> List[str]:
     for condition, row in rows.items():
         base = row[presets[0]]
         quotients = {preset: quotient(row[preset], base, 'mae') for preset in presets}
-        worse += [f'{p} with {condition}' for p, q in quotients.items() if q > WORSE]
+        worse += [f'{p} with {condition}' for p, q in quotients.items() if q > WORSE_RATIO]
         figures = base.figures()
         mae = figures['mae']
         lines.append(f'{condition:<32}{figures["samples"]:>9.0f}'

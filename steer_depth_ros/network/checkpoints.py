@@ -29,7 +29,7 @@ COUNTER = 'num_batches_tracked'  # unknown before PyTorch 0.4.1, and unused at i
 
 
 class WeightsInfo(NamedTuple):
-    """What a weights file says of itself; config: the numbers that build the architecture."""
+    """Metadata of a weights file; config: the arguments that build the architecture."""
 
     architecture: str
     config: dict
@@ -37,11 +37,11 @@ class WeightsInfo(NamedTuple):
 
 def read_torch_checkpoint(path) -> Dict[str, torch.Tensor]:
     """
-    Read a state dict that PyTorch 0.3 to 2.x saved, in its own or in its zip format.
+    Read a state dict saved by PyTorch 0.3 to 2.x, in the legacy or the zip format.
 
-    Tensors come back on the CPU, floating ones as float32, with outer nestings ("state_dict",
-    DataParallel's "module.") taken off. Only tensors and plain containers are unpickled. Raise
-    WeightsError naming the file when it is missing, damaged or holds anything else.
+    Return tensors on the CPU, floating-point ones as float32, with outer nesting ("state_dict",
+    DataParallel's "module." prefix) removed. Only tensors and plain containers are unpickled.
+    Raise WeightsError naming the file if it is missing, damaged or holds anything else.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,37 +50,37 @@ def read_torch_checkpoint(path) -> Dict[str, torch.Tensor]:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(_refusal(path, error)) from None
-    except Exception as error:  # whatever damaged bytes lead to inside the unpickler
-        raise WeightsError(f'checkpoint {path} is damaged or no PyTorch file '
-                           f'({_first_line(error)}); fetch it again') from None
+    except Exception as error:  # damaged bytes can raise anything inside the unpickler
+        raise WeightsError(f'checkpoint {path} is damaged or not a PyTorch file '
+                           f'({_first_line(error)}); download it again') from None
     return _tensors(content, path)
 
 
 def check_state(model: torch.nn.Module, state, source) -> Dict[str, torch.Tensor]:
     """
-    Return `state` completed for `model`, or raise one WeightsError that lists all that differs.
+    Return `state` as `model` expects it, or raise one WeightsError that lists every mismatch.
 
-    state: name to tensor. source: the file's name, for the message. Counters that old
-    checkpoints lack are set to 0.
+    state: name to tensor. source: file name for the error message. Batch counters missing from
+    old checkpoints are set to 0.
     """
-    wanted = model.state_dict()
+    expected = model.state_dict()
     state = dict(state)
-    for name, tensor in wanted.items():
+    for name, tensor in expected.items():
         if name.rpartition('.')[2] == COUNTER:
             state.setdefault(name, torch.zeros_like(tensor, device='cpu'))
-    faults = {
-        'missing': [n for n in wanted if n not in state],
-        'extra': [n for n in state if n not in wanted],
-        'of another shape': [f'{n} {tuple(t.shape)} instead of {tuple(wanted[n].shape)}'
+    mismatches = {
+        'missing': [n for n in expected if n not in state],
+        'extra': [n for n in state if n not in expected],
+        'of another shape': [f'{n} {tuple(t.shape)} instead of {tuple(expected[n].shape)}'
                              for n, t in state.items()
-                             if n in wanted and t.shape != wanted[n].shape],
+                             if n in expected and t.shape != expected[n].shape],
         'not finite': [n for n, t in state.items() if not torch.isfinite(t).all()],
     }
-    if any(faults.values()):
-        text = '; '.join(f'{len(names)} {fault}: {", ".join(names)}'
-                         for fault, names in faults.items() if names)
+    if any(mismatches.values()):
+        text = '; '.join(f'{len(names)} {kind}: {", ".join(names)}'
+                         for kind, names in mismatches.items() if names)
         raise WeightsError(f'{source} does not fit {type(model).__name__}: {text}')
-    return {name: state[name].to(tensor.dtype) for name, tensor in wanted.items()}
+    return {name: state[name].to(tensor.dtype) for name, tensor in expected.items()}
 
 
 def load_into(model: torch.nn.Module, state, source) -> None:
@@ -90,10 +90,10 @@ def load_into(model: torch.nn.Module, state, source) -> None:
 
 def save_safetensors(path, state, architecture: str, config: dict) -> str:
     """
-    Write weights with what is needed to use them; an interrupted write leaves no broken file.
+    Write weights and their metadata atomically: an interrupted write leaves no broken file.
 
-    state: name to tensor. config: JSON-serialisable, returned by `load_safetensors`.
-    Return the SHA-256 that the file carries. Raise WeightsError if it cannot be written.
+    state: name to tensor. config: JSON-serializable, returned by `load_safetensors`.
+    Return the SHA-256 stored in the file. Raise WeightsError if it cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -118,8 +118,8 @@ def load_safetensors(path):
     """
     Read weights that `save_safetensors` wrote.
 
-    Return (state, WeightsInfo), tensors on the CPU. Raise WeightsError naming the file when it
-    is missing, damaged, changed or not of this package.
+    Return (state, WeightsInfo), tensors on the CPU. Raise WeightsError naming the file if it is
+    missing, damaged, modified or was not written by this package.
     """
     from safetensors import safe_open, SafetensorError
     path = Path(path)
@@ -130,47 +130,47 @@ def load_safetensors(path):
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f'weights {path} are damaged or no safetensors file '
+        raise WeightsError(f'weights {path} are damaged or not a safetensors file '
                            f'({_first_line(error)})') from None
     if metadata.get('format') != FORMAT:
         raise WeightsError(f'weights {path} are not of this package (format '
-                           f'{metadata.get("format")}); `steer_depth convert` or `train` '
-                           'write such files')
+                           f'{metadata.get("format")}); `steer_depth convert` and `train` '
+                           'write files that can be used')
     if metadata.get('sha256') != digest(state, metadata):
-        raise WeightsError(f'weights {path} are damaged: their checksum differs; fetch or write '
-                           'them again')
+        raise WeightsError(f'weights {path} are damaged: the checksum does not match; download '
+                           'or write them again')
     try:
         config = json.loads(metadata.get('config', ''))
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise WeightsError(f'weights {path} state no configuration; write them again')
+        raise WeightsError(f'weights {path} have no configuration; write them again')
     return state, WeightsInfo(metadata.get('architecture', ''), config)
 
 
 def digest(state, metadata) -> str:
     """Return the SHA-256 of architecture, configuration and every tensor."""
-    total = hashlib.sha256()
-    total.update(f'{metadata.get("architecture")} {metadata.get("config")}\n'.encode())
+    sha = hashlib.sha256()
+    sha.update(f'{metadata.get("architecture")} {metadata.get("config")}\n'.encode())
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
-        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return total.hexdigest()
+        sha.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
 
 
 def _tensors(content, path):
-    """Take the nestings off and require names with tensors."""
+    """Remove outer nesting and check that only named tensors are left."""
     for name in NESTINGS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict) or not content:
-        raise WeightsError(f'checkpoint {path} holds no state dict but a '
-                           f'{type(content).__name__}; save model.state_dict()')
+        raise WeightsError(f'checkpoint {path} holds a {type(content).__name__} instead of a '
+                           'state dict; save model.state_dict()')
     others = [str(n) for n, v in content.items()
               if not isinstance(n, str) or not isinstance(v, torch.Tensor)]
     if others:
-        raise WeightsError(f'checkpoint {path} holds entries that are no tensors: '
+        raise WeightsError(f'checkpoint {path} holds entries that are not tensors: '
                            f'{", ".join(others)}; save model.state_dict() alone')
     if all(name.startswith('module.') for name in content):
         content = {name[len('module.'):]: tensor for name, tensor in content.items()}
@@ -181,16 +181,17 @@ def _refusal(path, error):
     text = str(error)
     if 'Unsupported global' in text or 'GLOBAL' in text or 'tar format' in text:
         return (f'checkpoint {path} holds more than tensors, and running code from a file is '
-                f'refused ({_reason(text)}); save it again with '
-                'torch.save(model.state_dict(), FILE) where you trust it')
-    return f'checkpoint {path} is damaged or no PyTorch file ({_reason(text)}); fetch it again'
+                f'refused ({_reason(text)}); if you trust it, save it again with '
+                'torch.save(model.state_dict(), FILE)')
+    return (f'checkpoint {path} is damaged or not a PyTorch file ({_reason(text)}); '
+            'download it again')
 
 
 def _reason(text):
-    """Pick what the unpickler objected to out of its advice."""
+    """Return the line that says what the unpickler objected to, without its advice."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith('WeightsUnpickler error:')]
-    return (telling or lines or ['no reason given'])[0][:200]
+    reasons = [line for line in lines if line.startswith('WeightsUnpickler error:')]
+    return (reasons or lines or ['no reason given'])[0][:200]
 
 
 def _first_line(error):

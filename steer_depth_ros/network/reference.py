@@ -14,8 +14,8 @@
 """
 The network of the 2021 paper (preset `reference`): KernelNet, kernel regression, residual U-Net.
 
-Names and nesting of the modules are those of the 2021 release's checkpoints, so that converted
-checkpoints load key by key; numbers without a comment are that release's settings.
+Modules are named and nested as in the checkpoints of the 2021 release, so that converted
+checkpoints load key by key. Constants without a comment are settings of that release.
 """
 import math
 from typing import NamedTuple, Optional, Tuple
@@ -35,29 +35,29 @@ from steer_depth_ros.ops.timing import stage
 
 ARCHITECTURE = 'reference'
 BANDWIDTH = 5.0  # h of the paper, pixels
-WINDOW = (26, 34)  # rows and columns to either side
-DEPTH_RANGE = (0.7, 10.0)  # metres; NYUv2
-RESIDUAL_LIMIT = 4.0  # metres
+WINDOW = (26, 34)  # rows and columns on either side
+DEPTH_RANGE = (0.7, 10.0)  # meters; NYUv2
+RESIDUAL_LIMIT = 4.0  # meters
 BINS = 401
-SIGN_LIMIT = 0.04  # metres
+SIGN_LIMIT = 0.04  # meters
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 DEPTH_MEAN = 3.01047486221
 DEPTH_STD = 1.07943839977
-SMALLEST = 16  # pixels; one is left after four halvings
-DEPTH_LIMITS = (0.0, 80.0)  # metres; what the refinement may see
+MIN_SIDE = 16  # pixels; one is left after halving four times
+DEPTH_LIMITS = (0.0, 80.0)  # meters; input range of the refinement
 
 
 class ReferenceOutput(NamedTuple):
     """
-    Every stage of one forward pass.
+    The results of all stages of one forward pass.
 
     steering: (B, 3, H, W), sigma, theta (radians) and gamma of every pixel.
-    interpolated, mass: (B, H, W), D~ in metres and the sum of its kernel weights, 0 where no
-    sample is in reach.
-    logits: (B, 401, H, W), scores of the residual bins. sign: (B, H, W) metres.
-    residual: (B, H, W) metres, the bins' expectation plus `sign`.
-    depth: (B, H, W) metres, samples written back and clamped.
+    interpolated, mass: (B, H, W), D~ in meters and the sum of its kernel weights, 0 where no
+    sample is in range.
+    logits: (B, 401, H, W), scores of the residual bins. sign: (B, H, W) meters.
+    residual: (B, H, W) meters, the expectation over the bins plus `sign`.
+    depth: (B, H, W) meters, with the samples written back, clamped.
     """
 
     steering: torch.Tensor
@@ -70,7 +70,7 @@ class ReferenceOutput(NamedTuple):
 
 
 class DoubleConv(nn.Module):
-    """Twice: convolution 3 x 3 with bias, batch norm, ReLU."""
+    """Two blocks of 3 x 3 convolution with bias, batch norm and ReLU."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -85,7 +85,7 @@ class DoubleConv(nn.Module):
 
 
 class Entry(nn.Module):
-    """The first block."""
+    """The input block."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -96,7 +96,7 @@ class Entry(nn.Module):
 
 
 class Down(nn.Module):
-    """Halve the resolution by the maximum, then convolve."""
+    """Halve the resolution by max pooling, then convolve."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -107,7 +107,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Double the resolution with aligned corners, join the skip, then convolve."""
+    """Double the resolution with aligned corners, concatenate the skip, then convolve."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -121,7 +121,7 @@ class Up(nn.Module):
 
 
 class Head(nn.Module):
-    """A convolution 1 x 1."""
+    """A 1 x 1 convolution."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -151,7 +151,7 @@ class KernelNet(nn.Module):
 
 
 class ResidualUNet(nn.Module):
-    """Predict what the interpolation lacks: a distribution over bins, and a fine correction."""
+    """Predict the residual of the interpolation: a distribution over bins, and a fine offset."""
 
     def __init__(self):
         super().__init__()
@@ -165,11 +165,11 @@ class ResidualUNet(nn.Module):
 
     def forward(self, image, interpolated):
         """
-        Map an image (B, 3, H, W) in [0, 1] and D~ (B, H, W) metres to logits and sign.
+        Map an image (B, 3, H, W) in [0, 1] and D~ (B, H, W) meters to logits and sign.
 
-        Return logits (B, 401, H, W) over `residual_bins` and sign (B, H, W) metres.
+        Return logits (B, 401, H, W) over `residual_bins` and sign (B, H, W) meters.
         """
-        x1 = self.inc1(torch.cat([standardise_image(image), standardise_depth(interpolated)], 1))
+        x1 = self.inc1(torch.cat([standardize_image(image), standardize_depth(interpolated)], 1))
         x2 = self.down1(x1)
         x3 = self.down2(x2)
         x4 = self.down3(x3)
@@ -183,7 +183,7 @@ class SteeringKernelNet(nn.Module):
     """
     The assembled model.
 
-    depth_range: (low, high) metres to which the result is clamped; None leaves it as it is.
+    depth_range: (low, high) meters to which the result is clamped; None does not clamp.
     """
 
     def __init__(self, depth_range: Optional[Tuple[float, float]] = DEPTH_RANGE):
@@ -193,16 +193,16 @@ class SteeringKernelNet(nn.Module):
         self.resnet = ResidualUNet()
 
     def forward(self, image, uv, depth, valid=None):
-        """Complete a batch; arguments as in `stages`. Return depth (B, H, W) metres."""
+        """Complete a batch; arguments as in `stages`. Return depth (B, H, W) meters."""
         return self.stages(image, uv, depth, valid).depth
 
     def stages(self, image, uv, depth, valid=None) -> ReferenceOutput:
         """
-        Complete a batch and keep every stage, as training and figures need them.
+        Complete a batch and return the result of every stage, for training and figures.
 
-        image: float (B, 3, H, W) in [0, 1], RGB. uv: (B, N, 2), column and row; the pixel at the
-        rounded position counts, for one sample each. depth: (B, N) metres. valid: bool (B, N),
-        None when every sample of the batch is one.
+        image: float (B, 3, H, W) in [0, 1], RGB. uv: (B, N, 2), column and row, rounded to the
+        nearest pixel; at most one sample per pixel. depth: (B, N) meters. valid: bool (B, N),
+        False for padding; None if there is none.
         """
         size = image.shape[2:]
         steering = self.kernelnet(image)
@@ -223,12 +223,12 @@ class SteeringKernelNet(nn.Module):
 
 
 def residual_bins(device=None) -> torch.Tensor:
-    """Return the residual of every bin in metres, float32 (401,): -4 + 8 k / 400."""
+    """Return the residual of every bin in meters, float32 (401,): -4 + 8 k / 400."""
     return torch.linspace(-RESIDUAL_LIMIT, RESIDUAL_LIMIT, BINS, device=device)
 
 
 def expected_residual(logits):
-    """Return the expectation (B, H, W) in metres of scores (B, 401, H, W) over the bins."""
+    """Return the expectation (B, H, W) in meters of scores (B, 401, H, W) over the bins."""
     bins = residual_bins(logits.device).to(logits.dtype)
     return torch.einsum('bkhw,k->bhw', logits.softmax(1), bins)
 
@@ -237,26 +237,26 @@ def reference_loss(output: ReferenceOutput, truth):
     """
     Return the paper's loss: cross-entropy over the residual bins plus L1 on the refined depth.
 
-    truth: (B, H, W) metres, 0 or NaN where unknown. The result is 0 where no truth is known.
+    truth: (B, H, W) meters, 0 or NaN where unknown. The loss is 0 if no truth is known.
     """
     known = torch.isfinite(truth) & (truth > 0)
-    wanted = (torch.where(known, truth, 0) - output.interpolated)[known]
+    residual = (torch.where(known, truth, 0) - output.interpolated)[known]
     step = 2 * RESIDUAL_LIMIT / (BINS - 1)
-    target = ((wanted.detach() + RESIDUAL_LIMIT) / step).round().clamp(0, BINS - 1).long()
+    target = ((residual.detach() + RESIDUAL_LIMIT) / step).round().clamp(0, BINS - 1).long()
     logits = output.logits.permute(0, 2, 3, 1)[known]
     count = max(len(target), 1)
     classification = functional.cross_entropy(logits, target, reduction='sum')
-    return (classification + (wanted - output.residual[known]).abs().sum()) / count
+    return (classification + (residual - output.residual[known]).abs().sum()) / count
 
 
-def standardise_image(image):
+def standardize_image(image):
     """Shift and scale RGB in [0, 1], (B, 3, H, W), to the statistics of the release."""
     mean, std = (image.new_tensor(v)[:, None, None] for v in (IMAGE_MEAN, IMAGE_STD))
     return (image - mean) / std
 
 
-def standardise_depth(depth):
-    """Clip and scale depth (B, H, W) metres to the refinement's input (B, 1, H, W)."""
+def standardize_depth(depth):
+    """Clamp and scale depth (B, H, W) meters to the input of the refinement (B, 1, H, W)."""
     return ((depth.clamp(*DEPTH_LIMITS) - DEPTH_MEAN) / DEPTH_STD)[:, None]
 
 
@@ -269,10 +269,10 @@ def pixel_index(uv, size):
 
 def write_samples(dense, pixel, depth, valid=None):
     """
-    Give the sampled pixels of dense (B, H, W) their measured depth back.
+    Return dense (B, H, W) with the measured depth at sampled pixels.
 
-    pixel: int64 (B, N), flat indices. depth: (B, N). valid: bool (B, N) or None. The nearest
-    sample of a pixel wins.
+    pixel: int64 (B, N), flat indices. depth: (B, N). valid: bool (B, N) or None. Where several
+    samples share a pixel, the smallest depth is used.
     """
     height, width = dense.shape[1:]
     if valid is not None:
@@ -287,7 +287,8 @@ def read_release(kernelnet, resnet):
     """
     Read the release's two checkpoint files into one state dict for `SteeringKernelNet`.
 
-    Raise WeightsError that names the file and lists what is missing, extra or of another shape.
+    Raise WeightsError that names the file and lists tensors that are missing, extra or of
+    another shape.
     """
     parts = (('kernelnet', KernelNet(), kernelnet), ('resnet', ResidualUNet(), resnet))
     return {f'{prefix}.{name}': tensor for prefix, part, path in parts
@@ -295,7 +296,7 @@ def read_release(kernelnet, resnet):
 
 
 class ReferenceModel:
-    """The assembled model with weights, on arrays, ready for one frame after the other."""
+    """The assembled model with weights, for numpy arrays, one frame at a time."""
 
     def __init__(self, model: SteeringKernelNet, device: str = 'cpu'):
         self.device = self.operator_device = torch.device(device)
@@ -306,7 +307,7 @@ class ReferenceModel:
         """
         Load weights that `steer_depth convert` wrote.
 
-        Raise WeightsError without a file, and for a file that does not fit.
+        Raise WeightsError if no file is given or if it does not fit.
         """
         if path is None:
             raise WeightsError(
@@ -324,7 +325,7 @@ class ReferenceModel:
     @classmethod
     def from_release(cls, kernelnet, resnet, device='cpu',
                      depth_range=DEPTH_RANGE) -> 'ReferenceModel':
-        """Use the release's two checkpoint files directly; see `SteeringKernelNet`."""
+        """Load the two checkpoint files of the release; see `SteeringKernelNet`."""
         model = SteeringKernelNet(depth_range)
         model.load_state_dict(read_release(kernelnet, resnet))
         return cls(model, device)
@@ -334,11 +335,11 @@ class ReferenceModel:
         Complete one frame.
 
         image: uint8 (H, W, 3) RGB. uv: float32 (N, 2), column and row. depth: float32 (N,)
-        metres; samples that are not finite, not positive or beside the image are left out.
-        everywhere: as the release does it, let the refinement guess where no sample is in reach.
-        Return depth float32 (H, W) metres, else NaN where no sample is in a pixel's window, and
-        None: the paper's network states no confidence. Raise FrameError for arrays of other
-        shapes.
+        meters; samples that are not finite, not positive or outside the image are dropped.
+        everywhere: keep the output of the refinement where no sample is in a pixel's window, as
+        the release does; otherwise such pixels are NaN.
+        Return depth float32 (H, W) meters, and None: this network has no confidence. Raise
+        FrameError for arrays of other shapes.
         """
         image, uv, depth = checked_frame(image, uv, depth)
         if not len(depth):
@@ -366,32 +367,32 @@ def _depth_range(config, path):
     except (TypeError, ValueError):
         low = high = 0.0
     if not low < high:
-        raise WeightsError(f'{path} states the depth range {values}; expected two rising numbers '
-                           'in metres: convert the checkpoints again')
+        raise WeightsError(f'{path} states the depth range {values}; expected two increasing '
+                           'numbers in meters: convert the checkpoints again')
     return low, high
 
 
 def checked_frame(image, uv, depth):
     """
-    Return image, uv float32 (N, 2) and depth float32 (N,) as the release has them.
+    Return image, uv float32 (N, 2) and depth float32 (N,) as the release prepares them.
 
-    Samples are at whole pixels, the nearest one of each, sorted by position. FrameError for
-    arrays of other shapes.
+    Samples are rounded to whole pixels, the nearest per pixel, sorted by position. Raise
+    FrameError for arrays of other shapes.
     """
     image = np.ascontiguousarray(image)
     uv, depth = np.asarray(uv, np.float32), np.asarray(depth, np.float32)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise FrameError(f'the image must be uint8 (H, W, 3), got {image.dtype} {image.shape}')
-    if min(image.shape[:2]) < SMALLEST:
+    if min(image.shape[:2]) < MIN_SIDE:
         raise FrameError(f'an image of {image.shape[1]} x {image.shape[0]} pixels is too small: '
-                         f'the network halves it four times and needs {SMALLEST}')
+                         f'the network halves it four times and needs {MIN_SIDE}')
     if depth.ndim != 1 or uv.shape != (len(depth), 2):
         raise FrameError(f'samples must be uv (N, 2) and depth (N,), got {uv.shape} and '
                          f'{depth.shape}')
     limits = np.array([image.shape[1], image.shape[0]]) - 0.5
     with np.errstate(invalid='ignore'):
         usable = np.isfinite(depth) & (depth > 0) & (uv >= -0.5).all(1) & (uv < limits).all(1)
-    # The release reads samples from an image: whole pixels, one depth each.
+    # The release reads samples from a depth image: whole pixels, one depth per pixel.
     row, column = projection.pixel_of(uv[usable], image.shape)
     pixels, depth = np.stack([column, row], 1), depth[usable]
     order = np.argsort(depth, kind='stable')

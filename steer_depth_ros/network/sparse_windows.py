@@ -12,28 +12,28 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-D~ of the 2021 release where a window holds too few samples for a quadric.
+D~ of the 2021 release where a window holds too few samples to fit a quadric.
 
 The operator falls back to a plane or a mean there. The release inverts the singular normal matrix
-through its SVD and drops what is at most 1e-5: the solution of the smallest norm, whose constant
-term, the depth, is close to 0. Its refinement was trained on that.
+by SVD without singular values up to 1e-5: this is the minimum-norm solution, whose constant term,
+the depth, is close to 0. The refinement of the release was trained on these values.
 """
 import torch
 from torch.nn import functional
 
-# A quadric has 6 coefficients, but a sample and its mirror images determine fewer than they count.
-FEW = 16
-DROPPED = 1e-5  # singular values up to this
+# A quadric has 6 coefficients, but mirror images of a sample add fewer constraints than samples.
+MIN_SAMPLES = 16
+MAX_DROPPED_SINGULAR_VALUE = 1e-5
 SIGMA_OFFSET = 1e-5
-PIXELS = 512  # at once, in the order of rows: they see the same samples
+PIXELS_PER_BATCH = 512  # in row order, so that they share most of their samples
 
 
 def fit_sparse_windows(dense, pixel, depth, steering, valid, bandwidth, window):
     """
-    Return dense (B, H, W) with the release's values where a window holds 1 to 15 samples.
+    Return dense (B, H, W) with the values of the release where a window holds 1 to 15 samples.
 
-    pixel: int64 (B, N), flat indices, no two alike. depth: (B, N). steering: (B, N, 3). valid:
-    bool (B, N) or None. bandwidth, window: as of the operator.
+    pixel: int64 (B, N), distinct flat indices. depth: (B, N). steering: (B, N, 3). valid:
+    bool (B, N) or None. bandwidth, window: as in the operator.
     """
     result = []
     for b, image in enumerate(dense):
@@ -44,48 +44,49 @@ def fit_sparse_windows(dense, pixel, depth, steering, valid, bandwidth, window):
 
 
 def _fit(image, pixel, depth, steering, bandwidth, window):
-    found = _mirrored(image.shape, pixel, window)
-    counts = (found >= 0).float()[None]
+    sample_map = _mirrored_sample_map(image.shape, pixel, window)
+    counts = (sample_map >= 0).float()[None]
     for kernel in ((2 * window[0] + 1, 1), (1, 2 * window[1] + 1)):
         counts = functional.avg_pool2d(counts, kernel, stride=1, divisor_override=1)
-    sparse = (counts[0] > 0) & (counts[0] < FEW)
-    sparse.view(-1)[pixel] = False  # these keep what was measured
+    sparse = (counts[0] > 0) & (counts[0] < MIN_SAMPLES)
+    sparse.view(-1)[pixel] = False  # sampled pixels keep their measurement
     if not sparse.any():
         return image
-    at = sparse.nonzero()
-    samples = (found >= 0).nonzero() - torch.tensor(window, device=image.device)
-    index = found[found >= 0]
+    samples = (sample_map >= 0).nonzero() - torch.tensor(window, device=image.device)
+    index = sample_map[sample_map >= 0]
     values = []
-    for part in at.split(PIXELS):
+    for part in sparse.nonzero().split(PIXELS_PER_BATCH):
         near = ((samples[:, 0] >= part[0, 0] - window[0])
                 & (samples[:, 0] <= part[-1, 0] + window[0]))
         values.append(_solve(part, samples[near], index[near], depth, steering, bandwidth, window))
     return image.masked_scatter(sparse, torch.cat(values).to(image.dtype))
 
 
-def _mirrored(size, pixel, window):
-    """Return the sample of every pixel, -1 for none, with the border mirrored by the window."""
-    found = torch.full(size, -1, dtype=torch.long, device=pixel.device)
-    found.view(-1)[pixel] = torch.arange(len(pixel), device=pixel.device)
+def _mirrored_sample_map(size, pixel, window):
+    """Return the sample index of every pixel, -1 for none, mirrored at the border by `window`."""
+    sample_map = torch.full(size, -1, dtype=torch.long, device=pixel.device)
+    sample_map.view(-1)[pixel] = torch.arange(len(pixel), device=pixel.device)
     for axis, (length, reach) in enumerate(zip(size, window)):
         around = torch.arange(-reach, length + reach, device=pixel.device)
         period = 2 * (length - 1)
-        found = found.index_select(axis, torch.minimum(around % period, -around % period))
-    return found
+        sample_map = sample_map.index_select(axis, torch.minimum(around % period,
+                                                                 -around % period))
+    return sample_map
 
 
-def _solve(at, samples, index, depth, steering, bandwidth, window):
-    """Return the constant term at pixels `at` (P, 2); samples (M, 2) are of `index` (M,)."""
-    offset = samples[None] - at[:, None]
-    inside = (offset.abs() <= torch.tensor(window, device=at.device)).all(2)
-    count = min(FEW - 1, len(samples))
+def _solve(pixels, samples, index, depth, steering, bandwidth, window):
+    """Return the constant term at `pixels` (P, 2) from samples (M, 2) with indices (M,)."""
+    offset = samples[None] - pixels[:, None]
+    inside = (offset.abs() <= torch.tensor(window, device=pixels.device)).all(2)
+    count = min(MIN_SAMPLES - 1, len(samples))
     inside, chosen = inside.to(torch.uint8).topk(count)
     dy, dx = offset.gather(1, chosen[..., None].expand(-1, -1, 2)).double().unbind(2)
     sigma, theta, gamma = steering[index[chosen]].double().unbind(2)
     weight = inside * _weight(dy, dx, sigma + SIGMA_OFFSET, theta, gamma, bandwidth)
     basis = torch.stack([torch.ones_like(dy), dy, dx, dy * dy, dy * dx, dx * dx], 2)
     weighted = basis * weight[..., None]
-    inverse = torch.linalg.pinv(weighted.mT @ basis, atol=DROPPED, rtol=0.0, hermitian=True)
+    inverse = torch.linalg.pinv(weighted.mT @ basis, atol=MAX_DROPPED_SINGULAR_VALUE, rtol=0.0,
+                                hermitian=True)
     return (inverse[:, :1] @ (weighted.mT @ depth[index[chosen]].double()[..., None]))[:, 0, 0]
 
 

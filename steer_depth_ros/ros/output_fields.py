@@ -53,7 +53,7 @@ def _camera_info(result, _):
 
 def _depth_color(result, _):
     near, far = preview.depth_range(result.sparse.depth)
-    return messages.image_fields(preview.colour_depth(result.depth, near, far), 'rgb8')
+    return messages.image_fields(preview.color_depth(result.depth, near, far), 'rgb8')
 
 
 def _overlay(result, _):

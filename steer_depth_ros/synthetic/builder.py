@@ -26,9 +26,9 @@ NORMAL, BLACK, GLASS = range(3)  # what a depth sensor gets back from a surface
 @dataclass
 class Material:
     """
-    The look of a surface: colour = base + contrast * mix @ (texture - 0.5).
+    The look of a surface: color = base + contrast * mix @ (texture - 0.5).
 
-    tile: metres that one repeat of the texture covers; angle: its rotation; specular, gloss:
+    tile: meters that one repeat of the texture covers; angle: its rotation; specular, gloss:
     strength and exponent of the highlight; glow: emitted light; echo: NORMAL, BLACK or GLASS;
     clear: share of the light that passes straight through.
     """
@@ -76,25 +76,25 @@ class Builder:
         return Builder(self.rng, self.solids, self.materials,
                        self.origin + self.rot @ np.array([x, y, z]), self.rot @ rot)
 
-    def add(self, kind, centre, half, material, rot=None, **shape):
-        """Add a solid; centre (3,), half (3,) metres in this builder's frame."""
+    def add(self, kind, center, half, material, rot=None, **shape):
+        """Add a solid; center (3,), half (3,) meters in this builder's frame."""
         rot = self.rot if rot is None else self.rot @ rot
-        self.solids.append(Solid(kind, self.origin + self.rot @ np.asarray(centre, float), rot,
+        self.solids.append(Solid(kind, self.origin + self.rot @ np.asarray(center, float), rot,
                                  np.maximum(np.asarray(half, float), 1e-3), material, **shape))
 
-    def colour(self, dark=0.05, light=0.85):
-        """Draw a base colour; most things are not very colourful."""
-        grey = self.rng.uniform(dark, light)
-        return np.clip(grey + self.rng.normal(0, 1, 3) * grey * self.rng.beta(1, 3), 0.02, 0.95)
+    def color(self, dark=0.05, light=0.85):
+        """Draw a base color; most things are not very colorful."""
+        gray = self.rng.uniform(dark, light)
+        return np.clip(gray + self.rng.normal(0, 1, 3) * gray * self.rng.beta(1, 3), 0.02, 0.95)
 
     def material(self, *families, base=None, contrast=None, tile=None, **look):
         """Add a material with a texture out of `families` (any without); return its index."""
         rng = self.rng
-        base = self.colour() if base is None else np.asarray(base, float)
+        base = self.color() if base is None else np.asarray(base, float)
         if contrast is None:
             contrast = 0.0 if rng.random() < 0.15 else rng.uniform(0.2, 1.4)
-        colourful = rng.beta(1.2, 1.2)
-        mix = colourful * np.eye(3)[rng.permutation(3)] + (1 - colourful) / 3
+        colorful = rng.beta(1.2, 1.2)
+        mix = colorful * np.eye(3)[rng.permutation(3)] + (1 - colorful) / 3
         tile = np.exp(rng.uniform(np.log(0.1), np.log(2.0))) if tile is None else tile
         if rng.random() < 0.25 and 'specular' not in look:
             look.update(specular=rng.uniform(0.1, 0.8), gloss=np.exp(rng.uniform(1.5, 5)))
@@ -104,7 +104,7 @@ class Builder:
         return len(self.materials) - 1
 
     def plain(self, **look):
-        """Add a material that has one colour all over."""
+        """Add a material that has one color all over."""
         return self.material(contrast=0.0, **look)
 
     def any_material(self):
@@ -116,7 +116,7 @@ class Builder:
                 return again
         odd = rng.random()
         if odd < 0.06:
-            return self.plain(base=self.colour(0.01, 0.05), echo=BLACK, specular=0.4)
+            return self.plain(base=self.color(0.01, 0.05), echo=BLACK, specular=0.4)
         if odd < 0.2:
             return self.material('text', 'poster', 'leaves', contrast=rng.uniform(0.7, 1.3),
                                  tile=np.exp(rng.uniform(np.log(0.05), np.log(0.6))))

@@ -54,7 +54,7 @@ def drive_frames(count, seed=6, size=SIZE) -> Iterator[RecordedFrame]:
 
 def scan(scene, rng) -> np.ndarray:
     """
-    Sweep the half in front of a spinning LiDAR; float32 (N, 3) metres in its frame.
+    Sweep the half in front of a spinning LiDAR; float32 (N, 3) meters in its frame.
 
     Black and glass surfaces return nothing.
     """

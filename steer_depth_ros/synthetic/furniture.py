@@ -101,7 +101,7 @@ def sofa(b, x, y, z, yaw):
 
 
 def thing(b, x, y, z, size, material=None):
-    """Put something of about `size` metres on a table; many shapes, upright or fallen."""
+    """Put something of about `size` meters on a table; many shapes, upright or fallen."""
     rng = b.rng
     look = b.any_material() if material is None else material
     s = size * rng.uniform(0.4, 1.0)
@@ -109,7 +109,7 @@ def thing(b, x, y, z, size, material=None):
     g = b.group(x, y, z, yaw)
     shape = rng.integers(10)
     if material is None and shape in (1, 2, 3, 4) and rng.random() < 0.15:  # of glass
-        look = b.plain(base=b.colour(0.3, 0.9), specular=0.9, gloss=80.0, echo=GLASS,
+        look = b.plain(base=b.color(0.3, 0.9), specular=0.9, gloss=80.0, echo=GLASS,
                        clear=rng.uniform(0.5, 0.95))
     if shape == 0:  # carton
         half = s * rng.uniform(0.25, 1.0, 3)
@@ -152,7 +152,7 @@ def thing(b, x, y, z, size, material=None):
         g.add(ROUNDED, (0, 0, r), (s, r, r), look, taper=1.0)
         g.add(ROUNDED, (s * 0.8, 0, 1.5 * r), (2 * r, 0.35 * s, 1.5 * r), b.any_material(),
               taper=0.6)
-    else:  # tub with a lid of another colour
+    else:  # tub with a lid of another color
         half = s * np.array([rng.uniform(0.4, 0.9), rng.uniform(0.3, 0.6), rng.uniform(.15, .4)])
         g.add(ROUNDED, (0, 0, half[2]), half, look, taper=0.6)
         g.add(ROUNDED, (0, 0, 2 * half[2]), half * (1.03, 1.03, 0.2), b.any_material(), taper=0.9)

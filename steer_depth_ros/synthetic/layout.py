@@ -22,17 +22,17 @@ from steer_depth_ros.synthetic.builder import Builder, rotation
 
 @dataclass
 class Light:
-    """A lamp at `at`, or the sun in the direction `at` when `distant`; colour is RGB strength."""
+    """A lamp at `at`, or the sun in the direction `at` when `distant`; color is RGB strength."""
 
     at: np.ndarray
-    colour: np.ndarray
+    color: np.ndarray
     distant: bool
 
 
 @dataclass
 class Layout:
     """
-    A scene in world coordinates (z up, metres) with where the camera stands.
+    A scene in world coordinates (z up, meters) with where the camera stands.
 
     world_from_cam: (3, 3) rotation; hfov: horizontal field of view in radians; far: depth beyond
     which there is only sky; outdoor: sensors reach far and sit apart from the camera.

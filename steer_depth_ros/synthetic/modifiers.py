@@ -25,9 +25,9 @@ def drop_regions(samples: Samples, scene: Scene, rng, count: int = 3) -> Samples
     h, w = scene.depth.shape
     keep = np.ones(len(samples), bool)
     for _ in range(count):
-        centre = rng.uniform(0, 1, 2) * (w, h)
+        center = rng.uniform(0, 1, 2) * (w, h)
         half = rng.uniform(0.03, 0.2, 2) * (w, h)
-        keep &= (((samples.uv - centre) / half) ** 2).sum(1) > 1
+        keep &= (((samples.uv - center) / half) ** 2).sum(1) > 1
     return Samples(samples.uv[keep], samples.depth[keep])
 
 

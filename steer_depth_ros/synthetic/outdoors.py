@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Things of streets, from bollards to lorries."""
+"""Things of streets, from bollards to trucks."""
 import numpy as np
 
 from steer_depth_ros.synthetic.builder import BLACK, GLASS, NORMAL, rotation
@@ -32,12 +32,12 @@ def car(b, x, y, z, yaw):
     rng = b.rng
     g = b.group(x, y, z, yaw)
     dark = rng.random() < 0.3
-    paint = b.plain(base=b.colour(0.02, 0.06) if dark else b.colour(), specular=0.7, gloss=60.0,
+    paint = b.plain(base=b.color(0.02, 0.06) if dark else b.color(), specular=0.7, gloss=60.0,
                     echo=BLACK if dark and rng.random() < 0.5 else NORMAL)
-    pane = b.plain(base=b.colour(0.02, 0.15), specular=0.9, gloss=90.0, echo=GLASS)
-    tyre = b.plain(base=(0.03, 0.03, 0.03))
+    pane = b.plain(base=b.color(0.02, 0.15), specular=0.9, gloss=90.0, echo=GLASS)
+    tire = b.plain(base=(0.03, 0.03, 0.03))
     wide = rng.uniform(0.8, 1.0)
-    if rng.random() < 0.25:  # van, lorry, bus
+    if rng.random() < 0.25:  # van, truck, bus
         long, tall = rng.uniform(2.2, 6.0), rng.uniform(0.9, 1.6)
         wide *= 1.2
         g.add(ROUNDED, (0, 0, 0.4 + tall), (long, wide, tall), paint, taper=0.3)
@@ -54,14 +54,14 @@ def car(b, x, y, z, yaw):
                   b.plain(base=(0.8, 0.1, 0.1) if rng.random() < 0.5 else (0.9, 0.9, 0.85)))
     for sx in (-0.62, 0.62):
         for sy in (-0.92, 0.92):
-            g.add(FRUSTUM, (sx * long, sy * wide, 0.32), (0.32, 0.32, 0.1), tyre,
+            g.add(FRUSTUM, (sx * long, sy * wide, 0.32), (0.32, 0.32, 0.1), tire,
                   rot=rotation(roll=np.pi / 2))
 
 
 def tree(b, x, y, z, leaf):
     """Grow a tree: a trunk and a crown with holes that one sees through."""
     rng = b.rng
-    bark = b.material('fractal', 'grain', base=b.colour(0.05, 0.35), tile=0.5)
+    bark = b.material('fractal', 'grain', base=b.color(0.05, 0.35), tile=0.5)
     height, r = rng.uniform(1.2, 4.0), rng.uniform(0.05, 0.25)
     b.add(FRUSTUM, (x, y, z + height / 2), (r, r, height / 2 + 0.4), bark, taper=0.7,
           rot=rotation(0, rng.normal(0, 0.05), rng.normal(0, 0.05)))
@@ -75,7 +75,7 @@ def tree(b, x, y, z, leaf):
 
 
 def hedge(b, x, y, z, half, leaf):
-    """Grow a hedge or bushes: a core with leaves round it; half (3,) metres."""
+    """Grow a hedge or bushes: a core with leaves round it; half (3,) meters."""
     rng = b.rng
     b.add(ROUNDED, (x, y, z + half[2] * 0.9), half * (1, 0.8, 0.9), leaf, taper=0.6)
     for _ in range(int(rng.integers(2, 7))):

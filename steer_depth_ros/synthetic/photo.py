@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a camera does to light: defocus, motion blur, exposure, noise, colour and compression."""
+"""What a camera does to light: defocus, motion blur, exposure, noise, color and compression."""
 import cv2
 import numpy as np
 
@@ -54,8 +54,8 @@ def _blur(light, rng):
 
 def _exposure(light, rng):
     """Expose for the middle of the picture, more or less well."""
-    grey = float(np.median(light.mean(2))) + 1e-3
-    automatic = 0.25 / grey
+    gray = float(np.median(light.mean(2))) + 1e-3
+    automatic = 0.25 / gray
     return float(np.clip(automatic, 0.3, 6.0) ** rng.uniform(0.4, 1.0) * 2 ** rng.normal(0, 0.6))
 
 
@@ -73,7 +73,7 @@ def _vignette(shape, rng):
 
 
 def _noise(light, rng):
-    """Add shot noise (grows with the light), read noise and blotches of colour."""
+    """Add shot noise (grows with the light), read noise and blotches of color."""
     level = np.exp(rng.uniform(np.log(0.0003), np.log(0.012)))
     sigma = np.sqrt(level ** 2 + np.maximum(light, 0) * level * 0.15)
     light = light + sigma * rng.standard_normal(light.shape, dtype=np.float32)

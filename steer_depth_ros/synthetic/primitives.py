@@ -26,7 +26,7 @@ from torch import Tensor
 
 PLANE, BOX, ELLIPSOID, FRUSTUM, ROUNDED = range(5)
 SOLID, OPEN_TOP, FOLIAGE, BARS, GRID = range(5)  # what of the surface is cut away
-NEAR = 1e-3  # metres; rays start here, so that a surface does not hide itself
+NEAR = 1e-3  # meters; rays start here, so that a surface does not hide itself
 MARCH_STEPS = 12
 BUMP_AXES = ((0.8, 0.5, -0.1), (-0.3, 1.1, 0.4), (0.35, -0.4, 0.9))  # askew, so no lattice shows
 
@@ -34,17 +34,17 @@ BUMP_AXES = ((0.8, 0.5, -0.1), (-0.3, 1.1, 0.4), (0.35, -0.4, 0.9))  # askew, so
 @dataclass
 class Solid:
     """
-    One solid; lengths in metres.
+    One solid; lengths in meters.
 
     kind: PLANE (a rectangle in its local xy plane), BOX, ELLIPSOID, FRUSTUM (round about z, the
     top has `taper` of the radius of the bottom) or ROUNDED (a block with edges of radius
     `taper` * min(half) and bumps of relative height `bump`).
     cut: SOLID, OPEN_TOP (no cover at +z), FOLIAGE (holes), BARS or GRID (slits), with the parts
-    cut away sized by `cut_scale` metres.
+    cut away sized by `cut_scale` meters.
     """
 
     kind: int
-    centre: np.ndarray
+    center: np.ndarray
     rot: np.ndarray
     half: np.ndarray
     material: int
@@ -65,7 +65,7 @@ class Solids:
     def __init__(self, solids: List[Solid], device: str):
         self.items = solids
         self.device = device
-        self.centre = self._tensor([s.centre for s in solids])
+        self.center = self._tensor([s.center for s in solids])
         self.rot = self._tensor([s.rot for s in solids])
         self.half = self._tensor([s.half for s in solids])
         self.kind = torch.tensor([s.kind for s in solids], device=device)
@@ -134,18 +134,18 @@ class Solids:
     def _near_rays(self, origins, directions):
         """Say which rays pass which bounding spheres: bool (K, M)."""
         unit = directions / length(directions)
-        along = torch.addmm(-(origins * unit).sum(0), self.centre, unit)
-        # The squared distance from the ray to the centre, less the centre's own square.
-        apart = torch.addmm((origins ** 2).sum(0), self.centre, origins.expand_as(unit), alpha=-2)
+        along = torch.addmm(-(origins * unit).sum(0), self.center, unit)
+        # The squared distance from the ray to the center, less the center's own square.
+        apart = torch.addmm((origins ** 2).sum(0), self.center, origins.expand_as(unit), alpha=-2)
         apart.addcmul_(along, along, value=-1)
         radius = self.radius[:, None] * 1.01 + 0.02  # float32 cancels far from the origin
-        limit = radius ** 2 - (self.centre ** 2).sum(1, keepdim=True)
+        limit = radius ** 2 - (self.center ** 2).sum(1, keepdim=True)
         return (apart <= limit) & (along > -radius)
 
     def intersect(self, k: int, origins: Tensor, directions: Tensor) -> Tensor:
         """Give t (M,) of the first visible surface of solid k, inf without one."""
         solid = self.items[k]
-        o = self._to_local[k] @ (origins - self.centre[k, :, None])
+        o = self._to_local[k] @ (origins - self.center[k, :, None])
         d = self._to_local[k] @ directions + 1e-9  # no division by zero along an axis
         half = self.half[k, :, None]
         if solid.kind == ROUNDED:
@@ -184,7 +184,7 @@ class Solids:
         points: (3, M); index: int64 (M,) of their solids. Return the points and the normals in
         the frames of the solids, (3, M) each.
         """
-        offset = points - self.centre[index].T
+        offset = points - self.center[index].T
         to_local = self._to_local[index]
         local = (to_local * offset.T[:, None]).sum(2).T.contiguous()
         half = self.half[index].T
@@ -259,7 +259,7 @@ def _box(o, d, half):
 def _sphere(o, d):
     a = (d * d).sum(0)
     b = (o * d).sum(0) / a
-    # The distance from the centre to the ray: stable where b * b - c would cancel.
+    # The distance from the center to the ray: stable where b * b - c would cancel.
     across = o - b * d
     root = ((1 - (across * across).sum(0)) / a).sqrt()  # NaN without a hit
     return _interval(-b - root, -b + root)

@@ -34,7 +34,7 @@ class ProceduralFrames(Dataset):
     mix. kind: one of scenes.KINDS, or None for all. device: where frames are rendered; the
     result always is on the CPU.
 
-    A frame is a dictionary: image uint8 (H, W, 3) RGB; depth float32 (H, W) metres, inf for sky;
+    A frame is a dictionary: image uint8 (H, W, 3) RGB; depth float32 (H, W) meters, inf for sky;
     uv float32 (N, 2) and sparse float32 (N,), the samples; intrinsics float32 (4,) fx, fy, cx,
     cy; name of the sampling pattern.
     """

@@ -41,11 +41,11 @@ class Scene:
     """
     A rendered frame that can be measured again from anywhere.
 
-    image: uint8 (H, W, 3) RGB. depth: float32 (H, W) metres along the optical axis, inf for sky.
+    image: uint8 (H, W, 3) RGB. depth: float32 (H, W) meters along the optical axis, inf for sky.
     solid: int64 (H, W), index of the solid seen, -1 for sky. echo: int64 (H, W), what a depth
     sensor gets back (builder.NORMAL, BLACK or GLASS). All tensors on one device.
     camera: pinhole intrinsics. solids: the geometry in the camera's optical frame (x right,
-    y down, z forward). far: metres, where the sky begins. outdoor: a scene in which sensors sit
+    y down, z forward). far: meters, where the sky begins. outdoor: a scene in which sensors sit
     further apart. behind: depth as if clear things were not there, None where there are none.
     clear: the solids of glass that light passes.
     """
@@ -70,8 +70,8 @@ class Scene:
         """
         Measure along rays, in camera coordinates.
 
-        origins: float32 (M, 3) or (3,) metres; directions: float32 (M, 3). Return float32 (M,):
-        how many times its direction a ray goes until the first surface, which is metres for unit
+        origins: float32 (M, 3) or (3,) meters; directions: float32 (M, 3). Return float32 (M,):
+        how many times its direction a ray goes until the first surface, which is meters for unit
         directions and depth for z = 1 from the camera; inf where there is none.
         """
         return self.trace(origins, directions)[0]
@@ -96,7 +96,7 @@ def render_scene(seed, size: Tuple[int, int] = (240, 320), device: str = 'cpu',
     Render one scene.
 
     seed: int or sequence of ints, what numpy's default_rng takes. size: (H, W) pixels. kind: one
-    of scenes.KINDS, or None to draw it. moved: metres (right, down, forward) by which the camera
+    of scenes.KINDS, or None to draw it. moved: meters (right, down, forward) by which the camera
     has moved from where the seed puts it. The same seed, size and device give the same scene.
     """
     rng = np.random.default_rng(seed)
@@ -141,10 +141,10 @@ def _solids_in_camera(layout: Layout, device) -> Solids:
     turn = layout.world_from_cam.T
     moved = []
     for s in layout.builder.solids:
-        inside = np.abs(s.rot.T @ (layout.eye - s.centre)) < 1.05 * s.half + 0.03
+        inside = np.abs(s.rot.T @ (layout.eye - s.center)) < 1.05 * s.half + 0.03
         if s.kind != PLANE and inside.all():
             continue  # it would hide everything
-        moved.append(Solid(s.kind, turn @ (s.centre - layout.eye), turn @ s.rot, s.half,
+        moved.append(Solid(s.kind, turn @ (s.center - layout.eye), turn @ s.rot, s.half,
                            s.material, s.taper, s.bump, s.cut, s.cut_scale, s.cut_level))
     return Solids(moved, device)
 
@@ -157,7 +157,7 @@ def _rectangles(items, camera: Camera):
     half = np.array([s.half for s in items]) * 1.001
     half[:, :2] *= np.maximum(1, [s.taper for s in items])[:, None]  # a top wider than its foot
     corners = np.einsum('kij,kcj->kci', np.array([s.rot for s in items]),
-                        CORNERS * half[:, None]) + np.array([s.centre for s in items])[:, None]
+                        CORNERS * half[:, None]) + np.array([s.center for s in items])[:, None]
     z = corners[..., 2]
     behind = (z < 0.05).any(1)
     z = np.maximum(z, 0.05)
@@ -212,16 +212,16 @@ def _shade(light, layout, solids, camera, rays, depth, index):
     materials = _Materials(layout.builder.materials, solids.device)
     what = solids.material[pick]
     footprint = t / camera.fx / slant.abs().clamp(min=0.1) ** 0.7
-    albedo = materials.colour(what, local, normal, solids, pick, footprint)
+    albedo = materials.color(what, local, normal, solids, pick, footprint)
     lit = _direct_light(layout, solids, depth.shape, at, points, facing, view, what, materials)
     open_ = _openness(solids, rays, depth, facing, at)
     ambient = torch.as_tensor(layout.ambient, dtype=torch.float32, device=solids.device)
     up = torch.as_tensor(layout.world_from_cam[2], dtype=torch.float32, device=solids.device)
     sky_share = 0.75 + 0.25 * (up @ facing)
     diffuse, gloss = lit
-    colour = albedo * (diffuse + ambient[:, None] * sky_share * open_
+    color = albedo * (diffuse + ambient[:, None] * sky_share * open_
                        + materials.glow[what]) + gloss
-    light.flatten(1)[:, at] = colour
+    light.flatten(1)[:, at] = color
 
 
 def _direct_light(layout, solids, size, at, points, facing, view, what, materials):
@@ -234,15 +234,15 @@ def _direct_light(layout, solids, size, at, points, facing, view, what, material
         where = turn @ (light.at if light.distant else light.at - layout.eye)
         where = torch.as_tensor(where, dtype=torch.float32, device=points.device)[:, None]
         to_light = where.expand_as(points) if light.distant else where - points
-        colour = torch.as_tensor(light.colour, dtype=torch.float32, device=points.device)[:, None]
+        color = torch.as_tensor(light.color, dtype=torch.float32, device=points.device)[:, None]
         distance = length(to_light)
         unit = to_light / distance
         fade = 1.0 if light.distant else 4 / (1 + distance / distance.median()) ** 2
         shadow = _shadow(solids, size, at, points, facing, to_light, light.distant)
         strength = shadow * fade
-        diffuse += colour * ((unit * facing).sum(0).clamp(min=0) * strength)
+        diffuse += color * ((unit * facing).sum(0).clamp(min=0) * strength)
         shine = (unit * mirror).sum(0).clamp(min=0) ** materials.gloss[what]
-        gloss += colour * (materials.specular[what] * shine * strength)
+        gloss += color * (materials.specular[what] * shine * strength)
     return diffuse, gloss
 
 
@@ -288,9 +288,9 @@ def _openness(solids, rays, depth, facing, at):
     normals = normals.flatten(1)
     size = solids.half.min(1).values  # slabs hide little of the sky
     weight = (size / solids.radius > 0.15).float() * size ** 2
-    squared = ((solids.centre ** 2).sum(1)[:, None] + (points ** 2).sum(0)
-               - 2 * solids.centre @ points).clamp(min=1e-6)
-    facing_it = solids.centre @ normals - (points * normals).sum(0)
+    squared = ((solids.center ** 2).sum(1)[:, None] + (points ** 2).sum(0)
+               - 2 * solids.center @ points).clamp(min=1e-6)
+    facing_it = solids.center @ normals - (points * normals).sum(0)
     share = weight[:, None] * (facing_it / squared.sqrt()).clamp(min=0) / squared
     share *= squared > (0.9 * size ** 2)[:, None]
     open_ = torch.exp(-share.sum(0)).clamp(min=0.35).reshape(grid)
@@ -333,7 +333,7 @@ class _Materials:
         self.tile, self.angle = tensor('tile'), tensor('angle')
         self.specular, self.gloss, self.glow = tensor('specular'), tensor('gloss'), tensor('glow')
 
-    def colour(self, what, local, normal, solids, pick, footprint):
+    def color(self, what, local, normal, solids, pick, footprint):
         """Give the albedo (3, M) of surface points in the frames of their solids."""
         x, y, z = local
         nx, ny, nz = normal.abs()
@@ -344,6 +344,6 @@ class _Materials:
         # Every solid shows another part of the texture.
         shift = pick * 0.377
         uv = torch.stack([u * cos - v * sin, u * sin + v * cos]) / tile + shift
-        colour = textures.sample(self.texture[what], uv, footprint / tile) - 0.5
-        mixed = (self.mix[what] * colour.T[:, None]).sum(2)
+        color = textures.sample(self.texture[what], uv, footprint / tile) - 0.5
+        mixed = (self.mix[what] * color.T[:, None]).sum(2)
         return (self.base[what] + mixed).clamp_(0.01, 1.0).T

@@ -44,7 +44,7 @@ from steer_depth_ros.synthetic.traffic import queue
 def _shell(b, x, y, z, floor, wall):
     """Enclose 0..x, -y..y, 0..z by floor, walls and ceiling."""
     b.add(PLANE, (x / 2, 0, 0), (x / 2, y, 1), floor)
-    b.add(PLANE, (x / 2, 0, z), (x / 2, y, 1), b.plain(base=b.colour(0.5, 0.95)))
+    b.add(PLANE, (x / 2, 0, z), (x / 2, y, 1), b.plain(base=b.color(0.5, 0.95)))
     for side in (-1, 1):
         b.add(PLANE, (x / 2, side * y, z / 2), (x / 2, z / 2, 1), wall,
               rot=rotation(roll=np.pi / 2))
@@ -197,7 +197,7 @@ def tabletop(rng):
         chair(b, rng.uniform(0.3, back), rng.uniform(-2, 2), floor, rng.uniform(0, 6))
     bin_ = rng.random() < 0.2
     if bin_:
-        wall = b.plain(base=b.colour(0.02, 0.5))
+        wall = b.plain(base=b.color(0.02, 0.5))
         b.add(BOX, (0, 0, 0.1), (size * 0.8, size * 0.8, 0.1), wall, cut=OPEN_TOP)
     count = int(np.exp(rng.uniform(np.log(5), np.log(36))))
     small = size * rng.uniform(0.12, 0.4)
@@ -233,7 +233,7 @@ def floating(rng):
               b.any_material())
     for _ in range(int(rng.integers(5, 60))):
         distance = np.exp(rng.uniform(np.log(1.5), np.log(11))) * scale
-        centre = np.array([1, rng.uniform(-0.9, 0.9), rng.uniform(-0.7, 0.7)]) * distance
+        center = np.array([1, rng.uniform(-0.9, 0.9), rng.uniform(-0.7, 0.7)]) * distance
         half = np.exp(rng.uniform(np.log(0.05), np.log(0.8), 3)) * scale
         if rng.random() < 0.12:  # a pole
             half = half.min() * np.array([1, 1, rng.uniform(5, 30)])
@@ -248,7 +248,7 @@ def floating(rng):
             shape.update(cut=BARS, cut_scale=half.max() * rng.uniform(0.05, 0.4))
         elif cut < 0.35 and kind != PLANE:
             shape.update(cut=OPEN_TOP)
-        b.add(kind, centre, half, b.any_material(), rot=random_rotation(rng), **shape)
+        b.add(kind, center, half, b.any_material(), rot=random_rotation(rng), **shape)
     eye = np.zeros(3)
     return Layout(b, eye, look(eye, (1.0, 0, 0), rng.normal(0, 0.3)), field_of_view(rng, 40, 110),
                   lamps(rng, np.array([-2, -3, -1]) * scale, np.array([4, 3, 4]) * scale),

@@ -58,8 +58,8 @@ def random_samples(scene: Scene, rng, n: int = 500) -> Samples:
 
 def image_features(scene: Scene, rng, n: int = 300) -> Samples:
     """Take the `n` strongest corners, subpixel, as visual odometry does; few where it is plain."""
-    grey = cv2.cvtColor(scene.image.cpu().numpy(), cv2.COLOR_RGB2GRAY)
-    corners = cv2.goodFeaturesToTrack(grey, n, rng.uniform(0.002, 0.02), rng.uniform(2, 8))
+    gray = cv2.cvtColor(scene.image.cpu().numpy(), cv2.COLOR_RGB2GRAY)
+    corners = cv2.goodFeaturesToTrack(gray, n, rng.uniform(0.002, 0.02), rng.uniform(2, 8))
     if corners is None:
         return random_samples(scene, rng, n)
     uv = corners.reshape(-1, 2) + rng.uniform(-0.5, 0.5, (len(corners), 2))
@@ -88,7 +88,7 @@ def image_rows(scene: Scene, rng, rows: int = 24, step: Optional[int] = None) ->
 
 
 def baseline(scene: Scene, rng) -> np.ndarray:
-    """Draw where a LiDAR sits, (3,) metres from the camera; it is mostly above or below."""
+    """Draw where a LiDAR sits, (3,) meters from the camera; it is mostly above or below."""
     depth = _depth(scene)
     median = float(np.median(depth[np.isfinite(depth)]))
     reach = rng.uniform(0.1, 1.0) if scene.outdoor else rng.uniform(0.01, 0.06) * median
@@ -141,7 +141,7 @@ def lidar_lines(scene: Scene, rng, beams: int = 64, fov: Optional[Tuple[float, f
 
     beams: how many lie within `fov`, the elevations (low, high) in radians of the sensor's frame;
     by default a part of what the camera sees, mostly without its top. step: azimuth between
-    returns in radians, by default finer than the beams. offset: (3,) metres from the camera.
+    returns in radians, by default finer than the beams. offset: (3,) meters from the camera.
     paired: leave every other pair of beams out. through_glass: see `_scan`.
     """
     half, top, bottom = _view_angles(scene)
@@ -198,7 +198,7 @@ def depth_camera(scene: Scene, rng, stride: Optional[int] = None) -> Samples:
     Measure densely by stereo, with its holes.
 
     Lost are black, glossy and glazed surfaces, what the second imager cannot see, a border, what
-    is too near or too far, and specks; the disparity is quantised. stride: every so many pixels
+    is too near or too far, and specks; the disparity is quantized. stride: every so many pixels
     (1, 2 or 4 by default, at times along the rows only).
     """
     depth, echo = _depth(scene), scene.echo.cpu().numpy()
@@ -314,7 +314,7 @@ def random_pattern(scene: Scene, rng) -> Tuple[np.ndarray, np.ndarray, str]:
     """
     Draw a sensor and what is wrong with it.
 
-    Return uv float32 (N, 2), depth float32 (N,) metres and the name of the pattern.
+    Return uv float32 (N, 2), depth float32 (N,) meters and the name of the pattern.
     """
     samples, name = _draw_sensor(scene, rng)
     dense = name in ('depth', 'semi')

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Streets: road, kerbs, facades, cars, trees, poles, people, and the sky."""
+"""Streets: road, curbs, facades, cars, trees, poles, people, and the sky."""
 import numpy as np
 
 from steer_depth_ros.synthetic.builder import Builder, rotation
@@ -30,13 +30,13 @@ from steer_depth_ros.synthetic.primitives import BARS, BOX, ELLIPSOID, PLANE
 
 
 def street(rng):
-    """Build a street: road, kerbs, facades, cars, trees, poles, people, and the sky."""
+    """Build a street: road, curbs, facades, cars, trees, poles, people, and the sky."""
     b = Builder(rng)
     road_half, walk = rng.uniform(3, 9), rng.uniform(0.5, 5)
-    kerb = road(b, road_half)
+    curb = road(b, road_half)
     leaves = [foliage(b) for _ in range(2)]
     for side in (-1, 1):
-        roadside(b, side, road_half, walk, kerb, leaves)
+        roadside(b, side, road_half, walk, curb, leaves)
     for _ in range(int(rng.integers(0, 5))):  # traffic
         car(b, rng.uniform(7, 60), rng.uniform(-0.8, 0.8) * road_half, 0,
             rng.choice([0, np.pi]) + rng.normal(0, 0.05))
@@ -68,18 +68,18 @@ def sun(rng):
 def road(b, road_half):
     """Lay a road along x with its paint, and the ground beside it, at the returned height."""
     rng = b.rng
-    grey = rng.uniform(0.12, 0.5) * (1 + rng.normal(0, 0.06, 3))
-    asphalt = b.material('grain', base=grey if rng.random() < 0.8 else b.colour(),
+    gray = rng.uniform(0.12, 0.5) * (1 + rng.normal(0, 0.06, 3))
+    asphalt = b.material('grain', base=gray if rng.random() < 0.8 else b.color(),
                          contrast=rng.uniform(0.2, 0.8), tile=rng.uniform(2, 8))
     ground = b.material('grain', 'foliage', 'fractal', 'bricks', tile=rng.uniform(1, 6),
-                        base=b.colour(0.1, 0.5))
+                        base=b.color(0.1, 0.5))
     b.add(PLANE, (100, 0, 0), (150, road_half, 1), asphalt)
-    kerb = rng.choice([0.0, 0.12, 0.18])
+    curb = rng.choice([0.0, 0.12, 0.18])
     for side in (-1, 1):
-        b.add(PLANE, (100, side * (road_half + 60), kerb), (150, 60, 1), ground)
-        if kerb:
-            stone = ground if rng.random() < 0.5 else b.plain(base=b.colour(0.4, 0.8))
-            b.add(BOX, (100, side * (road_half + 0.1), kerb / 2), (150, 0.15, kerb / 2), stone)
+        b.add(PLANE, (100, side * (road_half + 60), curb), (150, 60, 1), ground)
+        if curb:
+            stone = ground if rng.random() < 0.5 else b.plain(base=b.color(0.4, 0.8))
+            b.add(BOX, (100, side * (road_half + 0.1), curb / 2), (150, 0.15, curb / 2), stone)
     paint = b.plain(base=(0.85, 0.85, 0.8))
     for line in rng.uniform(-0.9, 0.9, int(rng.integers(0, 3))) * road_half:
         if rng.random() < 0.5:
@@ -87,10 +87,10 @@ def road(b, road_half):
         else:
             b.add(PLANE, (60, line, 0.004), (80, 0.07, 1), paint, cut=BARS,
                   cut_scale=rng.uniform(3, 9), cut_level=rng.uniform(0.3, 0.6))
-    return kerb
+    return curb
 
 
-def roadside(b, side, road_half, walk, kerb, leaves):
+def roadside(b, side, road_half, walk, curb, leaves):
     """Line one side of the road with buildings, walls, hedges, trees, parked cars and poles."""
     rng = b.rng
     edge = road_half + walk
@@ -100,7 +100,7 @@ def roadside(b, side, road_half, walk, kerb, leaves):
         middle = at + length / 2
         if rng.random() < built:
             wall = b.material('windows', 'bricks', 'grain', 'planks', tile=rng.uniform(3, 9),
-                              base=b.colour(0.15, 0.8), contrast=rng.uniform(0.5, 1.3))
+                              base=b.color(0.15, 0.8), contrast=rng.uniform(0.5, 1.3))
             deep, tall = rng.uniform(4, 8), rng.uniform(2, 9)
             front = side * (edge + deep + rng.choice([0, rng.uniform(0, 4)]))
             b.add(BOX, (middle, front, tall), (length / 2, deep, tall), wall)
@@ -114,20 +114,20 @@ def roadside(b, side, road_half, walk, kerb, leaves):
                       wall if rng.random() < 0.5 else b.any_material())
         elif rng.random() < 0.4:
             half = np.array([length / 2, rng.uniform(0.4, 1.5), rng.uniform(0.4, 1.8)])
-            hedge(b, middle, side * (edge + half[1]), kerb, half, leaves[0])
+            hedge(b, middle, side * (edge + half[1]), curb, half, leaves[0])
         elif rng.random() < 0.5:
-            fence(b, middle, side * edge, kerb, 0, length / 2, rng.uniform(0.7, 2.0))
+            fence(b, middle, side * edge, curb, 0, length / 2, rng.uniform(0.7, 2.0))
         elif rng.random() < 0.4:  # a bank
             b.add(ELLIPSOID, (middle, side * (edge + 6), 0), (length, 6, rng.uniform(1, 4)),
                   leaves[1])
         at += length + rng.choice([0, rng.uniform(0, 8)])
     for x in np.sort(rng.uniform(2, 70, int(rng.integers(0, 7)))):
         y = side * (road_half + walk * rng.uniform(0.3, 2.5))
-        tree(b, x, y, kerb, leaves[rng.integers(2)])
+        tree(b, x, y, curb, leaves[rng.integers(2)])
     for x in rng.uniform(4, 20, int(rng.choice([0, 0, 1, 5]))):
-        bicycle(b, x, side * edge * 0.97, kerb, rng.choice([0, np.pi / 2]) + rng.normal(0, 0.2))
+        bicycle(b, x, side * edge * 0.97, curb, rng.choice([0, np.pi / 2]) + rng.normal(0, 0.2))
     for x in rng.uniform(3, 50, int(rng.integers(0, 6))):
-        pole(b, x, side * (road_half + walk * rng.uniform(0.1, 0.9)), kerb)
+        pole(b, x, side * (road_half + walk * rng.uniform(0.1, 0.9)), curb)
     if rng.random() < 0.6:
         at = rng.uniform(5, 15)  # not where the camera's own car is
         for _ in range(int(rng.integers(1, 7))):

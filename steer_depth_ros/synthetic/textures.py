@@ -14,7 +14,7 @@
 """
 A fixed library of surface textures, drawn once per process and kept as a mip pyramid.
 
-Scenes differ by which texture they pick, how they recolour it, its size and its angle, so a frame
+Scenes differ by which texture they pick, how they recolor it, its size and its angle, so a frame
 costs a lookup and not a drawing.
 """
 from functools import lru_cache
@@ -113,21 +113,21 @@ def _leaves(rng):
     steep = rng.uniform(1.5, 3.0)
     for _ in range(int(rng.integers(80, 400))):
         size = min(4.0 * rng.random() ** (-1 / steep) * rng.uniform(0.8, 2), 70.0)
-        centre = tuple(int(c) for c in rng.integers(0, SIDE, 2))
-        colour = tuple(rng.random(3))
+        center = tuple(int(c) for c in rng.integers(0, SIDE, 2))
+        color = tuple(rng.random(3))
         if rng.random() < 0.5:
-            cv2.circle(image, centre, int(size), colour, -1)
+            cv2.circle(image, center, int(size), color, -1)
         else:
-            box = (centre, (size * 2, size * rng.uniform(0.3, 2)), rng.uniform(0, 180))
+            box = (center, (size * 2, size * rng.uniform(0.3, 2)), rng.uniform(0, 180))
             corners = cv2.boxPoints(box).astype(np.int32)
-            cv2.fillConvexPoly(image, corners, colour)
+            cv2.fillConvexPoly(image, corners, color)
     return image
 
 
-def _write(image, line, at, font, size, colour, thickness):
+def _write(image, line, at, font, size, color, thickness):
     mask = np.zeros((SIDE, SIDE), np.uint8)
     cv2.putText(mask, line, at, font, size, 255, thickness)
-    image[mask > 127] = colour
+    image[mask > 127] = color
 
 
 def _text(rng):

@@ -26,10 +26,10 @@ def queue(rng):
     b = Builder(rng)
     lanes, lane = int(rng.integers(1, 5)), rng.uniform(2.9, 3.6)
     road_half, walk = lanes * lane / 2 + rng.uniform(2.2, 4), rng.uniform(0.5, 5)
-    kerb = road(b, road_half)
+    curb = road(b, road_half)
     leaves = [foliage(b) for _ in range(2)]
     for side in (-1, 1):
-        roadside(b, side, road_half, walk, kerb, leaves)
+        roadside(b, side, road_half, walk, curb, leaves)
     _far_view(b, leaves[0])
     own = int(rng.integers(lanes))
     middles = (np.arange(lanes) + 0.5) * lane - lanes * lane / 2
@@ -40,7 +40,7 @@ def queue(rng):
             yaw = np.pi if k > own and rng.random() < 0.5 else 0
             _line_up(b, middle, rng.uniform(2, 12), yaw)
     for _ in range(int(rng.integers(0, 3))):
-        person(b, rng.uniform(4, 30), rng.choice([-1, 1]) * (road_half + walk / 2), kerb)
+        person(b, rng.uniform(4, 30), rng.choice([-1, 1]) * (road_half + walk / 2), curb)
     eye = np.array([0.0, middles[own] + rng.normal(0, 0.3), rng.uniform(1.2, 1.9)])
     target = eye + rotation(rng.normal(0, 0.2), rng.normal(0.03, 0.04)) @ (20, 0, 0)
     return Layout(b, eye, look(eye, target, rng.normal(0, 0.015)), field_of_view(rng, 40, 90),
@@ -55,7 +55,7 @@ def _far_view(b, leaf):
         while y < 70:
             wide, tall = rng.uniform(4, 12), rng.uniform(2, 12)
             wall = b.material('windows', 'bricks', 'grain', tile=rng.uniform(3, 9),
-                              base=b.colour(0.15, 0.8), contrast=rng.uniform(0.5, 1.3))
+                              base=b.color(0.15, 0.8), contrast=rng.uniform(0.5, 1.3))
             b.add(BOX, (at + 6, y + wide, tall), (6, wide, tall), wall)
             y += 2 * wide + rng.choice([0, rng.uniform(0, 10)])
     elif rng.random() < 0.7:
@@ -67,7 +67,7 @@ def _line_up(b, y, x, yaw):
     """Fill a lane with vehicles from x on, most of them bumper to bumper."""
     rng = b.rng
     while x < 60:
-        if x > 20 and rng.random() < 0.2:  # a van, lorry or bus
+        if x > 20 and rng.random() < 0.2:  # a van, truck or bus
             half = 6.2
             car(b, x + half, y, 0, yaw)
         else:
@@ -77,10 +77,10 @@ def _line_up(b, y, x, yaw):
 
 
 def glazed_car(b, x, y, z, yaw, long):
-    """Put up a car of half length `long` metres: windows, seats behind them, perhaps people."""
+    """Put up a car of half length `long` meters: windows, seats behind them, perhaps people."""
     rng = b.rng
     g = b.group(x, y, z, yaw)
-    paint = b.plain(base=b.colour(0.03, 0.9), specular=0.7, gloss=60.0)
+    paint = b.plain(base=b.color(0.03, 0.9), specular=0.7, gloss=60.0)
     black = b.plain(base=(0.03, 0.03, 0.035))
     wide, tall = rng.uniform(0.82, 0.95), rng.uniform(1.42, 1.85)
     belt = tall * rng.uniform(0.58, 0.64)
@@ -114,7 +114,7 @@ def glazed_car(b, x, y, z, yaw, long):
 
 def _glass(b, clear):
     """Add the material of one pane; dark, or bright with the sky that it mirrors."""
-    return b.plain(base=b.colour(0.02, 0.5), specular=0.9, gloss=90.0, echo=GLASS, clear=clear)
+    return b.plain(base=b.color(0.02, 0.5), specular=0.9, gloss=90.0, echo=GLASS, clear=clear)
 
 
 def _body(g, paint, black, long, wide, belt, front):
@@ -151,7 +151,7 @@ def _inside(g, black, back, seat, front, wide, belt):
     """Add what is seen through the windows: a shelf, seats with head rests, people."""
     rng = g.rng
     g.add(BOX, ((back + front) / 2, 0, belt), ((front - back) / 2, wide, 0.012), black)
-    cloth = g.plain(base=g.colour(0.03, 0.4))
+    cloth = g.plain(base=g.color(0.03, 0.4))
     g.add(ROUNDED, (seat, 0, belt), (0.07, wide * 0.9, rng.uniform(0.03, 0.15)), cloth, taper=0.5)
     driver = front - rng.uniform(0.85, 1.05)
     for x, chance in ((seat, 0.15), (driver, 0.5)):
@@ -164,4 +164,4 @@ def _inside(g, black, back, seat, front, wide, belt):
                 g.add(ROUNDED, (x + 0.14, y, belt - 0.02), (0.1, 0.21, 0.15),
                       g.any_material(), taper=0.9)
                 g.add(ELLIPSOID, (x + 0.14, y, belt + 0.24), (0.1, 0.085, 0.13),
-                      g.plain(base=g.colour(0.05, 0.6)))
+                      g.plain(base=g.color(0.05, 0.6)))

@@ -88,5 +88,5 @@ def picture(item, model):
         depth, _ = model.estimate(image, uv, sparse)
     near, far = preview.depth_range(sparse, truth)
     return np.concatenate([image, preview.draw_samples(image, uv, sparse, near, far),
-                           preview.colour_depth(depth, near, far),
-                           preview.colour_depth(truth, near, far)], 1)
+                           preview.color_depth(depth, near, far),
+                           preview.color_depth(truth, near, far)], 1)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-What training minimises: the examples and losses of our own model and of the paper's network.
+What training minimizes: the examples and losses of our own model and of the paper's network.
 
 An objective is the model with its loss: `example(item, flip)` prepares one data set item, calling
 the objective with a list of examples gives the loss and rows of errors.
@@ -119,7 +119,7 @@ class MixtureObjective(nn.Module):
 
 @dataclass
 class ReferenceInputs:
-    """One frame: image float32 (3, H, W) in [0, 1], uv (N, 2) whole pixels, depth (N,) metres."""
+    """One frame: image float32 (3, H, W) in [0, 1], uv (N, 2) whole pixels, depth (N,) meters."""
 
     image: torch.Tensor
     uv: torch.Tensor
@@ -131,7 +131,7 @@ class ReferenceInputs:
 
 
 def reference_example(item, flip, device='cpu'):
-    """Make (inputs, truth) of one data set item; truth (H, W) is in metres, NaN where unknown."""
+    """Make (inputs, truth) of one data set item; truth (H, W) is in meters, NaN where unknown."""
     image, truth, uv, sparse = _arrays(item)
     if flip:
         image, truth, uv = _flipped(image, truth, uv)
@@ -146,7 +146,7 @@ class ReferenceObjective(nn.Module):
     """
     The paper's network with its loss.
 
-    options: depth_range, (low, high) metres or None, as in SteeringKernelNet. ConfigError for
+    options: depth_range, (low, high) meters or None, as in SteeringKernelNet. ConfigError for
     amp, which this network does not take.
     """
 
@@ -226,7 +226,7 @@ VALUES = {  # of the options: what is accepted, in code and in words
     'channels': (lambda value: isinstance(value, (list, tuple)) and len(value) == 4
                  and all(_whole(v, 1, 4096) for v in value), 'four whole numbers'),
     'depth_range': (lambda value: value is None or _rising(value),
-                    'two rising numbers in metres, or null')}
+                    'two rising numbers in meters, or null')}
 
 
 def make_objective(model, amp=False):

@@ -15,7 +15,7 @@
 Training through the operator: seeded, resumable to the bit, on one process or many.
 
 A run is a folder: config.yaml, log.jsonl (a line a report), checkpoint.pt (model, average,
-optimiser, step), weights.safetensors (the averaged weights) and TensorBoard events. Which frames
+optimizer, step), weights.safetensors (the averaged weights) and TensorBoard events. Which frames
 a step sees depends on (seed, step) alone, so a run that was killed goes on as if it had not been.
 
 Several processes share every batch; gradients are averaged by DistributedDataParallel. Batch norm
@@ -173,7 +173,7 @@ class Trainer:
         self.loss = self._shared(self.objective)
         self.model = self.objective.model
         self.average = Average(self.model, config.average)
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate,
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate,
                                            weight_decay=config.weight_decay)
         self._open_folder()
 
@@ -222,7 +222,7 @@ class Trainer:
                               'another folder')
         self.model.load_state_dict(state['model'])
         self.average.state, self.average.steps = state['average'], state['average_steps']
-        self.optimiser.load_state_dict(state['optimiser'])
+        self.optimizer.load_state_dict(state['optimiser'])
         self.step = state['step']
 
     def save(self):
@@ -230,7 +230,7 @@ class Trainer:
         partial_file = self.checkpoint.with_suffix('.part')
         torch.save({'model': self.model.state_dict(), 'average': self.average.state,
                     'average_steps': self.average.steps, 'step': self.step,
-                    'optimiser': self.optimiser.state_dict(),
+                    'optimiser': self.optimizer.state_dict(),
                     'model_config': self.objective.config}, partial_file)
         os.replace(partial_file, self.checkpoint)
         save_safetensors(self.folder / 'weights.safetensors', self.average.state,
@@ -246,17 +246,17 @@ class Trainer:
         return load_steps(examples, range(self.step, self.config.steps), self.config.workers)
 
     def train_step(self, frames):
-        """One step of the optimiser on `frames`; returns the loss and rows of errors."""
+        """One step of the optimizer on `frames`; returns the loss and rows of errors."""
         frames = [(inputs.to(self.device), truth.to(self.device)) for inputs, truth in frames]
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group['lr'] = learning_rate(self.config, self.step)
         self.model.train()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss, rows = self.loss(frames)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if torch.isfinite(norm):
-            self.optimiser.step()
+            self.optimizer.step()
         self.average.update(self.model)
         self.step += 1
         return loss.item(), rows

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Pictures for people: coloured depth, samples, confidence, errors and the contact sheet."""
+"""Pictures of depth, samples, confidence and errors in color, and the contact sheet."""
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,11 +25,11 @@ from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.geometry.cloud import flying_points
 from steer_depth_ros.viz.cloud_view import view_cloud
 
-PAPER = (18, 19, 22)
-INK = (232, 232, 228)
-QUIET = (150, 152, 156)
-UNKNOWN = (40, 42, 46), (54, 56, 61)  # the two tones of the hatching that means "no estimate"
-ERROR_LIMIT = 0.1  # relative error at the upper end of the error colours
+BACKGROUND = (18, 19, 22)
+TEXT = (232, 232, 228)
+MUTED_TEXT = (150, 152, 156)
+UNKNOWN = (40, 42, 46), (54, 56, 61)  # the two tones of the hatching for "no estimate"
+ERROR_LIMIT = 0.1  # relative error at the upper end of the color scale
 SHEET_WIDTH = 1920
 TICKS = np.outer(10.0 ** np.arange(-2, 4), [1, 1.5, 2, 3, 5, 7]).ravel()
 
@@ -37,11 +37,11 @@ TICKS = np.outer(10.0 ** np.arange(-2, 4), [1, 1.5, 2, 3, 5, 7]).ravel()
 @dataclass
 class SheetRow:
     """
-    What the contact sheet shows of one frame.
+    One frame on the contact sheet.
 
-    image: uint8 (H, W, 3) RGB; depth, confidence: float32 (H, W), metres and [0, 1].
+    image: uint8 (H, W, 3) RGB; depth, confidence: float32 (H, W), meters and [0, 1].
     uv, sample_depth: the samples, float32 (N, 2) and (N,).
-    truth: float32 (H, W) metres, NaN where unknown, or None.
+    truth: float32 (H, W) meters, NaN where unknown, or None.
     """
 
     image: np.ndarray
@@ -55,7 +55,7 @@ class SheetRow:
 
 
 def depth_range(*depths):
-    """Return (near, far) metres that hold nearly all finite positive values; (1, 10) if none."""
+    """Return (near, far) in meters around nearly all finite positive values; (1, 10) if none."""
     values = np.concatenate([np.zeros(0, np.float32),
                              *(np.asarray(d, np.float32).ravel() for d in depths)])
     values = values[np.isfinite(values) & (values > 0)]
@@ -65,11 +65,11 @@ def depth_range(*depths):
     return float(near), float(max(far, near * 1.2))
 
 
-def colour_depth(depth, near, far):
+def color_depth(depth, near, far):
     """
-    Colour depth on a logarithmic scale from red (near) to blue (far).
+    Return depth in colors from red (near) to blue (far), on a logarithmic scale.
 
-    depth: float32 (H, W) metres, NaN (or 0) where unknown, which is shown hatched.
+    depth: float32 (H, W) meters, NaN (or 0) where unknown, which is shown hatched.
     Return uint8 (H, W, 3) RGB.
     """
     known = (depth > 0) & (depth < np.inf)
@@ -77,69 +77,69 @@ def colour_depth(depth, near, far):
     position -= np.float32(np.log(near))
     position *= np.float32(-0.94 / np.log(far / near))
     position += np.float32(1)
-    return _hatch_unknown(_colour(np.clip(position, 0.06, 1), 'TURBO'), known)
+    return _hatch_unknown(_color(np.clip(position, 0.06, 1), 'TURBO'), known)
 
 
-def colour_confidence(confidence):
-    """Colour a confidence map, float (H, W) in [0, 1], from dark (0) to yellow (1)."""
+def color_confidence(confidence):
+    """Return a confidence map, float (H, W) in [0, 1], in colors from dark (0) to yellow (1)."""
     known = np.isfinite(confidence)
-    return _hatch_unknown(_colour(np.where(known, confidence, 0), 'VIRIDIS'), known)
+    return _hatch_unknown(_color(np.where(known, confidence, 0), 'VIRIDIS'), known)
 
 
-def colour_error(depth, truth, limit=ERROR_LIMIT):
-    """Colour |depth - truth| / truth from dark (exact) to bright (`limit`); hatched if unknown."""
+def color_error(depth, truth, limit=ERROR_LIMIT):
+    """Return |depth - truth| / truth from dark (exact) to bright (`limit`), unknown hatched."""
     known = np.isfinite(depth) & np.isfinite(truth) & (truth > 0)
     relative = np.abs(depth - truth) / np.where(known, truth, 1)
-    return _hatch_unknown(_colour(np.where(known, relative, 0) / limit, 'INFERNO'), known)
+    return _hatch_unknown(_color(np.where(known, relative, 0) / limit, 'INFERNO'), known)
 
 
 def draw_samples(image, uv, depth, near, far, width=None):
     """
-    Draw samples in depth colours over the darkened image, near ones on top.
+    Draw samples in the colors of their depth over the darkened image, near ones on top.
 
-    uv: float32 (N, 2) pixel positions; depth: float32 (N,) metres.
-    width: of the returned picture, so that dots keep their size when it is shown smaller.
+    uv: float32 (N, 2) pixel positions; depth: float32 (N,) meters.
+    width: pixels of the returned picture; drawing at the final size keeps the dots visible.
     """
     height, full = image.shape[:2]
     width = width or full
     scale = width / full
     canvas = cv2.resize(image, (width, round(height * scale)), interpolation=cv2.INTER_AREA)
-    grey = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY)
-    canvas = cv2.cvtColor(cv2.convertScaleAbs(grey, alpha=0.45), cv2.COLOR_GRAY2RGBA)
+    gray = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY)
+    canvas = cv2.cvtColor(cv2.convertScaleAbs(gray, alpha=0.45), cv2.COLOR_GRAY2RGBA)
     if not len(depth):
         return canvas[..., :3].copy()
     order = np.argsort(-depth)
-    colours = colour_depth(depth[order][:, None], near, far)
-    colours = cv2.cvtColor(colours, cv2.COLOR_RGB2RGBA).view(np.uint32).ravel()
+    colors = color_depth(depth[order][:, None], near, far)
+    colors = cv2.cvtColor(colors, cv2.COLOR_RGB2RGBA).view(np.uint32).ravel()
     corner = np.round((uv[order] + 0.5) * scale - 0.5).astype(int)
-    # Dots grow until they would cover about a third of the picture.
+    # Dots are as large as possible while they cover at most about a third of the picture.
     dot = int(np.clip(np.sqrt(0.35 * canvas[..., 0].size / max(len(depth), 1)), 1, 5))
-    pixels = canvas.view(np.uint32).ravel()  # a pixel in one piece is written fastest
+    pixels = canvas.view(np.uint32).ravel()  # one 32 bit write per pixel is fastest
     for dy in range(dot):
         for dx in range(dot):
             x = corner[:, 0] + dx - dot // 2
             y = corner[:, 1] + dy - dot // 2
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < canvas.shape[0])
-            pixels[(y * width + x)[inside]] = colours[inside]
+            pixels[(y * width + x)[inside]] = colors[inside]
     return cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB)
 
 
 def draw_cloud(image, depth, camera, size):
-    """Render the completed depth as a coloured cloud, seen from above; uint8 `size` + (3,)."""
-    solid = np.isfinite(depth) & (depth > 0) & ~flying_points(depth)
-    points = camera.rays()[solid] * depth[solid][:, None]
-    return view_cloud(points, image[solid], size, depth[solid] / camera.fx)
+    """Render the completed depth as a colored cloud, seen from above; uint8 `size` + (3,)."""
+    valid = np.isfinite(depth) & (depth > 0) & ~flying_points(depth)
+    points = camera.rays()[valid] * depth[valid][:, None]
+    return view_cloud(points, image[valid], size, depth[valid] / camera.fx)
 
 
 def contact_sheet(rows, title='steer_depth_ros', subtitle=''):
     """
-    Lay out frames with image, samples, depth, confidence, cloud and, where known, the errors.
+    Draw frames with image, samples, depth, confidence, cloud and, with truth, the errors.
 
-    rows: list of SheetRow, one block each; all share one depth scale.
+    rows: list of SheetRow, one block per row; all share one depth scale.
     Return uint8 (H, W, 3) RGB. Raise FrameError if there is no row.
     """
     if not rows:
-        raise FrameError('there is no frame to draw: the recording gave no completed depth')
+        raise FrameError('there is no frame to draw: no depth was completed')
     near, far = depth_range(*(r.sample_depth for r in rows), *(r.depth for r in rows))
     with_truth = any(r.truth is not None for r in rows)
     blocks = [_block(row, near, far, with_truth) for row in rows]
@@ -163,11 +163,11 @@ def write_picture(path, picture):
         raise FrameError(f'cannot write the picture {path}: use a writable path ending in .png')
 
 
-def _colour(position, name):
-    """Apply an OpenCV colour map to positions in [0, 1]; RGB."""
+def _color(position, name):
+    """Apply an OpenCV color map to positions in [0, 1]; RGB."""
     scaled = np.clip(position * 255, 0, 255).astype(np.uint8)
-    coloured = cv2.applyColorMap(scaled, getattr(cv2, f'COLORMAP_{name}'))
-    return cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB)
+    colored = cv2.applyColorMap(scaled, getattr(cv2, f'COLORMAP_{name}'))
+    return cv2.cvtColor(colored, cv2.COLOR_BGR2RGB)
 
 
 def _hatch_unknown(picture, known):
@@ -184,14 +184,14 @@ def _hatch(height, width):
 
 
 def _depth_ticks(near, far):
-    """Positions in [0, 1] and labels of round depths between near and far."""
+    """Return positions in [0, 1] and labels of round depths between near and far."""
     inside = TICKS[(TICKS >= near) & (TICKS <= far)]
     inside = inside[:: max(1, -(-len(inside) // 7))]
     return np.log(inside / near) / np.log(far / near), [f'{t:g}' for t in inside]
 
 
-def _text(canvas, text, x, y, scale=0.5, colour=INK):
-    cv2.putText(canvas, text, (int(x), int(y)), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1,
+def _text(canvas, text, x, y, scale=0.5, color=TEXT):
+    cv2.putText(canvas, text, (int(x), int(y)), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1,
                 cv2.LINE_AA)
 
 
@@ -200,14 +200,14 @@ def _text_width(text, scale):
 
 
 def _header(title, subtitle):
-    band = np.full((56, SHEET_WIDTH, 3), PAPER, np.uint8)
+    band = np.full((56, SHEET_WIDTH, 3), BACKGROUND, np.uint8)
     _text(band, title, 16, 36, 0.8)
-    _text(band, subtitle, 36 + _text_width(title, 0.8), 36, 0.5, QUIET)
+    _text(band, subtitle, 36 + _text_width(title, 0.8), 36, 0.5, MUTED_TEXT)
     return band
 
 
 def _panel(picture, width, height, label):
-    """Resize a picture to its cell and write the label on a dark strip in its corner."""
+    """Return the picture resized to its cell, with the label on a dark strip in the corner."""
     if picture.shape[:2] != (height, width):
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     picture = np.ascontiguousarray(picture)
@@ -218,25 +218,25 @@ def _panel(picture, width, height, label):
 
 
 def _block(row, near, far, with_truth):
-    """One frame: two lines of panels, and the cloud over both lines at the right."""
+    """Return one frame: two rows of panels, and the cloud at the right across both."""
     margin, gap, caption = 16, 6, 30
     height, width = row.depth.shape
     columns = 3 if with_truth else 2
-    # Widths in units of one cell; the cloud keeps a pleasant shape for wide and narrow images.
+    # In units of the cell width; the cloud is at least as wide as a cell, also for wide images.
     aspect = height / width
     cloud = max(1.0, 1.3 * 2 * aspect)
     cell_w = int((SHEET_WIDTH - 2 * margin - columns * gap) / (columns + cloud))
     cell_h = round(cell_w * aspect)
-    block = np.full((caption + 2 * cell_h + gap + 10, SHEET_WIDTH, 3), PAPER, np.uint8)
-    _text(block, row.caption, margin, caption - 10, 0.5, QUIET)
+    block = np.full((caption + 2 * cell_h + gap + 10, SHEET_WIDTH, 3), BACKGROUND, np.uint8)
+    _text(block, row.caption, margin, caption - 10, 0.5, MUTED_TEXT)
     count = f'samples, {len(row.sample_depth)}'
     cells = [(0, 0, row.image, 'image'),
              (0, 1, draw_samples(row.image, row.uv, row.sample_depth, near, far, cell_w), count),
-             (1, 0, colour_depth(row.depth, near, far), 'completed depth'),
-             (1, 1, colour_confidence(row.confidence), 'confidence')]
+             (1, 0, color_depth(row.depth, near, far), 'completed depth'),
+             (1, 1, color_confidence(row.confidence), 'confidence')]
     if row.truth is not None:
-        cells += [(2, 0, colour_depth(row.truth, near, far), 'true depth'),
-                  (2, 1, colour_error(row.depth, row.truth), 'error')]
+        cells += [(2, 0, color_depth(row.truth, near, far), 'true depth'),
+                  (2, 1, color_error(row.depth, row.truth), 'error')]
     for column, line, picture, label in cells:
         x, y = margin + column * (cell_w + gap), caption + line * (cell_h + gap)
         block[y:y + cell_h, x:x + cell_w] = _panel(picture, cell_w, cell_h, label)
@@ -248,18 +248,18 @@ def _block(row, near, far, with_truth):
 
 
 def _legend(bars):
-    band = np.full((64, SHEET_WIDTH, 3), PAPER, np.uint8)
+    band = np.full((64, SHEET_WIDTH, 3), BACKGROUND, np.uint8)
     slot = (SHEET_WIDTH - 32) // len(bars)
-    for index, (name, positions, labels, colours) in enumerate(bars):
+    for index, (name, positions, labels, colors) in enumerate(bars):
         x = 16 + index * slot
         start = x + _text_width(name, 0.45) + 14
         ramp = np.linspace(0, 1, x + slot - 40 - start)[None]
-        strip = _colour(1 - 0.94 * ramp if colours == 'depth' else ramp,
-                        'TURBO' if colours == 'depth' else colours)
+        strip = _color(1 - 0.94 * ramp if colors == 'depth' else ramp,
+                        'TURBO' if colors == 'depth' else colors)
         band[14:30, start:start + ramp.size] = strip
         _text(band, name, x, 27, 0.45)
         for position, label in zip(positions, labels, strict=True):
             tick = start + position * (ramp.size - 1)
-            band[30:35, int(tick)] = QUIET
-            _text(band, label, tick - _text_width(label, 0.4) / 2, 48, 0.4, QUIET)
+            band[30:35, int(tick)] = MUTED_TEXT
+            _text(band, label, tick - _text_width(label, 0.4) / 2, 48, 0.4, MUTED_TEXT)
     return band

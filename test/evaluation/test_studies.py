@@ -31,10 +31,10 @@ from steer_depth_ros.evaluation.ablation import (
 )
 from steer_depth_ros.evaluation.evaluate import evaluate, procedural_examples, Result
 from steer_depth_ros.evaluation.robustness import (
-    FACTORS,
     format_robustness,
     PATTERNS,
-    RESIZED,
+    RESIZED_PATTERNS,
+    SIZE_FACTORS,
 )
 from steer_depth_ros.network.checkpoints import save_safetensors
 from steer_depth_ros.network.mixture_net import MixtureNet
@@ -53,9 +53,13 @@ def test_ablation_has_every_step_of_the_method(tmp_path, capsys):
     study = run(tmp_path, '--ablation', '--limit', '2', '--seed', '77')
     assert study['study'] == 'ablation' and study['seed'] == 77
     figures = {result['method']: result for result in study['results']}
-    assert list(figures) == list(ablation_methods())
+    guide = '  + color and depth guide, order'
+    assert list(figures) == [
+        'fixed kernels, order 0', FIXED, 'fixed kernels, order 2',
+        'image-structure kernels, order 1', f'{guide} 0', f'{guide} 1', f'{guide} 2',
+        TUNED, TWICE, STEERING, MIXTURE]
     assert all(f['frames'] == 2 and f['coverage'] == 1 for f in figures.values())
-    guided = figures['  + colour and depth guide, order 1']['mae']
+    guided = figures['  + color and depth guide, order 1']['mae']
     assert figures[MIXTURE]['mae'] < guided < 0.95 * figures[FIXED]['mae']
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 1 + len(figures)
@@ -106,7 +110,7 @@ def test_ablation_refuses_weights_of_another_network(tmp_path, capsys):
 
 def test_robustness_covers_the_conditions(tmp_path, capsys):
     study = run(tmp_path, '--robustness', '--limit', '1', '--preset', 'steering,learned')
-    conditions = [*PATTERNS, *(f'{p}, {f} size' for f in FACTORS for p in RESIZED)]
+    conditions = [*PATTERNS, *(f'{p}, {f} size' for f in SIZE_FACTORS for p in RESIZED_PATTERNS)]
     for preset in ('steering', 'learned'):
         assert [r['pattern'] for r in study['results'] if r['method'] == preset] == conditions
     lines = capsys.readouterr().out.splitlines()

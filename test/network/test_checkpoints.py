@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Checkpoints: every PyTorch age is read, nothing is executed, and every difference is listed."""
+"""Checkpoints of all PyTorch versions are read, no code runs, and every mismatch is listed."""
 from collections import OrderedDict
 import io
 import json
@@ -63,7 +63,7 @@ class OldPickler(pickle.Pickler):
 
 
 class Python2Pickler(pickle._Pickler):
-    """The same under Python 2, whose texts were byte strings."""
+    """The same under Python 2, whose strings were byte strings."""
 
     storages: list
     persistent_id = OldPickler.persistent_id
@@ -94,7 +94,7 @@ def save_as_pytorch_0_3(state, path, pickler=OldPickler):
 
 
 def with_versions(state):
-    """Return what state_dict() of a module gives since PyTorch 0.4."""
+    """Return a state dict as state_dict() returns it since PyTorch 0.4."""
     state = OrderedDict(state)
     state._metadata = OrderedDict({'': {'version': 1}})
     return state
@@ -116,7 +116,7 @@ SAVERS = {
 
 
 @pytest.mark.parametrize('saver', SAVERS)
-def test_every_age_and_nesting_is_read(saver, tmp_path):
+def test_checkpoints_of_every_version_and_nesting_are_read(saver, tmp_path):
     state = {'inc.weight': torch.randn(4, 3, 2), 'inc.bias': torch.randn(4)}
     path = tmp_path / 'a.pth'
     SAVERS[saver](state, path)
@@ -179,8 +179,8 @@ def test_damaged_files_are_named(kind, tmp_path):
 
 
 @pytest.mark.parametrize('content, message', [
-    ([1, 2], 'no state dict but a list'), ({}, 'no state dict'),
-    ({'a': torch.zeros(1), 'lr': 0.1}, 'no tensors: lr')])
+    ([1, 2], 'a list instead of a state dict'), ({}, 'a dict instead of a state dict'),
+    ({'a': torch.zeros(1), 'lr': 0.1}, 'not tensors: lr')])
 def test_other_content_is_named(content, message, tmp_path):
     torch.save(content, tmp_path / 'a.pth')
     with pytest.raises(WeightsError, match=message):
@@ -193,7 +193,7 @@ def test_missing_file_is_named(tmp_path):
             read(tmp_path / 'nowhere')
 
 
-def test_one_error_lists_all_differences():
+def test_one_error_lists_all_mismatches():
     state = release_state(KERNELNET, 0)
     del state['inc.conv.conv.0.bias'], state['outc.conv.weight']
     state['fc.weight'] = torch.zeros(2)

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The paper's network against a slow float64 evaluation, step by step, in plain numpy."""
+"""The network of the paper against a slow float64 evaluation in plain numpy, step by step."""
 import math
 
 import numpy as np
@@ -85,7 +85,7 @@ def down(x, state, name):
 
 
 def stretch(length):
-    """Return the matrix of linear interpolation to twice the length, ends aligned."""
+    """Return the matrix that interpolates linearly to twice the length, with aligned ends."""
     matrix = np.zeros((2 * length, length))
     for row in range(2 * length):
         position = row * (length - 1) / (2 * length - 1)
@@ -113,7 +113,7 @@ def slow_kernels(image, state):
 
 
 def slow_regression(sparse, sigma, theta, gamma):
-    """Mirror, then one weighted quadric a pixel through the pseudo-inverse."""
+    """Mirror, then fit one weighted quadric per pixel with the pseudo-inverse."""
     margin = ((26, 26), (34, 34))
     sparse, sigma, theta, gamma = (np.pad(m, margin, mode='reflect')
                                    for m in (sparse, sigma, theta, gamma))
@@ -209,7 +209,7 @@ def test_complete_is_the_forward_pass_of_the_used_samples(model, frame):
     np.testing.assert_array_equal(again, dense)
 
 
-def test_nearest_sample_of_a_pixel_counts(model, frame):
+def test_the_nearest_of_several_samples_in_a_pixel_is_used(model, frame):
     image, uv, depth = frame
     wrapper = reference.ReferenceModel(model)
     plain, _ = wrapper.estimate(image, uv, depth)
@@ -218,7 +218,7 @@ def test_nearest_sample_of_a_pixel_counts(model, frame):
     np.testing.assert_array_equal(behind, plain)
 
 
-def test_pixels_out_of_reach_are_unknown_and_the_rest_is_not(model):
+def test_only_pixels_without_samples_in_their_window_are_unknown(model):
     image = np.full((40, 120, 3), 128, np.uint8)
     dense, _ = reference.ReferenceModel(model).estimate(
         image, np.array([[5, 20]], np.float32), np.array([2.0], np.float32))
@@ -233,7 +233,7 @@ def test_pixels_out_of_reach_are_unknown_and_the_rest_is_not(model):
     assert np.isnan(nothing).all()
 
 
-def test_padding_of_a_batch_changes_nothing(model, frame):
+def test_padding_in_a_batch_does_not_change_the_result(model, frame):
     image, uv, depth = frame
     batch = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     uv, depth = torch.from_numpy(uv)[None], torch.from_numpy(depth)[None]
@@ -253,13 +253,13 @@ def test_loss_reaches_every_weight_and_falls(model, frame):
     samples = torch.from_numpy(uv)[None], torch.from_numpy(depth)[None]
     truth = torch.full((1, HEIGHT, WIDTH), 3.0)
     truth[0, :5] = math.nan
-    optimiser = torch.optim.SGD(trained.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3)
     losses = []
     for _ in range(3):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = reference.reference_loss(trained.stages(batch, *samples), truth)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[2] < losses[0]
     silent = [n for n, p in trained.named_parameters() if p.grad is None or not p.grad.any()]
@@ -267,7 +267,7 @@ def test_loss_reaches_every_weight_and_falls(model, frame):
     assert reference.reference_loss(trained.stages(batch, *samples), truth * math.nan) == 0
 
 
-def test_without_weights_the_error_tells_how_to_get_them():
+def test_without_weights_the_error_says_how_to_get_them():
     with pytest.raises(WeightsError, match='steer_depth convert'):
         reference.ReferenceModel.load(None)
 

@@ -195,13 +195,13 @@ def test_exact_at_samples_passes_gradients_to_the_sample():
 
 
 @pytest.mark.parametrize('options', MODES)
-def test_positions_that_nobody_checked_do_no_harm(options):
-    # While a graph is captured or compiled, looking at the data is not possible.
+def test_invalid_positions_that_are_not_checked_do_not_crash(options):
+    # The data cannot be checked while a graph is captured or compiled.
     data = scene(1, 30, SIZE)
     data['uv'][0, :5], data['uv'][0, 5:9], data['uv'][0, 9:12] = math.nan, math.inf, -1e30
     with mock.patch.object(regression, '_require_sound', lambda *_, **__: None):
         dense, mass = run_native(data, SIZE, **options)
-    assert dense.shape == mass.shape == (1, *SIZE)
+    assert (mass > 0).any() and dense[mass > 0].isfinite().all()
 
 
 def call(**changes):

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The long run: what it measures, what it fails on, and a run of seconds through the real node."""
+"""The soak test: what it measures, when it fails, and a run of seconds through the real node."""
 import json
 import os
 
@@ -20,6 +20,7 @@ import pytest
 from sample_recordings import cloud_bag
 
 from steer_depth_ros.cli import main
+from steer_depth_ros.commands import soak
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.ros.tools.soak_report import draw, judge, sample_process, summarise
 
@@ -106,18 +107,17 @@ def test_messages_get_new_stamps_and_nothing_else(tmp_path):
             assert again[12:] == raw[12:] and bag.decode(again, kind, topic)
 
 
-def test_seconds_through_the_real_node(tmp_path, capsys):
+def test_frames_through_the_real_node(tmp_path, monkeypatch, capsys):
     pytest.importorskip('rclpy', reason='rclpy is not installed')
+    monkeypatch.setattr(soak, 'judge', lambda report: ['a failure'])
     recording = cloud_bag(tmp_path / 'in.mcap')
-    status = main(['soak', '--bag', str(recording), '--minutes', '0.1', '--rate', '5',
-                   '--leave-out', '10', '--json', str(tmp_path / 'soak.json'),
+    status = main(['soak', '--bag', str(recording), '--minutes', '0.1', '--rate', '2',
+                   '--leave-out', '4', '--json', str(tmp_path / 'soak.json'),
                    '--plot', str(tmp_path / 'soak.png')])
+    assert status == 1 and 'soak failed: a failure' in capsys.readouterr().out
     found = json.loads((tmp_path / 'soak.json').read_text())
-    # A busy machine may be too slow, or slower at the end; what came out must be told right.
-    assert status == int(bool(found['failures']))
-    assert ('soak failed' in capsys.readouterr().out) == bool(status)
-    assert found['frames'] == 30 and found['left_out'] == 3 and found['dropped'] <= 20
-    assert 0 < found['latency_p50_ms'] < 2000
+    assert found['failures'] == ['a failure']
+    assert found['frames'] == 12 and found['left_out'] == 3 and found['dropped'] <= 2
     assert len(found['series']['pss_mb']) >= 4 and min(found['series']['pss_mb']) > 50
     assert (tmp_path / 'soak.png').stat().st_size > 1000
 

@@ -33,7 +33,7 @@ def test_the_camera_moves_and_the_street_stays():
     first, second = drive_frames(2, size=SMALL)
     assert second.frame.stamp_ns - first.frame.stamp_ns == 100_000_000
     assert first.frame.camera == second.frame.camera
-    # Half a metre nearer to all that stands still ahead.
+    # Half a meter nearer to all that stands still ahead.
     both = first.truth[25:35, 85:95] - second.truth[25:35, 85:95]
     assert abs(np.nanmedian(both) - 0.5) < 0.05
 

@@ -37,9 +37,9 @@ AHEAD = torch.tensor([[0.0], [0.0], [1.0]])
 HERE = torch.zeros(3, 1)
 
 
-def one(kind, centre=(0, 0, 5.0), half=(1, 1, 1), rot=None, **shape):
+def one(kind, center=(0, 0, 5.0), half=(1, 1, 1), rot=None, **shape):
     rot = np.eye(3) if rot is None else rot
-    return Solids([Solid(kind, np.array(centre), rot, np.array(half), 0, **shape)], 'cpu')
+    return Solids([Solid(kind, np.array(center), rot, np.array(half), 0, **shape)], 'cpu')
 
 
 def first(solids, direction=(0, 0, 1)):
@@ -164,7 +164,7 @@ def test_cars_in_a_queue_have_windows_that_one_sees_through():
         assert np.isin(scene.solid[through], list(scene.clear)).all()
         assert (scene.behind >= scene.depth).all()
         shares.append(through.float().mean().item())
-        # Its picture shows what lies behind: it is not one colour.
+        # Its picture shows what lies behind: it is not one color.
         assert scene.image[through].float().std(0).max() > 2
     assert min(shares) > 0.001 and 0.01 < np.mean(shares) < 0.2
 

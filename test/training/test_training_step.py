@@ -53,7 +53,7 @@ def test_the_rate_warms_up_and_falls_along_a_cosine(scene, tmp_path):
     assert rates[110] == pytest.approx(0.002)
     one = trainer(scene, tmp_path, warmup=4, learning_rate=0.1)
     one.train_step(examples(one))
-    assert [group['lr'] for group in one.optimiser.param_groups] == [pytest.approx(0.025)]
+    assert [group['lr'] for group in one.optimizer.param_groups] == [pytest.approx(0.025)]
 
 
 def test_weights_decay_apart_from_the_gradient(scene, tmp_path):

@@ -30,7 +30,7 @@ def row(**changes):
     return preview.SheetRow(**{**values, **changes})
 
 
-def test_depth_range_ignores_what_is_unknown():
+def test_depth_range_ignores_unknown_depth():
     depth = np.array([np.nan, np.inf, -1.0, 0.0, *np.linspace(2, 20, 1000)], np.float32)
     near, far = preview.depth_range(depth)
     assert 2.0 <= near < 2.2 and 19.8 < far <= 20.0
@@ -40,40 +40,40 @@ def test_depth_range_ignores_what_is_unknown():
 
 
 def test_near_is_red_and_far_is_blue():
-    picture = preview.colour_depth(np.array([[1.0, 50.0]], np.float32), 1.0, 50.0)
+    picture = preview.color_depth(np.array([[1.0, 50.0]], np.float32), 1.0, 50.0)
     near, far = picture[0].astype(int)
     assert near[0] > near[2] and far[2] > far[0]
 
 
-def test_unknown_is_hatched_in_two_greys():
-    picture = preview.colour_depth(np.full((40, 40), np.nan, np.float32), 1.0, 10.0)
+def test_unknown_depth_is_hatched_in_two_grays():
+    picture = preview.color_depth(np.full((40, 40), np.nan, np.float32), 1.0, 10.0)
     found = {tuple(int(c) for c in pixel) for pixel in picture.reshape(-1, 3)}
     assert found == set(preview.UNKNOWN)
 
 
-def test_error_colours_grow_with_the_error_and_leave_out_the_unknown():
+def test_error_colors_brighten_with_the_error_and_skip_unknown_depth():
     truth = np.array([[10.0, 10.0, 10.0, np.nan]], np.float32)
     depth = np.array([[10.0, 10.5, 20.0, 5.0]], np.float32)
-    brightness = preview.colour_error(depth, truth)[0].astype(int).sum(axis=1)
+    brightness = preview.color_error(depth, truth)[0].astype(int).sum(axis=1)
     assert brightness[0] < brightness[1] < brightness[2]
-    assert tuple(preview.colour_error(depth, truth)[0, 3]) in preview.UNKNOWN
+    assert tuple(preview.color_error(depth, truth)[0, 3]) in preview.UNKNOWN
 
 
-def test_confidence_colours_grow_with_confidence():
-    picture = preview.colour_confidence(np.array([[0.0, 0.5, 1.0]], np.float32))
+def test_confidence_colors_brighten_with_confidence():
+    picture = preview.color_confidence(np.array([[0.0, 0.5, 1.0]], np.float32))
     assert np.all(np.diff(picture[0].astype(int).sum(axis=1)) > 0)
 
 
-def test_near_samples_lie_over_far_ones():
+def test_near_samples_are_drawn_over_far_ones():
     uv = np.array([[10, 10], [10, 10]], np.float32)
     for depth in ([1.0, 9.0], [9.0, 1.0]):
         picture = preview.draw_samples(np.zeros((*SIZE, 3), np.uint8), uv,
                                        np.array(depth, np.float32), 1.0, 10.0)
-        expected = preview.colour_depth(np.array([[1.0]], np.float32), 1.0, 10.0)[0, 0]
+        expected = preview.color_depth(np.array([[1.0]], np.float32), 1.0, 10.0)[0, 0]
         np.testing.assert_array_equal(picture[10, 10], expected)
 
 
-def test_samples_scale_with_the_width_and_may_leave_the_picture():
+def test_samples_scale_with_the_width_and_may_lie_outside_the_image():
     uv = np.array([[0, 0], [63, 47]], np.float32)
     picture = preview.draw_samples(np.zeros((*SIZE, 3), np.uint8), uv,
                                    np.array([1, 2], np.float32), 1.0, 10.0, width=128)
@@ -81,21 +81,21 @@ def test_samples_scale_with_the_width_and_may_leave_the_picture():
     assert picture[0, 0].any() and picture[-1, -1].any()
 
 
-def test_the_nearest_point_wins_in_the_cloud():
+def test_the_nearest_point_is_visible_in_the_cloud_view():
     # Red lies in front of blue along the line of sight of every pixel that both cover.
     y, x = np.mgrid[-1:1:60j, -1:1:60j]
     far = np.stack([x.ravel(), y.ravel(), np.full(x.size, 4.0)], 1)
     points = np.concatenate([far * 0.99, far]).astype(np.float32)
     red, blue = np.array([[255, 0, 0]], np.uint8), np.array([[0, 0, 255]], np.uint8)
-    colours = np.concatenate([np.repeat(red, x.size, 0), np.repeat(blue, x.size, 0)])
+    colors = np.concatenate([np.repeat(red, x.size, 0), np.repeat(blue, x.size, 0)])
     spacing = np.full(len(points), 0.2, np.float32)
-    picture = view_cloud(points, colours, (120, 160), spacing)
+    picture = view_cloud(points, colors, (120, 160), spacing)
     reds = (picture == red).all(axis=2).sum()
     blues = (picture == blue).all(axis=2).sum()
     assert reds > 20 * blues
 
 
-def test_a_cloud_of_nothing_is_background():
+def test_an_empty_cloud_shows_only_background():
     picture = view_cloud(np.full((5, 3), np.nan, np.float32), np.zeros((5, 3), np.uint8), (9, 9))
     assert (picture == BACKGROUND).all()
 
@@ -103,7 +103,7 @@ def test_a_cloud_of_nothing_is_background():
 @pytest.mark.parametrize('changes', [
     {}, {'truth': None}, {'depth': np.full(SIZE, np.nan, np.float32)},
     {'uv': np.zeros((0, 2), np.float32), 'sample_depth': np.zeros(0, np.float32)}])
-def test_contact_sheet_of_any_row(changes):
+def test_contact_sheet_draws_any_row(changes):
     sheet = preview.contact_sheet([row(), row(**changes)])
     assert sheet.dtype == np.uint8 and sheet.shape[1:] == (preview.SHEET_WIDTH, 3)
     assert sheet.shape[0] > 300
