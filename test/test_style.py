@@ -53,6 +53,16 @@ def test_no_file_names_a_path_of_the_development_machine():
     assert not suspects
 
 
+@pytest.mark.parametrize('linter, arguments', [
+    ('copyright', ['steer_depth_ros', 'test', 'launch']),
+    ('flake8', ['--linelength', '99', 'steer_depth_ros', 'test', 'launch', 'setup.py']),
+    ('pep257', ['steer_depth_ros', 'test', 'launch']), ('xmllint', ['package.xml'])])
+def test_linters_of_ament(linter, arguments, monkeypatch):
+    module = pytest.importorskip(f'ament_{linter}.main', reason=f'ament_{linter} comes with ROS')
+    monkeypatch.chdir(ROOT)
+    assert module.main(argv=arguments) == 0
+
+
 def test_manifest_is_well_formed():
     xmllint = shutil.which('xmllint')
     if xmllint is None:
