@@ -121,7 +121,7 @@ def run_study(args):
     if args.sheet or args.reliability:
         raise ConfigError(f'--{name} gives a table only; leave --sheet and --reliability out')
 
-    def progress(steps, total, unit='frame'):
+    def progress(steps, total=None, unit='frame'):
         return tqdm(steps, total=total, unit=unit, disable=not sys.stderr.isatty())
 
     if args.ablation:
@@ -133,10 +133,12 @@ def run_study(args):
         figures = [result.figures() for result in results]
     elif args.sensitivity:
         presets = [preset.strip() for preset in args.preset.split(',')]
-        patterns = args.pattern or args.samples
-        patterns = parse_patterns(args) if patterns else list(sensitivity.PATTERNS)
-        examples, frames = make_examples(args, patterns, [])
-        examples = list(progress(examples, frames * len(patterns)))
+        if args.pattern or args.samples:
+            examples, _ = make_examples(args, parse_patterns(args), [])
+        else:
+            examples = sensitivity.sensitivity_examples(args.limit or PROCEDURAL_FRAMES, args.seed,
+                                                        parse_size(args.size))
+        examples = list(progress(examples))
         effects = sensitivity.measure_sensitivity(examples, presets,
                                                   partial(progress, unit='run'))
         lines = sensitivity.format_sensitivity(effects, presets)

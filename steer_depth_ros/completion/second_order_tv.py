@@ -96,6 +96,7 @@ def reweighted_step(start, uv, measured, edges, cg_steps, config):
     floor, misfit = np.float32(config.tv_floor), config.tv_misfit
     pixel = np.ravel_multi_index(pixel_of(uv[0].numpy(), start.shape), start.shape)
     scale = np.maximum(measured, floor)
+    # Read at the sample, applied to the nearest pixel: on a slope the pixel's own misfit is wrong.
     residual = measured - sample_bilinear(start[..., None], uv)[:, 0]
     weight = 1 / (scale * np.hypot(residual, misfit * scale))
     data_weight, rhs = (np.bincount(pixel, values, start.size).astype(np.float32)

@@ -24,8 +24,11 @@ from steer_depth_ros.completion.config import CONFIG, Config
 from steer_depth_ros.completion.presets import find_preset
 from steer_depth_ros.datasets.held_out import Example
 from steer_depth_ros.errors import ConfigError
+from steer_depth_ros.evaluation.evaluate import procedural_examples
+from steer_depth_ros.synthetic.procedural import ProceduralFrames
 
-PATTERNS = ('random:500', 'random:5000', 'rows:24', 'depth:1', 'lidar:16', 'lidar:64', 'roof:0.4')
+PATTERNS = ('random:500', 'random:5000', 'rows:24', 'depth:1+holes:3', 'lidar:16', 'lidar:64')
+TRAFFIC = {'kind': 'queue', 'pattern': 'roof:0.4'}  # where samples bleed through at rims
 FACTORS = (0.5, 1.5)
 FIGURES = ('MAE', 'RMSE', 'confidence')  # of the latter the Brier score of being within 5 %
 NOTHING = 0.001  # relative change from which on a constant does something
@@ -56,6 +59,15 @@ class Effect:
         every = [(change, place) for by_place in self.changes.values()
                  for place, change in by_place.items()]
         return max(every, key=lambda each: abs(each[0]))
+
+
+def sensitivity_examples(frames, seed, size):
+    """Render that many scenes of all kinds with PATTERNS, and of TRAFFIC: (pattern, example)."""
+    yield from procedural_examples(ProceduralFrames(frames, seed, size), PATTERNS)
+    kind, pattern = TRAFFIC['kind'], TRAFFIC['pattern']
+    for _, example in procedural_examples(ProceduralFrames(frames, seed, size, kind=kind),
+                                          [pattern]):
+        yield f'{kind} {pattern}', example
 
 
 def measure_sensitivity(examples: Sequence[Tuple[str, Example]], presets: Sequence[str],
