@@ -203,6 +203,7 @@ setup(
         'ros': [*OPENCV, 'ros-jazzy-rclpy', 'ros-jazzy-rmw-fastrtps-cpp', 'ros-jazzy-sensor-msgs',
                 'ros-jazzy-diagnostic-msgs', 'ros-jazzy-std-srvs', 'ros-jazzy-lifecycle-msgs'],
         'train': ['h5py', 'tensorboard'],
+        'view': ['rerun-sdk>=0.39'],
         'fuzz': ['atheris'],
         'test': [*OPENCV, 'hypothesis', 'mypy', 'pytest', 'pytest-cov', 'ruff'],
     },

@@ -28,6 +28,7 @@ COMMANDS = {
     'bench': 'measure speed (op, model, node) and what reaches the node (delivery)',
     'soak': 'run the node for minutes or hours and fail on growth',
     'convert': 'convert checkpoints of the 2021 release',
+    'view': 'open a recording, completed or not, in Rerun',
     'doctor': 'say what is installed, what will run, and what to do about what is missing',
     'presets': 'list presets with size, needs and measured figures',
 }

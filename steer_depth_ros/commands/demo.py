@@ -31,6 +31,7 @@ from steer_depth_ros.recordings.bag_frames import (
 )
 from steer_depth_ros.recordings.bag_tools import frames_to_bag, OUTPUTS
 from steer_depth_ros.recordings.frame_folder import find_frames, read_frames
+from steer_depth_ros.ros import distro
 from steer_depth_ros.ros.tf_types import tf_message
 from steer_depth_ros.viz import preview
 
@@ -75,7 +76,7 @@ def run(args):
         raise ReplayError(f'the node published nothing on {OUTPUTS["depth"][0]}; '
                           + log_end(out / 'node.log'))
     figures = summarise(source, topics, values, out / 'completed.mcap', log, out / 'sheet.png')
-    _print(figures, out)
+    _print(figures, source, out)
     options.write_json(args.json, figures)
     return 0 if figures['frames_out'] == figures['frames_in'] else 1
 
@@ -197,7 +198,7 @@ def _subtitle(log, values):
     return f'preset {values["preset"]}     {len(log["expected"])} frames through the ROS 2 node'
 
 
-def _print(figures, out):
+def _print(figures, source, out):
     print(f'frames in {figures["frames_in"]}, out {figures["frames_out"]}, '
           f'dropped {figures["drops"]}')
     print(f'latency, image published to depth received: p50 {figures["latency_p50_ms"]:.0f} ms, '
@@ -208,3 +209,8 @@ def _print(figures, out):
               f'REL {100 * rel:.1f} %')
     print(f'{out / "completed.mcap"}: the completed recording')
     print(f'{out / "sheet.png"}: look at this')
+    print(f'Rerun: steer_depth view {source} {out / "completed.mcap"}')
+    layout = distro.profile_path()
+    if layout is not None:
+        print(f'Foxglove: open completed.mcap with the layout '
+              f'{layout.with_name("depth_completion.foxglove.json")}')
