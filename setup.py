@@ -53,13 +53,9 @@ class BuildOperator(build_ext):
 
     def build_extension(self, ext):
         target = Path(self.get_ext_fullpath(ext.name))
-<<<<<<< HEAD
-        newest = max(map(os.path.getmtime, [*ext.sources, *glob('csrc/*/*.h'), 'setup.py']))
-=======
         sources = [ROOT / source for source in ext.sources]
         newest = max(path.stat().st_mtime for path in [
-            *sources, *ROOT.glob('csrc/*.h'), ROOT / 'setup.py'])
->>>>>>> 6a7964b (colcon --symlink-install works; scripts start the active environment's Python; no second OpenCV; nvcc builds for the GPU here)
+            *sources, *ROOT.glob('csrc/*/*.h'), ROOT / 'setup.py'])
         if target.exists() and not self.force and target.stat().st_mtime > newest:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +148,7 @@ def extensions():
               file=sys.stderr)
         return []
     found = [Extension(f'{PACKAGE}.ops.libkernel_regression_{isa}',
-                       sorted(glob('csrc/*/*.cpp')))
+                       files('csrc/*/*.cpp'))
              for isa in CPU_VARIANTS]
     if shutil.which('nvcc') and os.environ.get('STEER_DEPTH_CUDA') != '0':
         found.append(Extension(f'{PACKAGE}.ops.libkernel_regression_cuda',
