@@ -28,6 +28,7 @@ from steer_depth_ros.geometry.projection import (
     sparse_from_depth_image,
     SparseDepth,
 )
+from steer_depth_ros.geometry.transforms import TransformError
 from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.extrinsics import compensate, Extrinsics, is_far, move
 from steer_depth_ros.ros.stretch import Stretch
@@ -235,8 +236,12 @@ class Pipeline:
                    f'(frame "{frame.frame_id}"): it is placed through its own camera_info')
         u, v = sparse.uv.astype(np.intp).T
         points = own.rays()[v, u] * sparse.depth[:, None]
-        matrix = self._extrinsics.camera_from(frame.frame_id, frame.stamp_ns, depth_frame,
-                                              stamp_ns)
+        try:
+            matrix = self._extrinsics.camera_from(frame.frame_id, frame.stamp_ns, depth_frame,
+                                                  stamp_ns)
+        except TransformError as error:
+            raise TransformError(f'{error}; set extrinsics.source to "identity" if the depth '
+                                 'image is registered to the image') from None
         return project_points(points, frame.camera, matrix)
 
     def _points(self, job, frame):

@@ -19,15 +19,23 @@ import numpy as np
 import pytest
 
 from steer_depth_ros.errors import CalibrationError, FrameError, MessageError
+from steer_depth_ros.geometry.calibration_file import Calibration
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.geometry.frame import Frame
 from steer_depth_ros.geometry.projection import SparseDepth
 from steer_depth_ros.geometry.transforms import matrix_from_rpy, TransformBuffer, TransformError
 from steer_depth_ros.recordings.frame_folder import read_frame
 from steer_depth_ros.ros import messages
-from steer_depth_ros.ros.extrinsics import compensate, Extrinsics, move, TfListener
+from steer_depth_ros.ros.extrinsics import (
+    calibrated_values,
+    compensate,
+    Extrinsics,
+    move,
+    TfListener,
+)
+from steer_depth_ros.ros.output_fields import output_fields
 from steer_depth_ros.ros.parameters import PARAMETERS
-from steer_depth_ros.ros.pipeline import Cloud, Job, Pipeline
+from steer_depth_ros.ros.pipeline import Cloud, Job, NOTHING_INSIDE, Pipeline
 from steer_depth_ros.ros.save_frame import save_frame
 from steer_depth_ros.ros.synchronizer import Pair
 from steer_depth_ros.ros.tf_types import tf_message
@@ -315,3 +323,246 @@ def test_tf_messages_fill_the_buffer_and_bad_ones_are_told():
     assert len(warnings) == 1 and 'ignored' in warnings[0]
     listener._buffer.clear()
     assert listener._buffer.lookup('base', 'lidar')[:3, 3] == pytest.approx([1.0, 0.0, 0.0])
+
+
+# As sensors and drivers really are
+
+CENTRE = [39.5, 29.5]
+
+
+def told_pipeline(buffer=None, topics=None, **values):
+    """Give a pipeline, its completer and the list of what it tells."""
+    values = {**DEFAULTS, **{key.replace('__', '.'): value for key, value in values.items()}}
+    told, completer = [], Flat()
+    return Pipeline(values, completer, Extrinsics(values, buffer), topics, told.append), (
+        completer), told
+
+
+def static(*links):
+    buffer = TransformBuffer()
+    for parent, child, xyz in links:
+        buffer.set_transform(parent, child, 0, matrix_from_rpy(xyz, (0, 0, 0)), static=True)
+    return buffer
+
+
+def sensor_depth(size=(30, 40), frame='depth', metres=2.0, encoding='32FC1'):
+    pixels = np.full(size, metres, np.float32)
+    return Cloud(SimpleNamespace(header=header(SECOND, frame),
+                                 **messages.depth_fields(pixels, encoding)), SECOND)
+
+
+def sensor_info(camera, frame='depth'):
+    no_roi = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
+    return SimpleNamespace(header=header(SECOND, frame), binning_x=0, binning_y=0, roi=no_roi,
+                           **messages.camera_info_fields(camera))
+
+
+def test_a_depth_image_in_another_frame_is_placed_through_its_own_camera():
+    own = Camera(40, 30, 25.0, 25.0, 19.5, 14.5)  # a wider view than that of the image
+    run, completer, told = told_pipeline(static(('camera', 'depth', (0.1, 0.0, 0.5))),
+                                         depth_source='depth_image')
+    job = job_of(sensor_depth())
+    job.depth_info = sensor_info(own)
+    for _ in range(2):
+        run.run(job, {'depth'})
+    assert np.allclose(completer.depth, 2.5)
+    points, _ = own.unproject(np.array([[22.0, 14.0]]))
+    expected, _ = CAMERA.project(points * 2.0 + [0.1, 0.0, 0.5])
+    assert np.abs(completer.uv - expected).max(1).min() < 1e-3
+    assert len(told) == 1 and 'not registered' in told[0]
+
+
+def test_one_that_cannot_be_placed_is_refused_with_the_remedy():
+    run, _, _ = told_pipeline(static(), depth_source='depth_image', tf_timeout_s=0.0)
+    with pytest.raises(MessageError, match='frame "depth".*"camera".*align_depth.*"identity"'):
+        run.run(job_of(sensor_depth()), {'depth'})
+    job = job_of(sensor_depth())
+    job.depth_info = sensor_info(CAMERA)
+    with pytest.raises(TransformError, match='depth -> camera.*"identity" if the depth'):
+        run.run(job, {'depth'})
+
+
+@pytest.mark.parametrize('values, frame, camera', [
+    ({'extrinsics__source': 'identity'}, 'depth', Camera(40, 30, 25.0, 25.0, 19.5, 14.5)),
+    ({}, '/camera', CAMERA.scaled(40, 30)), ({}, '', None), ({}, 'camera', None)])
+def test_a_registered_depth_image_lies_pixel_on_pixel(values, frame, camera):
+    run, completer, told = told_pipeline(static(), depth_source='depth_image', **values)
+    job = job_of(sensor_depth(frame=frame))
+    job.depth_info = camera and sensor_info(camera, frame)
+    run.run(job, {'depth'})
+    assert completer.uv[0].tolist() == [0.5, 0.5] and len(completer.uv) == 1200 and not told
+
+
+def test_one_in_the_frame_of_the_image_with_another_view_is_no_registered_one():
+    own = Camera(40, 40, 25.0, 25.0, 19.5, 19.5)  # another shape, too
+    run, completer, told = told_pipeline(static(), depth_source='depth_image')
+    job = job_of(sensor_depth((40, 40), 'camera'))
+    job.depth_info = sensor_info(own, 'camera')
+    run.run(job, {'depth'})
+    rays, _ = own.unproject(np.array([[20.0, 20.0]]))
+    assert np.abs(completer.uv - CAMERA.project(rays)[0]).max(1).min() < 1e-3
+    assert len(told) == 1
+
+
+def test_units_of_depth_by_parameter_and_floats_of_millimetres():
+    run, completer, _ = told_pipeline(depth_source='depth_image', depth_unit_m=2e-4)
+    run.run(job_of(sensor_depth(metres=2.0, encoding='16UC1', frame='camera')), {'depth'})
+    assert completer.depth == pytest.approx(0.4)
+    run, completer, told = told_pipeline(depth_source='depth_image')
+    for _ in range(2):
+        run.run(job_of(sensor_depth((60, 80), 'camera', 1500.0)), {'depth'})
+    assert completer.depth == pytest.approx(1.5) and len(told) == 1 and 'millimetres' in told[0]
+    run, completer, told = told_pipeline(depth_source='depth_image')
+    run.run(job_of(sensor_depth(metres=150.25, frame='camera')), {'depth'})
+    assert completer.depth == pytest.approx(150.25) and not told
+
+
+SPREAD = np.random.default_rng(1).uniform((-6, -4, 3), (6, 4, 14), (400, 3))
+
+
+@pytest.mark.parametrize('points, unit', [
+    (SPREAD, 1.0), (SPREAD + [700.0, 0, 0], 1.0), (SPREAD * 1000, 1e-3),
+    (np.rint(SPREAD * 50), 1e-3), (np.rint(SPREAD), 1.0), (SPREAD[:20] * 1000, 1.0)])
+def test_millimetres_of_clouds_are_known_by_their_size_and_told_once(points, unit):
+    run, _, told = told_pipeline(extrinsics__source='parameters', max_depth_m=1e5)
+    for _ in range(2):
+        frame = run.run(job_of(cloud(points)), set()).frame
+    assert np.allclose(frame.points, points * unit, rtol=1e-5)
+    assert len(told) == (unit != 1.0)
+    run, _, told = told_pipeline(extrinsics__source='parameters', points_unit_m=0.1)
+    assert np.allclose(run.run(job_of(cloud(points)), set()).frame.points, points * 0.1,
+                       rtol=1e-5)
+
+
+def double_cloud(points, frame):
+    """Build a cloud of float64."""
+    fields = [SimpleNamespace(name=name, offset=8 * i, datatype=8, count=1)
+              for i, name in enumerate('xyz')]
+    data = np.ascontiguousarray(points, np.float64).view(np.uint8).reshape(-1)
+    msg = SimpleNamespace(header=header(SECOND, frame), height=1, width=len(points),
+                          fields=fields, is_bigendian=False, point_step=24,
+                          row_step=24 * len(points), data=data)
+    return Cloud(msg, SECOND)
+
+
+@pytest.mark.parametrize('accumulated', [False, True])
+def test_clouds_in_the_coordinates_of_a_map_fall_where_they_are(accumulated):
+    origin = np.array([500_000.25, 5_000_000.5, 300.125])
+    buffer = static(('utm', 'camera', tuple(origin)))
+    point = np.array([[0.4, 0.2, 4.0]])
+    run, _, _ = told_pipeline(buffer)
+    clouds = [double_cloud(point + origin, 'utm') for _ in range(2)]
+    sparse = run.run(job_of(clouds[0], clouds[1:] if accumulated else ()), set()).sparse
+    assert sparse.uv[0] == pytest.approx(CAMERA.project(point)[0][0], abs=1e-4)
+    assert sparse.depth[0] == pytest.approx(4.0, abs=1e-6)
+
+
+def test_points_with_times_of_no_sweep_are_left_out():
+    columns = np.zeros((300, 4), np.float32)
+    columns[:, 2] = np.linspace(4.0, 6.0, 300)
+    fields = messages.cloud_fields(columns)
+    names = ('x', 'y', 'z', 'time')
+    fields['fields'] = [SimpleNamespace(name=n, offset=4 * i, datatype=7, count=1)
+                        for i, n in enumerate(names)]
+    times = np.linspace(0, 0.1, 300).astype(np.float32)
+    times[:7] = np.nan, 3.6, np.inf, -np.inf, 1e30, 9.0, -9.0
+    fields['data'] = np.column_stack([columns[:, :3], times]).astype(np.float32).reshape(
+        -1).view(np.uint8)
+    run, _ = pipeline(moving_buffer(), extrinsics__source='tf', fixed_frame='odom',
+                      compensate_point_times=True)
+    msg = SimpleNamespace(header=header(SECOND, 'lidar'), **fields)
+    frame = run.run(job_of(Cloud(msg, SECOND)), set()).frame
+    assert len(frame.points) == 293
+    assert frame.points[-1, 2] == pytest.approx(6.0 + 0.1, abs=0.01)  # 0.1 s later, at 1 m/s
+
+
+def test_several_lidars_each_in_its_own_frame():
+    buffer = static(('camera', 'left', (-0.5, 0, 0)), ('camera', 'right', (0.5, 0, 0)))
+    run, completer, _ = told_pipeline(buffer)
+    run.run(job_of(cloud([[0.5, 0, 4]], frame='left'), [cloud([[-0.5, 0.2, 5]], frame='right')]),
+            {'depth'})
+    assert sorted(completer.depth.tolist()) == pytest.approx([4.0, 5.0])
+    assert completer.uv[:, 0] == pytest.approx([39.5, 39.5])
+
+
+def test_an_image_without_frame_takes_that_of_its_camera_info():
+    run, _, _ = told_pipeline(static(('camera', 'lidar', (0, 0, 0))))
+    job = job_of(cloud([[0, 0, 4]]))
+    job.pair.image.header.frame_id = ''
+    job.info = sensor_info(CAMERA, '/camera')
+    result = run.run(job, {'depth'})
+    assert result.frame.frame_id == '/camera' and result.sparse.depth.tolist() == [4.0]
+
+
+def test_a_link_that_stands_for_an_optical_frame_is_known_by_where_the_points_fall():
+    ahead = np.random.default_rng(2).uniform((3, -2, -1.5), (9, 2, -0.1), (500, 3))  # x forward
+    run, _, told = told_pipeline(static(('camera', 'lidar', (0, 0, 0))))
+    result = run.run(job_of(cloud(ahead)), {'depth'})
+    assert result.depth is None and 'frame "camera"' in result.why
+    assert 'x forward' in result.why and 'optical frame' in result.why
+    few = np.concatenate([ahead, [[0.0, 0.0, 4.0]]])  # one on the ceiling
+    for _ in range(2):
+        run.run(job_of(cloud(few)), {'depth'})
+    assert len(told) == 1 and '1 measured points' in told[0]
+    away = run.run(job_of(cloud(-ahead)), {'depth'})
+    assert away.depth is None and away.why == NOTHING_INSIDE
+    assert run.run(job_of(cloud([[0, 0, 4.0]])), {'depth'}).why == ''
+
+
+def rectified_info(tx=0.0):
+    given = info()
+    given.header = header(SECOND, 'camera')
+    given.d = [-0.3, 0.1, 0.0, 0.0, 0.0]
+    given.p = [50.0, 0.0, 40.0, 50.0 * tx, 0.0, 50.0, 30.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return given
+
+
+@pytest.mark.parametrize('topic, rectified', [('/cam/image_rect', True), ('/cam/image', False)])
+def test_a_rectified_image_is_known_by_its_topic(topic, rectified):
+    run, _, told = told_pipeline(topics={'image': topic}, extrinsics__source='parameters')
+    job = job_of(cloud([[0.0, 0.0, 4.0]]))
+    job.info = rectified_info()
+    camera = [run.run(job, set()).frame.camera for _ in range(2)][0]
+    expected = Camera(80, 60, 50.0, 50.0, 40.0, 30.0)
+    assert (camera == expected) == rectified and len(told) == rectified
+    job.info = info()  # no distortion, P repeats K: nothing to say
+    told.clear()
+    assert run.run(job, set()).frame.camera == CAMERA and not told
+
+
+def test_the_second_camera_of_a_stereo_pair():
+    point = np.array([[0.3, -0.2, 4.0]])
+    job = job_of(cloud(point))
+    job.info = rectified_info(-0.12)
+    run, _, told = told_pipeline(static(('camera', 'lidar', (0, 0, 0))), image_rectified=True)
+    result = run.run(job, {'depth'})
+    u, v, w = np.reshape(job.info.p, (3, 4)) @ [*point[0], 1.0]
+    assert result.sparse.uv[0] == pytest.approx([u / w, v / w], abs=1e-4)
+    assert len(told) == 1 and '0.120 m beside' in told[0]
+    # What goes out lies where it came from.
+    result.depth[:] = 4.0
+    fields = output_fields('cloud', result, DEFAULTS)
+    out = fields['data'].view(np.float32).reshape(-1, 4)[:, :3]
+    assert np.abs(out - point).max(1).min() < 0.05
+    assert output_fields('camera_info', result, DEFAULTS)['p'] == pytest.approx(job.info.p)
+    # A driver that gives each camera its own frame has the baseline in TF already.
+    run, _, told = told_pipeline(static(('camera', 'lidar', (0, 0, 0)),
+                                        ('camera', 'first', (-0.12, 0, 0))), image_rectified=True)
+    sparse = run.run(job, set()).sparse
+    assert sparse.uv[0] == pytest.approx([50 * 0.3 / 4 + 40, 50 * -0.2 / 4 + 30], abs=1e-4)
+    assert not told
+
+
+def test_a_calibration_file_gives_camera_and_pose():
+    matrix = matrix_from_rpy((0.1, 0.2, 0.3), (0.0, 0.0, 0.5))
+    calibration = Calibration([50.0, 0, 40, 0, 50, 30, 0, 0, 1], camera_from_points=matrix)
+    values = calibrated_values(DEFAULTS, calibration)
+    run = Pipeline(values, Flat(), Extrinsics(values, None))
+    job = job_of(cloud([[0.0, 0.0, 4.0]]))
+    job.info = calibration
+    result = run.run(job, {'depth'})
+    assert result.frame.camera == Camera(80, 60, 50.0, 50.0, 40.0, 30.0)
+    assert result.frame.camera_from_points == pytest.approx(matrix)
+    assert result.frame.frame_id == 'camera'
+    chosen = {**DEFAULTS, 'extrinsics.source': 'tf'}
+    assert calibrated_values(chosen, calibration) is chosen
