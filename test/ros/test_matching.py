@@ -85,3 +85,28 @@ def test_clocks_that_agree_are_not_blamed():
     clouds = [stamp + 60 * MS for stamp in images]
     _, hint = matched(clouds, images, slop_s=0.01)
     assert 'set time_offset_s (about' in hint
+
+
+def test_the_nearest_cloud_of_each_further_lidar_goes_along():
+    stamps = [START + i * 100 * MS for i in range(6)]
+    for accumulate, expected in ((0.0, [-40, 30]), (0.15, None)):
+        matcher = Matcher({**DEFAULTS, 'accumulate_s': accumulate}, 'points')
+        matcher.info, matcher.depth_info = 'camera_info', 'depth_info'
+        jobs = []
+        for stamp in stamps:
+            matcher.add_other('left', stamp - 40 * MS, 'left')
+            matcher.add_other('right', stamp + 30 * MS, 'right')
+            jobs += matcher.add_depth(stamp, 'middle', stamp)
+            jobs += matcher.add_image(stamp, 'image', stamp)
+        jobs += matcher.flush()
+        assert [job.depth_info for job in jobs] == ['depth_info'] * 6
+        for job in jobs[:-1]:
+            apart = sorted((c.stamp_ns - job.pair.image_ns) // MS for c in job.earlier
+                           if c.msg != 'middle')
+            assert apart == expected if expected else set(apart) >= {-40, 30}
+    # One that fell silent is left out, not repeated for ever.
+    jobs = []
+    for i in range(6, 12):
+        jobs += matcher.add_depth(START + i * 100 * MS, 'middle', 0)
+        jobs += matcher.add_image(START + i * 100 * MS, 'image', 0)
+    assert all(c.msg == 'middle' for c in (jobs + matcher.flush())[-1].earlier)
