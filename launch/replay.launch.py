@@ -19,6 +19,7 @@ from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     IncludeLaunchDescription,
+    Shutdown,
     TimerAction,
 )
 from launch.conditions import IfCondition, UnlessCondition
@@ -30,8 +31,8 @@ from launch import LaunchDescription
 SHARE = get_package_share_directory('steer_depth_ros')
 START_S = 5.0  # the node loads its model meanwhile
 BOOLEANS = ('true', 'false')
-PASSED = ('params_file', 'preset', 'device', 'rviz', 'image', 'camera_info', 'points',
-          'sparse_depth')
+TOPICS = ('image', 'camera_info', 'points', 'sparse_depth')
+PASSED = ('params_file', 'params_override', 'preset', 'device', 'rviz', 'fixed_frame', *TOPICS)
 
 
 def generate_launch_description():
@@ -41,9 +42,12 @@ def generate_launch_description():
         DeclareLaunchArgument('rate', default_value='1.0', description='speed of the replay'),
         DeclareLaunchArgument('loop', default_value='true', choices=BOOLEANS,
                               description='start over at the end'),
-        DeclareLaunchArgument('params_file',
-                              default_value=os.path.join(SHARE, 'config', 'depth_completion.yaml'),
-                              description='YAML file of parameters; see config/'),
+        DeclareLaunchArgument('params_file', default_value='depth_completion.yaml',
+                              description='YAML file of parameters: a path, or a name in config/'),
+        DeclareLaunchArgument('params_override', default_value='',
+                              description='a small YAML file on top of params_file; empty: none'),
+        DeclareLaunchArgument('fixed_frame', default_value='',
+                              description='fixed frame of RViz; empty: camera_optical_frame'),
         DeclareLaunchArgument('preset', default_value='',
                               description='model preset; empty: as in params_file'),
         DeclareLaunchArgument('device', default_value='',
@@ -52,13 +56,16 @@ def generate_launch_description():
                               description='start RViz'),
         *(DeclareLaunchArgument(topic, default_value=topic,
                                 description=f'topic of the bag for `{topic}`')
-          for topic in PASSED[4:])]
+          for topic in TOPICS)]
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(
             os.path.join(SHARE, 'launch', 'depth_completion.launch.py')),
         launch_arguments=[('use_sim_time', 'true'),
                           *((name, LaunchConfiguration(name)) for name in PASSED)])
     command = ['ros2', 'bag', 'play', bag, '--clock', '100', '--rate', rate]
-    play = [ExecuteProcess(cmd=[*command, '--loop'], output='screen', condition=IfCondition(loop)),
-            ExecuteProcess(cmd=command, output='screen', condition=UnlessCondition(loop))]
+    # Without messages the node has nothing to do: a missing bag, or its end, ends all.
+    play = [ExecuteProcess(cmd=[*command, '--loop'], output='screen', on_exit=Shutdown(),
+                           condition=IfCondition(loop)),
+            ExecuteProcess(cmd=command, output='screen', on_exit=Shutdown(),
+                           condition=UnlessCondition(loop))]
     return LaunchDescription([*arguments, node, TimerAction(period=START_S, actions=play)])

@@ -23,6 +23,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from steer_depth_ros.ros import distro
 from steer_depth_ros.ros.distro import PROFILE_VARIABLES
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ FILES = sorted(ROOT.glob('launch/*.launch.py'))
 MODULES = {
     'ament_index_python': (), 'ament_index_python.packages': (), 'launch': ('LaunchDescription',),
     'launch.actions': ('DeclareLaunchArgument', 'ExecuteProcess', 'IncludeLaunchDescription',
-                       'OpaqueFunction', 'SetEnvironmentVariable', 'TimerAction'),
+                       'LogInfo', 'OpaqueFunction', 'Shutdown', 'TimerAction'),
     'launch.conditions': ('IfCondition', 'UnlessCondition'),
     'launch.launch_description_sources': ('PythonLaunchDescriptionSource',),
     'launch.substitutions': ('LaunchConfiguration',),
@@ -48,7 +49,7 @@ class Recorded:
         return context.get(self.args[0], '')
 
 
-def stand_ins():
+def stand_ins(rviz):
     made, modules = [], {}
     for name, classes in MODULES.items():
         modules[name] = ModuleType(name)
@@ -57,7 +58,10 @@ def stand_ins():
                 made.append(Recorded(kind, args, kwargs))
                 return made[-1]
             setattr(modules[name], kind, make)
-    modules['ament_index_python.packages'].get_package_share_directory = lambda _: str(ROOT)
+    index = modules['ament_index_python.packages']
+    index.get_package_share_directory = lambda _: str(ROOT)
+    index.PackageNotFoundError = LookupError
+    index.get_package_prefix = {'rviz2': '/opt/ros'}.__getitem__ if rviz else {}.__getitem__
     return made, modules
 
 
@@ -68,13 +72,15 @@ def load(path):
     return module
 
 
-def described(path, context=None):
+def described(path, context=None, rviz=True):
     """Generate the description with stand-ins; give all that was made, by kind."""
-    made, modules = stand_ins()
+    made, modules = stand_ins(rviz)
     with patch.dict(sys.modules, modules):
         description = load(path).generate_launch_description()
+        values = {one.args[0]: one.kwargs.get('default_value', '') for one in made
+                  if one.kind == 'DeclareLaunchArgument'}
         for one in [one for one in made if one.kind == 'OpaqueFunction']:
-            one.kwargs['function'](context or {})
+            one.kwargs['function']({**values, **(context or {})})
     assert description.kind == 'LaunchDescription'
     return lambda kind: [one for one in made if one.kind == kind]
 
@@ -93,32 +99,85 @@ def test_arguments_are_declared_described_and_used(path):
         assert Path(source.args[0]).is_file()
 
 
-def test_the_node_gets_files_that_exist_and_every_topic_can_be_remapped(monkeypatch):
+NODE = ROOT / 'launch' / 'depth_completion.launch.py'
+
+
+@pytest.fixture(autouse=True)
+def no_profile_of_ones_own(monkeypatch):
     for name in PROFILE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    of = described(ROOT / 'launch' / 'depth_completion.launch.py')
-    assert {'namespace', 'params_file', 'preset', 'device', 'use_sim_time', 'rviz', 'log_level',
-            'autostart', 'image', 'camera_info', 'points', 'sparse_depth'} == names(of)
+
+
+def memory_free(monkeypatch, size):
+    monkeypatch.setattr(distro, 'shared_memory_free', lambda: size)
+
+
+def test_the_node_gets_files_that_exist_and_every_topic_can_be_remapped(monkeypatch):
+    memory_free(monkeypatch, 2 ** 30)
+    topics = {'image': '/a', 'camera_info': '/b', 'points': '/c', 'sparse_depth': '/d'}
+    of = described(NODE, {'rviz': 'true', 'fixed_frame': 'map', **topics})
+    assert {'namespace', 'name', 'params_file', 'params_override', 'preset', 'device', 'rviz',
+            'use_sim_time', 'log_level', 'autostart', 'fixed_frame', 'respawn', 'tf_prefix',
+            *topics} == names(of)
     node, rviz = of('Node')
     assert node.kwargs['executable'] == 'completion_node'
     assert f"{node.kwargs['executable']} = " in (ROOT / 'setup.py').read_text()
     assert len(node.kwargs['remappings']) == 4
     assert Path(rviz.kwargs['arguments'][1]).is_file()
-    profiles = {one.args[0]: one.args[1] for one in of('SetEnvironmentVariable')}
-    assert all(Path(profiles[name]).is_file() for name in PROFILE_VARIABLES)
-    default = next(a for a in of('DeclareLaunchArgument') if a.args[0] == 'params_file')
-    assert Path(default.kwargs['default_value']).is_file()
+    assert rviz.kwargs['arguments'][2:] == ['-f', 'map']
+    for name in PROFILE_VARIABLES:
+        assert Path(node.kwargs['additional_env'][name]).is_file()
+
+
+def test_without_rviz_the_node_runs_and_a_sentence_says_so():
+    of = described(NODE, {'rviz': 'true'}, rviz=False)
+    assert [node.kwargs['executable'] for node in of('Node')] == ['completion_node']
+    assert any('rviz2 is not installed' in one.kwargs['msg'] for one in of('LogInfo'))
+
+
+def test_no_profile_where_shared_memory_cannot_hold_it(monkeypatch):
+    memory_free(monkeypatch, 64 * 2 ** 20)
+    of = described(NODE)
+    assert not set(PROFILE_VARIABLES) & set(of('Node')[0].kwargs['additional_env'])
+    assert '--shm-size' in of('LogInfo')[0].kwargs['msg']
+
+
+def test_parameter_files_by_name_and_one_on_top(tmp_path):
+    mine = tmp_path / 'mine.yaml'
+    mine.touch()
+    of = described(NODE, {'params_file': 'kitti', 'params_override': str(mine)})
+    files = [one.args[0] for one in of('ParameterFile')]
+    assert files == [str(ROOT / 'config' / 'kitti.yaml'), str(mine)]
+    with pytest.raises(RuntimeError, match='realsense'):
+        described(NODE, {'params_file': 'nonsense'})
+
+
+def test_tf_goes_to_the_namespace_of_the_robot():
+    node = described(NODE, {'tf_prefix': '/r1'})('Node')[0]
+    assert node.kwargs['remappings'] == [('/tf', '/r1/tf'), ('/tf_static', '/r1/tf_static')]
+
+
+def test_cameras_by_name_within_a_namespace():
+    of = described(ROOT / 'launch' / 'multi_camera.launch.py',
+                   {'cameras': 'left, right', 'namespace': 'robot1'})
+    given = [dict(one.kwargs['launch_arguments']) for one in of('IncludeLaunchDescription')]
+    assert [one['namespace'] for one in given] == ['robot1/left', 'robot1/right']
+
+
+def test_the_end_of_a_bag_is_the_end_of_its_launch():
+    for play in described(ROOT / 'launch' / 'replay.launch.py')('ExecuteProcess'):
+        assert play.kwargs['on_exit'].kind == 'Shutdown'
 
 
 @pytest.mark.parametrize('context, expected', [({}, set()), ({'preset': 'fast'}, {'preset'})])
 def test_only_given_arguments_override_the_parameter_file(context, expected):
-    node = described(ROOT / 'launch' / 'depth_completion.launch.py', context)('Node')[0]
-    assert set(node.kwargs['parameters'][1]) == expected
+    node = described(NODE, context)('Node')[0]
+    assert set(node.kwargs['parameters'][-1]) == expected
 
 
 @pytest.mark.parametrize('name', ['replay', 'multi_camera'])
 def test_what_is_passed_on_is_declared_there(name):
-    declared = names(described(ROOT / 'launch' / 'depth_completion.launch.py'))
+    declared = names(described(NODE))
     for one in described(ROOT / 'launch' / f'{name}.launch.py')('IncludeLaunchDescription'):
         assert {key for key, _ in one.kwargs['launch_arguments']} <= declared
 
