@@ -16,9 +16,13 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from steer_depth_ros.datasets.held_out import example_from_frame, training_item
+from steer_depth_ros.errors import SteerDepthError
 from steer_depth_ros.recordings import bag, bag_frames
 from steer_depth_ros.recordings.frame_folder import RecordedFrame
 from steer_depth_ros.ros import messages
+from steer_depth_ros.ros.pipeline import Cloud, Job
+
+FIRST_FEW = 5  # frames of which one must be usable
 
 
 class BagFrames(Dataset):
@@ -37,11 +41,12 @@ class BagFrames(Dataset):
         with bag.BagReader(path) as recording:
             self.topics = bag_frames.choose_topics(recording)
             self.values = bag_frames.node_values(recording, self.topics)
-            bag_frames.check_first_messages(recording, self.topics, self.values)
-            self.pairs = [(pair._replace(image=_place(pair.image), depth=_place(pair.depth)),
-                           _place(info)) for pair, info in
-                          bag_frames.read_pairs(recording, self.topics, self.values)]
+            jobs = bag_frames.read_jobs(recording, self.topics, self.values, bag_frames.Drops())
+            self.pairs = [(job.pair._replace(image=_place(job.pair.image.record),
+                                             depth=_place(job.pair.depth.msg.record)),
+                           _place(job.info.record)) for job in jobs]
             self.truth = _truth(recording)
+        self._check_first()
 
     def __len__(self):
         return len(self.pairs)
@@ -54,17 +59,36 @@ class BagFrames(Dataset):
         rng = np.random.default_rng([self.seed, self.epoch, index])
         return training_item(example_from_frame(self.read(index), self.pattern, rng))
 
+    def _check_first(self):
+        """Raise the error of the first frame when none of the first few can be used."""
+        first = None
+        for index in range(min(FIRST_FEW, len(self))):
+            try:
+                self.read(index)
+                break
+            except SteerDepthError as error:
+                first = first or error
+        else:
+            raise first
+        self._opened[0].close()
+        self._opened = None  # every process opens its own
+
     def read(self, index) -> RecordedFrame:
         """Read one frame."""
         if self._opened is None:
             recording = bag.BagReader(self.path)
-            self._opened = recording, bag_frames.make_pipeline(recording, self.values)
+            self._opened = recording, bag_frames.make_pipeline(recording, self.values,
+                                                               self.topics)
         (recording, pipeline), topics = self._opened, self.topics
         pair, info = self.pairs[index]
-        records = pair._replace(image=recording.at(topics.image, *pair.image),
-                                depth=recording.at(topics.depth, *pair.depth))
-        frame = bag_frames.run_pair(pipeline, recording, topics, records,
-                                    recording.at(topics.camera_info, *info)).frame
+
+        def recorded(topic, place):
+            return bag_frames.Recorded(recording, recording.at(topic, *place))
+
+        depth = Cloud(recorded(topics.depth, pair.depth), pair.depth_ns)
+        job = Job(pair._replace(image=recorded(topics.image, pair.image), depth=depth),
+                  recorded(topics.camera_info, info))
+        frame = bag_frames.run_job(pipeline, topics, job).frame
         truth = None
         if frame.stamp_ns in self.truth:
             record = recording.at(bag_frames.TRUTH, *self.truth[frame.stamp_ns])

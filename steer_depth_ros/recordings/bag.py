@@ -12,13 +12,17 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Files of rosbag2, sqlite3 or MCAP, read and written without a ROS installation."""
-from contextlib import contextmanager
+from contextlib import contextmanager, ExitStack
+from itertools import islice
 import os
 from pathlib import Path
+import re
 import shutil
 import sqlite3
 import struct
-from typing import Any, Dict, Iterator, NamedTuple
+import sys
+from tempfile import TemporaryDirectory
+from typing import Any, Dict, Iterator, List, NamedTuple
 
 import numpy as np
 from rosbags.interfaces import (
@@ -30,9 +34,17 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys import get_typestore, Stores
+import yaml
 
 from steer_depth_ros.errors import BagError, DiskFullError
+from steer_depth_ros.recordings.mcap import McapFile
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -41,11 +53,15 @@ POINT_CLOUD = 'sensor_msgs/msg/PointCloud2'
 TF_MESSAGE = 'tf2_msgs/msg/TFMessage'
 ENDINGS = {'.mcap': StoragePlugin.MCAP, '.db3': StoragePlugin.SQLITE3}
 TYPES = get_typestore(Stores.ROS2_JAZZY)
+METADATA = 'metadata.yaml'
+FIRST_FEW = 10  # messages of a topic of which one should be sound
+LISTED = 5  # topics that an error names
 RESERVE_BYTES = 4 * 2 ** 20  # enough to close a recording: the last chunk and the index
 CHUNK_BYTES = 2 ** 20  # what the storage libraries hold back before they write, at most
 FOREVER = QosTime(2147483647, 0)  # the largest that rosbag2 reads back
 LATCHED = Qos(QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
               FOREVER, FOREVER, QosLiveliness.AUTOMATIC, FOREVER, False)
+RELIABLE = LATCHED._replace(depth=5, durability=QosDurability.VOLATILE)  # as the node publishes
 
 
 class Record(NamedTuple):
@@ -60,49 +76,45 @@ class BagReader:
     """
     A recording to read: a rosbag2 folder, or a single .mcap or .db3 file. A context manager.
 
-    topics: message type of each topic that has messages.
-    Raise BagError when it is missing, empty, truncated or damaged.
+    topics: message type of each topic that has messages in CDR, as ROS 2 writes them. counts: how
+    many. foreign: what the other topics hold. qos: offered QoS by topic.
+    Raise BagError when it is missing, empty, truncated or damaged, or holds no such messages.
     """
 
     def __init__(self, path):
         self.path = Path(path)
         source = _storage(self.path)
-        with self._readable():
-            self._reader = Reader(source)
-            self._reader.open()
-            if not all(isinstance(name, str) for c in self._reader.connections
-                       for name in (c.topic, c.msgtype)):
-                raise ValueError('a topic without name or type')
-            if not all(isinstance(c.msgcount, int) for c in self._reader.connections):
-                raise ValueError('a topic whose number of messages is no number')
-        used = [c for c in self._reader.connections if c.msgcount]
-        self.topics: Dict[str, str] = {c.topic: c.msgtype for c in used}
+        self.topics: Dict[str, str] = {}
         self.counts: Dict[str, int] = {}
-        for connection in used:
-            self.counts[connection.topic] = (self.counts.get(connection.topic, 0)
-                                             + connection.msgcount)
-        if not used:
-            self.close()
-            raise BagError(f'the recording {path} is empty: it holds no messages; record again')
+        self.foreign: Dict[str, str] = {}
+        self.qos: Dict[str, list] = {}
+        self._open = ExitStack()
+        self._storages: List[Any] = []
+        with self._readable():
+            try:
+                self._open_all(source)
+            except BaseException:
+                self.close()
+                raise
+        if self.topics:
+            return
+        self.close()
+        if self.foreign:
+            what = ', '.join(f'{t} ({kind})' for t, kind in sorted(self.foreign.items())[:LISTED])
+            raise BagError(f'the recording {path} holds no messages of ROS 2 (CDR), only '
+                           f'{what}; record with "ros2 bag record", or convert it (.bag of ROS 1: '
+                           'rosbags-convert)')
+        raise BagError(f'the recording {path} is empty: it holds no messages; record again')
 
     def messages(self, *topics) -> Iterator[Record]:
         """Give the messages of some topics (of all without arguments) in recorded order."""
-        chosen = [c for c in self._reader.connections if not topics or c.topic in topics]
-        if not chosen:
-            return
-        with self._readable():
-            for connection, log_ns, raw in self._reader.messages(chosen):
-                if not (isinstance(raw, (bytes, memoryview)) and isinstance(log_ns, int)):
-                    raise ValueError('a message that is no bytes')
-                yield Record(connection.topic, log_ns, raw)
+        yield from self._messages(topics or self.topics)
 
     def at(self, topic, log_ns, stamp_ns) -> Record:
         """Find the message of a topic that was recorded at `log_ns` and carries this stamp."""
-        chosen = [c for c in self._reader.connections if c.topic == topic]
-        with self._readable():
-            for _, _, raw in self._reader.messages(chosen, log_ns, log_ns + 1):
-                if cdr_stamp_ns(raw) == stamp_ns:
-                    return Record(topic, log_ns, raw)
+        for record in self._messages([topic], log_ns, log_ns + 1):
+            if cdr_stamp_ns(record.raw) == stamp_ns:
+                return record
         raise BagError(f'the recording {self.path} has changed: the message of {topic} at '
                        f'{log_ns} ns is gone; start again')
 
@@ -111,21 +123,81 @@ class BagReader:
         return decode(record.raw, self.topics[record.topic], record.topic)
 
     def first(self, topic) -> Any:
-        """Decode the first message of a topic."""
-        record = next(self.messages(topic), None)
-        if record is None:
-            raise BagError(f'the recording {self.path} lists messages of {topic} but holds none; '
-                           'restore it with "ros2 bag reindex"')
-        return self.decode(record)
+        """Decode the first message of a topic that is sound, among the first few."""
+        error = None
+        for record in islice(self.messages(topic), FIRST_FEW):
+            try:
+                return self.decode(record)
+            except BagError as damaged:
+                error = error or damaged
+        raise error or BagError(
+            f'the recording {self.path} lists messages of {topic} but holds none; restore it with '
+            '"ros2 bag reindex"')
 
     def close(self):
-        self._reader.close()
+        self._open.close()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.close()
+
+    def _open_all(self, source):
+        metadata, unpack = {}, ''
+        files = [source]
+        if source.is_dir():
+            metadata = _metadata(source)
+            files = _files(source, metadata)
+            unpack = str(metadata.get('compression_mode') or '').lower()
+            if unpack not in ('', 'none') and metadata.get('compression_format') != 'zstd':
+                raise ValueError(f'compression {metadata.get("compression_format")} is unknown')
+        for file in files:
+            if file.suffix == '.zstd':
+                file = _unpacked(file, self._open)
+            kind = McapStorage if file.suffix.lower() == '.mcap' else SqliteStorage
+            storage = kind(file, unpack == 'message')
+            self._open.callback(storage.close)
+            self._storages.append(storage)
+        for storage in self._storages:
+            for stream in storage.streams:
+                self._note(stream)
+        for entry in metadata.get('topics_with_message_count') or ():
+            self._correct(entry)
+
+    def _note(self, stream):
+        """Take a topic of a storage file."""
+        if not isinstance(stream.topic, str) or not isinstance(stream.msgtype, str):
+            raise ValueError('a topic without name or type')
+        if not stream.count:
+            return
+        if stream.foreign:
+            self.foreign[stream.topic] = stream.foreign
+            return
+        self.topics[stream.topic] = stream.msgtype
+        self.counts[stream.topic] = self.counts.get(stream.topic, 0) + stream.count
+        self.qos.setdefault(stream.topic, stream.qos)
+
+    def _correct(self, entry):
+        """Take what metadata.yaml says of a topic: its QoS may have been edited for replay."""
+        about, count = entry['topic_metadata'], entry['message_count']
+        name, kind = about['name'], about['type']
+        if not isinstance(count, int):
+            raise ValueError('a topic whose number of messages is no number')
+        if not isinstance(name, str) or not isinstance(kind, str):
+            raise ValueError('a topic without name or type')
+        if count and name not in {*self.topics, *self.foreign}:
+            self.topics[name], self.counts[name] = ros_type(kind), count
+        if about.get('offered_qos_profiles'):
+            self.qos[name] = _qos(about['offered_qos_profiles'])
+
+    def _messages(self, topics, start_ns=None, stop_ns=None):
+        with self._readable():
+            for storage in self._storages:  # one after the other, as they were recorded
+                for topic, log_ns, raw in storage.messages(topics, start_ns, stop_ns):
+                    if not (isinstance(raw, (bytes, memoryview)) and isinstance(log_ns, int)):
+                        raise ValueError('a message that is no bytes')
+                    yield Record(topic, log_ns, raw)
 
     @contextmanager
     def _readable(self):
@@ -140,6 +212,70 @@ class BagReader:
                 f'the recording {self.path} is truncated or damaged ({reason}); repair it with '
                 '"mcap recover" (.mcap) or "ros2 bag reindex" (a folder), or record again'
             ) from None
+
+
+class Stream(NamedTuple):
+    """A topic of a storage file; foreign: what it holds where that is nothing of ROS 2."""
+
+    topic: str
+    msgtype: str
+    count: int
+    qos: list
+    foreign: str = ''
+
+
+class McapStorage:
+    """An .mcap file; `packed`: each message is compressed by itself."""
+
+    def __init__(self, path, packed):
+        self._file, self._packed = McapFile(path), packed
+        self._read: Dict[int, str] = {}
+        self.streams = []
+        for number, channel in self._file.channels.items():
+            foreign = ''
+            if channel.encoding.lower() != 'cdr' or not channel.schema:
+                foreign = ' '.join((channel.encoding or 'no encoding',
+                                    channel.schema or 'without schema'))
+            else:
+                self._read[number] = channel.topic
+            self.streams.append(Stream(
+                channel.topic, ros_type(channel.schema), self._file.counts[number],
+                _qos(channel.metadata.get('offered_qos_profiles', '')), foreign))
+
+    def messages(self, topics, start_ns, stop_ns):
+        chosen = [number for number, topic in self._read.items() if topic in topics]
+        limits = () if start_ns is None else (start_ns, stop_ns)
+        for number, log_ns, raw in self._file.messages(chosen, *limits):
+            yield self._read[number], log_ns, zstd.decompress(raw) if self._packed else raw
+
+    def close(self):
+        self._file.close()
+
+
+class SqliteStorage:
+    """A .db3 file, read by rosbags."""
+
+    def __init__(self, path, packed):
+        self._reader, self._packed = Reader(path), packed
+        self._reader.open()
+        self.streams = []
+        for connection in self._reader.connections:
+            kind = connection.ext.serialization_format
+            self.streams.append(Stream(
+                connection.topic, connection.msgtype, connection.msgcount,
+                connection.ext.offered_qos_profiles,
+                '' if kind == 'cdr' else f'{kind} {connection.msgtype}'))
+
+    def messages(self, topics, start_ns, stop_ns):
+        chosen = [c for c in self._reader.connections if c.topic in topics
+                  and c.ext.serialization_format == 'cdr']
+        if not chosen:
+            return
+        for connection, log_ns, raw in self._reader.messages(chosen, start_ns, stop_ns):
+            yield connection.topic, log_ns, zstd.decompress(raw) if self._packed else raw
+
+    def close(self):
+        self._reader.close()
 
 
 class BagWriter:
@@ -173,9 +309,9 @@ class BagWriter:
             shutil.rmtree(self._partial, ignore_errors=True)
             raise BagError(f'cannot write {self.path}: {error.strerror}') from None
 
-    def add_topic(self, topic, msgtype):
-        """Declare a topic; static transforms are marked as latched."""
-        qos = [LATCHED] if topic.endswith('/tf_static') else []
+    def add_topic(self, topic, msgtype, qos=()):
+        """Declare a topic with the QoS it was offered with; static transforms are latched."""
+        qos = list(qos) or [LATCHED if topic.endswith('/tf_static') else RELIABLE]
         self._connections[topic] = self._writer.add_connection(
             topic, msgtype, typestore=TYPES, offered_qos_profiles=qos)
 
@@ -272,6 +408,24 @@ def _as_rosbags(name, value):
     return np.array(value, np.float64) if isinstance(value, (list, tuple)) else value
 
 
+def ros_type(name) -> str:
+    """Give the name of a message type as ROS 2 writes it: other writers leave out /msg/."""
+    if not isinstance(name, str):
+        return name
+    parts = [part for part in name.replace('::', '/').split('/') if part not in ('dds_', '')]
+    if len(parts) == 2:
+        parts.insert(1, 'msg')
+    return '/'.join(parts).removesuffix('_')
+
+
+def _qos(text) -> list:
+    """Read offered QoS; none where it is incomplete, which says nothing about the messages."""
+    try:
+        return parse_qos(text)
+    except Exception:  # whatever an edited text leads to
+        return []
+
+
 def _storage(path):
     """Find what to open for a path that a user gave."""
     if not path.exists():
@@ -279,13 +433,48 @@ def _storage(path):
     if path.suffix == '.bag':
         raise BagError(f'{path} is a ROS 1 bag; convert it first: rosbags-convert --src {path} '
                        f'--dst {path.with_suffix("")}')
-    if path.is_dir() and not (path / 'metadata.yaml').exists():
-        # A recorder that was killed leaves its storage file but writes no metadata.
-        files = sorted(p for p in path.iterdir() if p.suffix in ENDINGS)
-        if len(files) != 1:
-            raise BagError(f'{path} is no recording: it has no metadata.yaml; restore it with '
-                           f'"ros2 bag reindex {path}"')
-        return files[0]
-    if path.is_file() and path.suffix not in ENDINGS:
+    if path.is_dir() and not (path / METADATA).exists() and not _storage_files(path):
+        raise BagError(f'{path} is no recording: it has no metadata.yaml; restore it with '
+                       f'"ros2 bag reindex {path}"')
+    if path.is_file() and path.name == METADATA:
+        return path.parent
+    if path.is_file() and not _is_storage(path):
         raise BagError(f'{path} is no recording; give a rosbag2 folder, an .mcap or a .db3 file')
     return path
+
+
+def _is_storage(path):
+    return Path(path.name.removesuffix('.zstd')).suffix.lower() in ENDINGS
+
+
+def _storage_files(folder):
+    """Give the storage files of a folder in the order of their numbers: a_2 before a_10."""
+    return sorted((p for p in folder.iterdir() if p.is_file() and _is_storage(p)), key=lambda p: [
+        int(part) if part.isdigit() else part for part in re.split(r'(\d+)', p.name)])
+
+
+def _metadata(folder):
+    """Read metadata.yaml; empty where a recorder that was killed has left none."""
+    if not (folder / METADATA).exists():
+        return {}
+    return yaml.safe_load((folder / METADATA).read_text())['rosbag2_bagfile_information']
+
+
+def _files(folder, metadata):
+    """Give the files that metadata.yaml lists, or what is there, if it was copied or renamed."""
+    listed = [folder / Path(name).name for name in metadata.get('relative_file_paths') or ()]
+    missing = [file.name for file in listed if not file.exists()]
+    if listed and not missing:
+        return listed
+    found = _storage_files(folder)
+    if not found or 0 < len(missing) < len(listed):
+        raise ValueError(f'files are missing: {", ".join(missing)}')
+    return found
+
+
+def _unpacked(file, stack):
+    """Decompress a file of `ros2 bag record --compression-mode file` for as long as it is open."""
+    target = Path(stack.enter_context(TemporaryDirectory())) / file.stem
+    with zstd.open(file, 'rb') as packed, open(target, 'wb') as plain:
+        shutil.copyfileobj(packed, plain)
+    return target

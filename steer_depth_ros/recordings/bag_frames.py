@@ -14,21 +14,31 @@
 """From a recording to results: topics by their types, /tf, and the node's own pipeline."""
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Iterator, Optional
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from steer_depth_ros.errors import BagError, CalibrationError, ConfigError, SteerDepthError
-from steer_depth_ros.geometry.transforms import matrix_from, TransformBuffer, TransformError
+from steer_depth_ros.errors import BagError, ConfigError, SteerDepthError
+from steer_depth_ros.geometry.calibration_file import Calibration
+from steer_depth_ros.geometry.transforms import (
+    matrix_from,
+    quaternion_from,
+    TransformBuffer,
+    TransformError,
+)
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.ros import messages, parameters
 from steer_depth_ros.ros.extrinsics import Extrinsics
-from steer_depth_ros.ros.pipeline import Cloud, Job, Pipeline, Result
-from steer_depth_ros.ros.synchronizer import Synchronizer
+from steer_depth_ros.ros.matching import Matcher
+from steer_depth_ros.ros.pipeline import Job, Pipeline, Result
 
 NODE = 'depth_completion'
 TRUTH = '/ground_truth/depth/image'
 WHOLE_RECORDING_NS = 2 ** 62
 IMAGE_TYPES = (bag.IMAGE, bag.COMPRESSED_IMAGE)
+DEPTH_ENCODINGS = ('16UC1', '32FC1', '64FC1')
+ALL_WRONG = 100  # frames in a row of which none can be used: the rest will not be better
+NAMED = 3  # transforms that are named when they are ignored
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Topics:
     """The topics of a recording that make a frame: points, or sparse_depth, is None."""
 
     image: str
-    camera_info: str
+    camera_info: Optional[str]  # None: the calibration comes from a file
     points: Optional[str] = None
     sparse_depth: Optional[str] = None
 
@@ -45,24 +55,80 @@ class Topics:
         return self.points or self.sparse_depth or ''
 
 
-def choose_topics(recording, image=None, camera_info=None, points=None,
-                  sparse_depth=None) -> Topics:
+class Recorded:
+    """A message of a recording that is decoded when it is looked at; BagError if it is damaged."""
+
+    def __init__(self, recording, record):
+        self.record, self._recording = record, recording
+
+    @cached_property
+    def msg(self) -> Any:
+        return self._recording.decode(self.record)
+
+    @property
+    def header(self) -> Any:
+        return self.msg.header
+
+
+class Drops:
+    """
+    What was dropped, by cause, as the node counts it.
+
+    counts: Counter by cause. first: the error of the first of each cause. hint: what is wrong with
+    the stamps, where most messages found no partner.
+    """
+
+    def __init__(self):
+        self.counts: Counter = Counter()
+        self.first: Dict[str, SteerDepthError] = {}
+        self.hint: Optional[str] = None
+
+    def add(self, error: SteerDepthError, cause: Optional[str] = None) -> None:
+        """Count a frame that could not be used."""
+        cause = cause or type(error).__name__
+        self.counts[cause] += 1
+        self.first.setdefault(cause, error)
+
+    def reasons(self) -> List[str]:
+        """Give a sentence for each cause that has one."""
+        return [f'{self.counts[cause]} dropped, {cause}: {error}'
+                for cause, error in self.first.items()]
+
+    def failure(self, what: str) -> SteerDepthError:
+        """Give the error of a run that came to nothing: what each frame suffered from."""
+        if len(self.first) == 1:
+            return next(iter(self.first.values()))
+        return BagError(f'{what}: ' + ('; '.join(self.reasons()) or 'it holds no frame'))
+
+
+def choose_topics(recording, image=None, camera_info=None, points=None, sparse_depth=None,
+                  given=None, calibrated=False) -> Topics:
     """
     Find the topics by message type where they are not given by name.
 
     A colour image, the CameraInfo beside it, and a cloud, or without clouds a depth image.
     What the node itself publishes and the ground truth do not count.
+    given: parameters of the node that were set; depth_source, image_compressed and
+    depth_compressed decide between several topics. calibrated: there is a calibration file, and
+    the CameraInfo is not needed.
     Raise BagError, naming the topics there are, when one is missing or several could be meant.
     """
-    image = _choose(recording, image, IMAGE_TYPES, 'image', _is_colour)
-    camera_info = camera_info or _sibling(recording, image)
-    camera_info = _choose(recording, camera_info, (bag.CAMERA_INFO,), 'camera_info')
-    if not sparse_depth and (points or bag.POINT_CLOUD in recording.topics.values()):
+    given = given or {}
+    image = _choose(recording, image, IMAGE_TYPES, 'image', _is_colour,
+                    compressed=given.get('image_compressed'))
+    info: Optional[str] = None
+    if not calibrated:
+        info = _choose(recording, camera_info or _sibling(recording, image), (bag.CAMERA_INFO,),
+                       'camera_info', remedy='or give its calibration with --calibration FILE')
+    wants_images = given.get('depth_source') == 'depth_image' and not points
+    if not sparse_depth and not wants_images and (
+            points or bag.POINT_CLOUD in recording.topics.values()):
         points = _choose(recording, points, (bag.POINT_CLOUD,), 'points')
-        return Topics(image, camera_info, points=points)
+        return Topics(image, info, points=points)
     sparse_depth = _choose(recording, sparse_depth, IMAGE_TYPES, 'sparse_depth', _is_depth,
-                           'points (a PointCloud2) or sparse_depth (a depth image)')
-    return Topics(image, camera_info, sparse_depth=sparse_depth)
+                           'points (a PointCloud2) or sparse_depth (a depth image)',
+                           compressed=given.get('depth_compressed'))
+    return Topics(image, info, sparse_depth=sparse_depth)
 
 
 def node_values(recording, topics, **given) -> dict:
@@ -77,82 +143,121 @@ def node_values(recording, topics, **given) -> dict:
         raise ConfigError(f'there is no parameter {", ".join(unknown)}; parameters are '
                           f'{", ".join(parameters.PARAMETERS)}')
     values = {name: p.default for name, p in parameters.PARAMETERS.items()}
-    compressed = recording.topics[topics.depth] == bag.COMPRESSED_IMAGE
+    values |= {name: parameters.check(name, value) for name, value in given.items()}
+    # What the topics are is known here, whatever a file for the node says.
     values |= {'depth_source': 'points' if topics.points else 'depth_image',
                'image_compressed': recording.topics[topics.image] == bag.COMPRESSED_IMAGE,
-               'depth_compressed': compressed, **given}
-    values = {name: parameters.check(name, value) for name, value in values.items()}
+               'depth_compressed': recording.topics[topics.depth] == bag.COMPRESSED_IMAGE}
     parameters.check_together(values)
     return values
 
 
-def run_pipeline(recording, topics, values, completer=None, wanted=(),
-                 counts=None) -> Iterator[Result]:
+def calibrated_values(values, calibration: Optional[Calibration]) -> dict:
+    """Give the parameters with the pose of the LiDAR from a calibration file, where it has one."""
+    matrix = calibration.camera_from_points if calibration else None
+    if matrix is None or values['extrinsics.source'] != 'auto':
+        return values
+    return {**values, 'extrinsics.source': 'parameters', 'extrinsics.rpy': [0.0] * 3,
+            'extrinsics.xyz': matrix[:3, 3].tolist(),
+            'extrinsics.quaternion': quaternion_from(matrix).tolist()}
+
+
+def run_pipeline(recording, topics, values, completer=None, wanted=(), drops=None,
+                 calibration=None) -> Iterator[Result]:
     """
     Give the node's result for each pair of image and depth of a recording, in order.
 
     values: of `node_values`. completer: may be None when no output that needs it is `wanted`.
-    counts: a Counter that takes the synchroniser's counts of pairs and drops.
-    Raise BagError, MessageError or CalibrationError naming the topic.
+    drops: takes what was dropped; a frame that cannot be used is left out, as the node does.
+    calibration: of `read_calibration`, instead of the topic.
+    Raise BagError where nothing fits together, and what is wrong with the frames where none of
+    them can be used.
     """
-    check_first_messages(recording, topics, values)
-    pipeline = make_pipeline(recording, values, completer)
-    for pair, info in read_pairs(recording, topics, values, counts):
-        yield run_pair(pipeline, recording, topics, pair, info, wanted)
+    for _, result in run_jobs(recording, topics, values, completer, wanted, drops, calibration):
+        yield result
 
 
-def make_pipeline(recording, values, completer=None) -> Pipeline:
+def run_jobs(recording, topics, values, completer=None, wanted=(), drops=None, calibration=None,
+             also=(), seen=lambda record: None) -> Iterator[Tuple[Job, Result]]:
+    """
+    Do as `run_pipeline`, and give each job, too, with Recorded messages.
+
+    also: topics that are read as well. seen: called with each record in recorded order.
+    """
+    drops = Drops() if drops is None else drops
+    values = calibrated_values(values, calibration)
+    pipeline = make_pipeline(recording, values, topics, completer)
+    found = failed = 0
+    for job in read_jobs(recording, topics, values, drops, calibration, also, seen):
+        try:
+            result = run_job(pipeline, topics, job, wanted)
+        except SteerDepthError as error:
+            drops.add(error)
+            failed += not isinstance(error, TransformError)
+            if not found and failed >= ALL_WRONG:
+                raise
+            continue
+        found += 1
+        yield job, result
+    if not found:
+        raise drops.failure(f'no frame of {recording.path} can be used')
+
+
+def make_pipeline(recording, values, topics, completer=None) -> Pipeline:
     """Make the node's pipeline with the transforms of a recording."""
     # All transforms are there from the start, so there is nothing to wait for.
     values = {**values, 'tf_timeout_s': 0.0}
-    return Pipeline(values, completer, Extrinsics(values, read_transforms(recording)))
+    return Pipeline(values, completer, Extrinsics(values, read_transforms(recording)[0]),
+                    {'image': topics.image, 'depth': topics.depth,
+                     'camera_info': topics.camera_info or 'the calibration file'})
 
 
-def run_pair(pipeline, recording, topics, pair, info, wanted=()) -> Result:
-    """Decode a pair and its camera_info, all of them records, and give the node's result."""
-    with named(f'{topics.image} and {topics.depth} at {pair.image_ns / 1e9:.3f} s'):
-        cloud = Cloud(recording.decode(pair.depth), pair.depth_ns)
-        pair = pair._replace(image=recording.decode(pair.image), depth=cloud)
-        return pipeline.run(Job(pair, recording.decode(info)), set(wanted))
+def run_job(pipeline, topics, job, wanted=()) -> Result:
+    """Decode a job of Recorded messages, and give the node's result."""
+    with named(f'{topics.image} and {topics.depth} at {job.pair.image_ns / 1e9:.3f} s'):
+        clouds = [cloud for cloud in (*job.earlier, job.pair.depth)
+                  if isinstance(cloud.msg, Recorded)]
+        for cloud in clouds:  # in place: it is converted once, however often it is used
+            cloud.msg = cloud.msg.msg
+        info = job.info.msg if isinstance(job.info, Recorded) else job.info
+        return pipeline.run(replace(job, pair=job.pair._replace(image=job.pair.image.msg),
+                                    info=info), set(wanted))
 
 
-def check_first_messages(recording, topics, values):
-    """Read the first message of every topic; raise the error of the first that cannot be used."""
-    image, info, depth = (recording.first(t) for t in (topics.image, topics.camera_info,
-                                                        topics.depth))
-    with named(topics.image):
-        compressed = values['image_compressed']
-        pixels = (messages.compressed_to_rgb if compressed else messages.image_to_rgb)(image)
-    with named(topics.camera_info):
-        camera = messages.camera_from_info(info, values['image_rectified'])
-        if (camera.height, camera.width) != pixels.shape[:2]:
-            raise CalibrationError(
-                f'it describes images of {camera.width} x {camera.height} pixels, but '
-                f'{topics.image} has {pixels.shape[1]} x {pixels.shape[0]}; choose the '
-                'camera_info of that image')
-    with named(topics.depth):
-        if topics.points:
-            messages.cloud_to_xyz(depth)
-        elif values['depth_compressed']:
-            messages.compressed_depth_to_metres(depth)
-        else:
-            messages.depth_to_metres(depth)
+def read_transforms(recording) -> Tuple[TransformBuffer, List[str]]:
+    """
+    Collect every transform of /tf and /tf_static, of the whole recording at once.
 
-
-def read_transforms(recording) -> TransformBuffer:
-    """Collect every transform of /tf and /tf_static, of the whole recording at once."""
+    Those that are no pose are left out, as tf2 does. Give also a sentence about these.
+    """
     transforms = TransformBuffer(WHOLE_RECORDING_NS, disorder_ns=WHOLE_RECORDING_NS)
-    tf_topics = [t for t, kind in recording.topics.items() if kind == bag.TF_MESSAGE]
-    for record in recording.messages(*tf_topics) if tf_topics else ():
+    ignored: Dict[str, str] = {}
+    topics = tf_topics(recording)
+    for record in recording.messages(*topics) if topics else ():
         static = record.topic.endswith('tf_static')
-        with named(record.topic):
-            for message in recording.decode(record).transforms:
-                xyz, q = message.transform.translation, message.transform.rotation
+        try:
+            message = recording.decode(record)
+        except BagError as error:
+            ignored.setdefault(record.topic, str(error))
+            continue
+        for one in message.transforms:
+            xyz, q = one.transform.translation, one.transform.rotation
+            try:
                 transforms.set_transform(
-                    message.header.frame_id, message.child_frame_id,
-                    messages.stamp_ns(message.header),
+                    one.header.frame_id, one.child_frame_id, messages.stamp_ns(one.header),
                     matrix_from((xyz.x, xyz.y, xyz.z), (q.x, q.y, q.z, q.w)), static)
-    return transforms
+            except TransformError as error:
+                name = f'"{one.child_frame_id}" in "{one.header.frame_id}"'
+                ignored.setdefault(name, str(error))
+    more = f' and {len(ignored) - NAMED} more' if len(ignored) > NAMED else ''
+    named_ones = list(ignored.items())[:NAMED]
+    return transforms, [f'ignored the transforms of {name} ({reason}){more}'
+                        for name, reason in named_ones]
+
+
+def tf_topics(recording) -> List[str]:
+    """Give the topics with transforms."""
+    return [t for t, kind in recording.topics.items() if kind == bag.TF_MESSAGE]
 
 
 def read_truth(recording):
@@ -164,44 +269,78 @@ def read_truth(recording):
 
 
 @contextmanager
-def named(topic):
-    """Put the topic before whatever is wrong with its messages."""
+def named(frame):
+    """Say which frame has no transform, and what helps."""
     try:
         yield
-    except BagError:
-        raise
     except TransformError as error:
         raise TransformError(
-            f'{topic}: the recording does not tell where the depth sensor is ({error}); tell it '
+            f'{frame}: the recording does not tell where the depth sensor is ({error}); tell it '
             'with --param extrinsics.source=parameters --param extrinsics.xyz=[x,y,z] --param '
             'extrinsics.quaternion=[x,y,z,w]') from None
-    except SteerDepthError as error:
-        raise type(error)(f'{topic}: {error}') from None
 
 
-def read_pairs(recording, topics, values, counts=None):
-    """Give each pair, and the camera_info that was current when it was complete, as records."""
-    info = next(recording.messages(topics.camera_info))
-    sync = Synchronizer(values['slop_s'], values['time_offset_s'], values['queue_size'],
-                        topics.depth)
-    add = {topics.image: sync.add_image, topics.depth: sync.add_depth}
-    for record in recording.messages(topics.image, topics.depth, topics.camera_info):
-        if record.topic == topics.camera_info:
-            info = record
+def read_jobs(recording, topics, values, drops, calibration=None, also=(),
+              seen=lambda record: None) -> Iterator[Job]:
+    """Match a recording as the node does; jobs of Recorded messages, see `run_jobs`."""
+    matcher = Matcher(values, topics.depth)
+    matcher.info = _first_info(recording, topics, calibration)
+    wanted = [topics.image, topics.depth]
+    if topics.camera_info and not calibration:
+        wanted.append(topics.camera_info)
+    for record in recording.messages(*wanted, *also):
+        seen(record)
+        if record.topic not in wanted:
             continue
-        for pair in add[record.topic](bag.cdr_stamp_ns(record.raw), record):
-            yield pair, info
-    apart = sync.hint()
-    for pair in sync.flush():
-        yield pair, info
-    if counts is not None:
-        counts.update(sync.counts)
-    if not sync.counts['pairs']:
-        apart = apart or f'none lie within {values["slop_s"]} s (slop_s) of each other'
+        item = Recorded(recording, record)
+        if record.topic == topics.camera_info:
+            matcher.info = item
+            continue
+        add = matcher.add_image if record.topic == topics.image else matcher.add_depth
+        try:
+            stamp = bag.cdr_stamp_ns(record.raw)
+        except BagError as error:
+            drops.add(BagError(f'{record.topic}: {error}'))
+            continue
+        yield from add(stamp, item, record.log_ns)
+    drops.hint = matcher.hint()
+    yield from matcher.flush()
+    drops.counts.update(count_drops(matcher.sync.counts))
+    if not matcher.sync.counts['pairs']:
+        apart = drops.hint or f'none lie within {values["slop_s"]} s (slop_s) of each other'
         raise BagError(f'no message of {topics.image} fits one of {topics.depth}: {apart}')
 
 
-def _choose(recording, name, kinds, role, accept=None, wanted=None):
+def calibration_message(recording, topics, calibration: Calibration) -> Any:
+    """Make the CameraInfo of a calibration file, of the size and frame of the first image."""
+    error: Optional[SteerDepthError] = None
+    for record in recording.messages(topics.image):
+        try:
+            image = recording.decode(record)
+            convert = messages.image_to_rgb if hasattr(image, 'encoding') else (
+                messages.compressed_to_rgb)
+            height, width = convert(image).shape[:2]
+        except SteerDepthError as wrong:
+            error = error or wrong
+            continue
+        sized = calibration.of_size(width, height)
+        return bag.build(bag.CAMERA_INFO, messages.stamp_ns(image.header), image.header.frame_id, {
+            'height': sized.height, 'width': sized.width, 'd': sized.d, 'k': sized.k,
+            'distortion_model': sized.distortion_model, 'r': sized.r, 'p': sized.p})
+    raise error or BagError(f'{recording.path} holds no message of {topics.image}')
+
+
+def _first_info(recording, topics, calibration):
+    """Give the calibration: images from before the first camera_info need it, too."""
+    if calibration:
+        return calibration_message(recording, topics, calibration)
+    record = next(recording.messages(topics.camera_info), None)
+    if record is None:
+        recording.first(topics.camera_info)  # says what is wrong
+    return Recorded(recording, record)
+
+
+def _choose(recording, name, kinds, role, accept=None, wanted=None, compressed=None, remedy=None):
     """Check the topic that was given, or find the only one of these message types."""
     if name:
         if recording.topics.get(name) not in kinds:
@@ -211,13 +350,24 @@ def _choose(recording, name, kinds, role, accept=None, wanted=None):
     found = [t for t, kind in recording.topics.items()
              if kind in kinds and t != TRUTH and f'/{NODE}/' not in t
              and (accept is None or accept(recording, t))]
+    found = _one_transport(recording, found, compressed)
     if len(found) == 1:
         return found[0]
     if not found:
         raise BagError(f'the recording has no topic for {wanted or role}; it has '
-                       f'{_listed(recording)}: record that topic too, or take another recording')
+                       f'{_listed(recording)}: record that topic too, '
+                       f'{remedy or "or take another recording"}')
     raise BagError(f'several topics could be the {role}: {", ".join(sorted(found))}; choose with '
                    f'--{role.replace("_", "-")}')
+
+
+def _one_transport(recording, found, compressed):
+    """Leave one of an image and its own transports: the raw one, or what the user says."""
+    packed = [t for t in found if recording.topics[t] == bag.COMPRESSED_IMAGE]
+    raw = [t for t in found if t not in packed]
+    if compressed is not None and (packed if compressed else raw):
+        found = packed if compressed else raw
+    return [t for t in found if not any(t.startswith(f'{r}/') for r in raw if r in found)]
 
 
 def _listed(recording):
@@ -226,19 +376,25 @@ def _listed(recording):
 
 def _sibling(recording, image):
     """Find the camera_info in the namespace of the image, or None."""
+    name = info_beside(recording, image)
+    return name if recording.topics.get(name) == bag.CAMERA_INFO else None
+
+
+def info_beside(recording, image) -> str:
+    """Give the name of the camera_info beside .../image, or beside .../image/compressed."""
     parts = image.split('/')
-    for cut in (1, 2):  # .../camera_info beside .../image, or beside .../image/compressed
-        name = '/'.join([*parts[:-cut], 'camera_info'])
-        if recording.topics.get(name) == bag.CAMERA_INFO:
-            return name
-    return None
+    names = ['/'.join([*parts[:-cut], 'camera_info']) for cut in (1, 2)]
+    here = next((n for n in names if recording.topics.get(n) == bag.CAMERA_INFO), None)
+    return here or names[recording.topics.get(image) == bag.COMPRESSED_IMAGE]
 
 
 def _is_depth(recording, topic):
     message = recording.first(topic)
-    if recording.topics[topic] == bag.COMPRESSED_IMAGE:
-        return 'compressedDepth' in message.format
-    return message.encoding in ('16UC1', '32FC1')
+    encoding = getattr(message, 'encoding', None)
+    if encoding is None:  # "16UC1; compressedDepth png", "16UC1; png compressed"
+        encoding = message.format.split(';')[0].strip()
+        return 'compressedDepth' in message.format or encoding in DEPTH_ENCODINGS
+    return encoding in DEPTH_ENCODINGS
 
 
 def _is_colour(recording, topic):
@@ -247,6 +403,7 @@ def _is_colour(recording, topic):
 
 def count_drops(counts: Counter) -> dict:
     """Name what the synchroniser dropped and how often, without the entries that are zero."""
-    causes = ('unmatched', 'superseded', 'overflow', 'repeated', 'out_of_order', 'reset')
+    causes = ('unmatched', 'superseded', 'overflow', 'repeated', 'out_of_order', 'reset',
+              'unstamped')
     return {name: counts[name] for stream in ('image', 'depth') for cause in causes
             if counts[name := f'{stream}_{cause}']}

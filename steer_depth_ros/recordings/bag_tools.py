@@ -12,22 +12,26 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Recordings from folders of frames, and recordings completed offline by the node's own code."""
-from collections import Counter
-
 import numpy as np
 
+from steer_depth_ros.errors import BagError
 from steer_depth_ros.geometry.transforms import quaternion_from
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.recordings.bag_frames import (
+    calibration_message,
     choose_topics,
-    count_drops,
+    Drops,
+    info_beside,
     NODE,
     node_values,
-    run_pipeline,
+    read_transforms,
+    run_jobs,
+    tf_topics,
     TRUTH,
 )
 from steer_depth_ros.ros import messages
-from steer_depth_ros.ros.output_fields import output_fields
+from steer_depth_ros.ros.output_fields import output_fields, RateGate
+from steer_depth_ros.ros.pipeline import NOTHING_INSIDE
 
 CAMERA_FRAME = 'camera_optical_frame'
 LIDAR_FRAME = 'lidar'
@@ -67,7 +71,8 @@ def frames_to_bag(frames, target, overwrite=False) -> int:
 
 
 def complete_bag(source, target, completer, topics=None, values=None, overwrite=False,
-                 progress=None) -> dict:
+                 progress=None, keep_inputs=False, calibration=None,
+                 tell=lambda sentence: None) -> dict:
     """
     Complete a recording offline: the pairs and results of the node, none dropped for time.
 
@@ -76,33 +81,73 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
     completer: DepthCompleter. topics: keyword arguments of `choose_topics`. values: parameters of
     the node that differ from their defaults.
     progress: called with each frame's number and the number of images.
-    Return a dict of frames, images and what was dropped. Raise BagError, MessageError,
-    CalibrationError or ConfigError; the target appears only when all went well.
+    keep_inputs: the target also gets the image, its camera_info and all transforms, so that a
+    viewer needs nothing else. calibration: of `read_calibration`, instead of a camera_info.
+    tell: called with each sentence about what was left out and why.
+    Return a dict of frames, images and what was dropped, by cause. Raise BagError, MessageError,
+    CalibrationError or ConfigError; the target appears only when a frame was completed.
     """
-    counts: Counter = Counter()
+    drops, frames, gate = Drops(), 0, RateGate()
     with bag.BagReader(source) as recording:
-        chosen = choose_topics(recording, **(topics or {}))
+        chosen = choose_topics(recording, **(topics or {}), given=values,
+                               calibrated=calibration is not None)
         values = node_values(recording, chosen, **(values or {}))
         images = recording.counts[chosen.image]
+        for sentence in read_transforms(recording)[1]:
+            tell(sentence)
         with bag.BagWriter(target, overwrite) as writer:
             for topic, kind in OUTPUTS.values():
                 writer.add_topic(topic, kind)
-            results = run_pipeline(recording, chosen, values, completer, {*OUTPUTS}, counts)
-            for number, result in enumerate(results, 1):
-                for role, message in _completed_messages(result, values):
-                    writer.write(OUTPUTS[role][0], result.frame.stamp_ns, message)
+            kept = _keep(recording, chosen, calibration, writer) if keep_inputs else ()
+
+            def copy(record):
+                if record.topic in kept:
+                    writer.write(record.topic, record.log_ns, record.raw)
+
+            for job, result in run_jobs(recording, chosen, values, completer, {*OUTPUTS}, drops,
+                                        calibration, kept, copy):
+                if result.depth is None:
+                    drops.add(BagError(NOTHING_INSIDE), 'no_points_in_image')
+                    continue
+                frames += 1
+                # When the image was recorded, so that a player shows them together.
+                log_ns = job.pair.image.record.log_ns
+                for role, message in _completed_messages(result, values, gate):
+                    writer.write(OUTPUTS[role][0], log_ns, message)
                 if progress:
-                    progress(number, images)
-    return {'frames': counts['pairs'], 'images': images, 'dropped': count_drops(counts)}
+                    progress(frames, images)
+            if not frames:
+                raise drops.failure(f'no frame of {source} could be completed')
+    for sentence in (*drops.reasons(), *([drops.hint] if drops.hint else ())):
+        tell(sentence)
+    return {'frames': frames, 'images': images, 'dropped': dict(drops.counts)}
 
 
-def _completed_messages(result, values):
+def _keep(recording, chosen, calibration, writer):
+    """Declare the inputs that a viewer needs, as they were offered; give those to be copied."""
+    kept = [chosen.image, *tf_topics(recording)]
+    if calibration:
+        message = calibration_message(recording, chosen, calibration)
+        topic = info_beside(recording, chosen.image)
+        writer.add_topic(topic, bag.CAMERA_INFO, [bag.LATCHED])
+        writer.write(topic, next(recording.messages(chosen.image)).log_ns, message)
+    else:
+        kept.append(chosen.camera_info)
+    for topic in kept:
+        writer.add_topic(topic, recording.topics[topic], recording.qos.get(topic, ()))
+    return kept
+
+
+def _completed_messages(result, values, gate):
     """Give (role, message) of all that the node publishes for one result."""
-    if result.depth is None:  # no depth within the image: the node publishes nothing either
-        return
+    stamp_ns = result.frame.stamp_ns
     for role, (_, kind) in OUTPUTS.items():
+        if role == 'cloud':
+            if not gate.due(stamp_ns, values['cloud_rate_hz']):
+                continue
+            gate.passed(stamp_ns)
         fields = output_fields(role, result, values)
-        yield role, bag.build(kind, result.frame.stamp_ns, result.frame.frame_id, fields)
+        yield role, bag.build(kind, stamp_ns, result.frame.frame_id, fields)
 
 
 def _frame_messages(recorded, first):

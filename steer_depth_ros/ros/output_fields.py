@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The fields of each output message; the node and the offline tool both make theirs here."""
+"""The fields of each output message, and when it is due: for the node and the offline tool."""
 from typing import Any, Dict
 
 import numpy as np
@@ -20,6 +20,25 @@ from steer_depth_ros.geometry.cloud import depth_to_cloud
 from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.pipeline import Result
 from steer_depth_ros.viz import preview
+
+EARLY = 0.9  # of a period: a rate limit of 5 Hz on 10 Hz images takes every second one
+
+
+class RateGate:
+    """Let stamps through at no more than a rate; a jump back in time opens it."""
+
+    def __init__(self):
+        self._last = None
+
+    def due(self, stamp_ns: int, rate_hz: float) -> bool:
+        """Tell whether an output with this stamp is due."""
+        if self._last is None or rate_hz <= 0 or stamp_ns < self._last:
+            return True
+        return stamp_ns - self._last >= EARLY * 1e9 / rate_hz
+
+    def passed(self, stamp_ns: int) -> None:
+        """Note that the output was published."""
+        self._last = stamp_ns
 
 
 def output_fields(name: str, result: Result, values: Dict[str, Any]) -> Dict[str, Any]:

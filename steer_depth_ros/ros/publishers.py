@@ -19,7 +19,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from steer_depth_ros.ros import messages
-from steer_depth_ros.ros.output_fields import output_fields
+from steer_depth_ros.ros.output_fields import output_fields, RateGate
 from steer_depth_ros.ros.pipeline import Result
 
 TOPICS = {
@@ -30,24 +30,6 @@ TOPICS = {
     'depth_color': (Image, '~/debug/depth_color'),
     'overlay': (Image, '~/debug/overlay'),
 }
-EARLY = 0.9  # of a period: a rate limit of 5 Hz on 10 Hz images takes every second one
-
-
-class RateGate:
-    """Let stamps through at no more than a rate; a jump back in time opens it."""
-
-    def __init__(self):
-        self._last = None
-
-    def due(self, stamp_ns: int, rate_hz: float) -> bool:
-        """Tell whether an output with this stamp is due."""
-        if self._last is None or rate_hz <= 0 or stamp_ns < self._last:
-            return True
-        return stamp_ns - self._last >= EARLY * 1e9 / rate_hz
-
-    def passed(self, stamp_ns: int) -> None:
-        """Note that the output was published."""
-        self._last = stamp_ns
 
 
 class Outputs:

@@ -126,8 +126,8 @@ WRONG = {
                          'use one of'),
     'unknown distortion model': ({'camera_info': {'distortion_model': 'magic', 'd': [0.1]}},
                                  '/camera/camera_info: unknown distortion', 'rectify'),
-    'other size': ({'camera_info': {'width': 128, 'height': 96}},
-                   '/camera/camera_info: it describes images of 128 x 96', 'choose')}
+    'other shape': ({'camera_info': {'width': 128, 'height': 48}},
+                    '/camera/camera_info: camera_info describes images of 128 x 48', 'publish')}
 
 
 @pytest.mark.parametrize('command', ['bag', 'demo', 'eval'])
