@@ -20,15 +20,10 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from steer_depth_ros.errors import BagError, ConfigError, SteerDepthError
 from steer_depth_ros.geometry.calibration_file import Calibration
-from steer_depth_ros.geometry.transforms import (
-    matrix_from,
-    quaternion_from,
-    TransformBuffer,
-    TransformError,
-)
+from steer_depth_ros.geometry.transforms import matrix_from, TransformBuffer, TransformError
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.ros import messages, parameters
-from steer_depth_ros.ros.extrinsics import Extrinsics
+from steer_depth_ros.ros.extrinsics import calibrated_values, Extrinsics
 from steer_depth_ros.ros.matching import Matcher
 from steer_depth_ros.ros.pipeline import Job, Pipeline, Result
 
@@ -49,6 +44,8 @@ class Topics:
     camera_info: Optional[str]  # None: the calibration comes from a file
     points: Optional[str] = None
     sparse_depth: Optional[str] = None
+    others: Tuple[str, ...] = ()  # clouds of further LiDARs
+    depth_info: Optional[str] = None  # the CameraInfo of sparse_depth, if it has one of its own
 
     @property
     def depth(self) -> str:
@@ -123,12 +120,16 @@ def choose_topics(recording, image=None, camera_info=None, points=None, sparse_d
     wants_images = given.get('depth_source') == 'depth_image' and not points
     if not sparse_depth and not wants_images and (
             points or bag.POINT_CLOUD in recording.topics.values()):
-        points = _choose(recording, points, (bag.POINT_CLOUD,), 'points')
-        return Topics(image, info, points=points)
+        several = [] if points else [t for t in given.get('points_topics') or () if t]
+        points, *others = [_choose(recording, name, (bag.POINT_CLOUD,), 'points')
+                           for name in several or [points]]
+        return Topics(image, info, points=points, others=tuple(others))
     sparse_depth = _choose(recording, sparse_depth, IMAGE_TYPES, 'sparse_depth', _is_depth,
                            'points (a PointCloud2) or sparse_depth (a depth image)',
                            compressed=given.get('depth_compressed'))
-    return Topics(image, info, sparse_depth=sparse_depth)
+    beside = _sibling(recording, sparse_depth)
+    return Topics(image, info, sparse_depth=sparse_depth,
+                  depth_info=beside if beside != info or calibrated else None)
 
 
 def node_values(recording, topics, **given) -> dict:
@@ -152,16 +153,6 @@ def node_values(recording, topics, **given) -> dict:
     return values
 
 
-def calibrated_values(values, calibration: Optional[Calibration]) -> dict:
-    """Give the parameters with the pose of the LiDAR from a calibration file, where it has one."""
-    matrix = calibration.camera_from_points if calibration else None
-    if matrix is None or values['extrinsics.source'] != 'auto':
-        return values
-    return {**values, 'extrinsics.source': 'parameters', 'extrinsics.rpy': [0.0] * 3,
-            'extrinsics.xyz': matrix[:3, 3].tolist(),
-            'extrinsics.quaternion': quaternion_from(matrix).tolist()}
-
-
 def run_pipeline(recording, topics, values, completer=None, wanted=(), drops=None,
                  calibration=None) -> Iterator[Result]:
     """
@@ -178,15 +169,17 @@ def run_pipeline(recording, topics, values, completer=None, wanted=(), drops=Non
 
 
 def run_jobs(recording, topics, values, completer=None, wanted=(), drops=None, calibration=None,
-             also=(), seen=lambda record: None) -> Iterator[Tuple[Job, Result]]:
+             also=(), seen=lambda record: None,
+             tell=lambda sentence: None) -> Iterator[Tuple[Job, Result]]:
     """
     Do as `run_pipeline`, and give each job, too, with Recorded messages.
 
-    also: topics that are read as well. seen: called with each record in recorded order.
+    also: topics that are read as well. seen: called with each record in recorded order. tell:
+    called with each sentence about what was taken in another way than it says.
     """
     drops = Drops() if drops is None else drops
     values = calibrated_values(values, calibration)
-    pipeline = make_pipeline(recording, values, topics, completer)
+    pipeline = make_pipeline(recording, values, topics, completer, tell)
     found = failed = 0
     for job in read_jobs(recording, topics, values, drops, calibration, also, seen):
         try:
@@ -203,13 +196,18 @@ def run_jobs(recording, topics, values, completer=None, wanted=(), drops=None, c
         raise drops.failure(f'no frame of {recording.path} can be used')
 
 
-def make_pipeline(recording, values, topics, completer=None) -> Pipeline:
+def make_pipeline(recording, values, topics, completer=None,
+                  tell=lambda sentence: None) -> Pipeline:
     """Make the node's pipeline with the transforms of a recording."""
     # All transforms are there from the start, so there is nothing to wait for.
     values = {**values, 'tf_timeout_s': 0.0}
-    return Pipeline(values, completer, Extrinsics(values, read_transforms(recording)[0]),
+    transforms, ignored = read_transforms(recording)
+    for sentence in ignored:
+        tell(sentence)
+    return Pipeline(values, completer, Extrinsics(values, transforms),
                     {'image': topics.image, 'depth': topics.depth,
-                     'camera_info': topics.camera_info or 'the calibration file'})
+                     'camera_info': topics.camera_info or 'the calibration file',
+                     'depth_info': topics.depth_info or topics.camera_info or ''}, tell)
 
 
 def run_job(pipeline, topics, job, wanted=()) -> Result:
@@ -219,9 +217,10 @@ def run_job(pipeline, topics, job, wanted=()) -> Result:
                   if isinstance(cloud.msg, Recorded)]
         for cloud in clouds:  # in place: it is converted once, however often it is used
             cloud.msg = cloud.msg.msg
-        info = job.info.msg if isinstance(job.info, Recorded) else job.info
+        infos = {name: info.msg if isinstance(info := getattr(job, name), Recorded) else info
+                 for name in ('info', 'depth_info')}
         return pipeline.run(replace(job, pair=job.pair._replace(image=job.pair.image.msg),
-                                    info=info), set(wanted))
+                                    **infos), set(wanted))
 
 
 def read_transforms(recording) -> Tuple[TransformBuffer, List[str]]:
@@ -284,10 +283,14 @@ def read_jobs(recording, topics, values, drops, calibration=None, also=(),
               seen=lambda record: None) -> Iterator[Job]:
     """Match a recording as the node does; jobs of Recorded messages, see `run_jobs`."""
     matcher = Matcher(values, topics.depth)
-    matcher.info = _first_info(recording, topics, calibration)
-    wanted = [topics.image, topics.depth]
-    if topics.camera_info and not calibration:
+    # Images from before the first camera_info need it, too.
+    matcher.info = calibration or Recorded(recording, _first(recording, topics.camera_info))
+    wanted = [topics.image, topics.depth, *topics.others]
+    if not calibration:
         wanted.append(topics.camera_info)
+    if topics.depth_info:
+        matcher.depth_info = Recorded(recording, _first(recording, topics.depth_info))
+        wanted.append(topics.depth_info)
     for record in recording.messages(*wanted, *also):
         seen(record)
         if record.topic not in wanted:
@@ -295,14 +298,21 @@ def read_jobs(recording, topics, values, drops, calibration=None, also=(),
         item = Recorded(recording, record)
         if record.topic == topics.camera_info:
             matcher.info = item
+        elif record.topic == topics.depth_info:
+            matcher.depth_info = item
+        if record.topic in (topics.camera_info, topics.depth_info):
             continue
-        add = matcher.add_image if record.topic == topics.image else matcher.add_depth
         try:
             stamp = bag.cdr_stamp_ns(record.raw)
         except BagError as error:
             drops.add(BagError(f'{record.topic}: {error}'))
             continue
-        yield from add(stamp, item, record.log_ns)
+        if record.topic in topics.others:
+            matcher.add_other(record.topic, stamp, item)
+        elif record.topic == topics.image:
+            yield from matcher.add_image(stamp, item, record.log_ns)
+        else:
+            yield from matcher.add_depth(stamp, item, record.log_ns)
     drops.hint = matcher.hint()
     yield from matcher.flush()
     drops.counts.update(count_drops(matcher.sync.counts))
@@ -330,14 +340,12 @@ def calibration_message(recording, topics, calibration: Calibration) -> Any:
     raise error or BagError(f'{recording.path} holds no message of {topics.image}')
 
 
-def _first_info(recording, topics, calibration):
-    """Give the calibration: images from before the first camera_info need it, too."""
-    if calibration:
-        return calibration_message(recording, topics, calibration)
-    record = next(recording.messages(topics.camera_info), None)
+def _first(recording, topic):
+    """Give the first record of a topic; BagError where the recording only lists it."""
+    record = next(recording.messages(topic), None)
     if record is None:
-        recording.first(topics.camera_info)  # says what is wrong
-    return Recorded(recording, record)
+        recording.first(topic)  # says what is wrong
+    return record
 
 
 def _choose(recording, name, kinds, role, accept=None, wanted=None, compressed=None, remedy=None):
@@ -357,8 +365,10 @@ def _choose(recording, name, kinds, role, accept=None, wanted=None, compressed=N
         raise BagError(f'the recording has no topic for {wanted or role}; it has '
                        f'{_listed(recording)}: record that topic too, '
                        f'{remedy or "or take another recording"}')
+    together = (f', or use all with --param points_topics=[{",".join(sorted(found))}]'
+                if role == 'points' else '')
     raise BagError(f'several topics could be the {role}: {", ".join(sorted(found))}; choose with '
-                   f'--{role.replace("_", "-")}')
+                   f'--{role.replace("_", "-")}{together}')
 
 
 def _one_transport(recording, found, compressed):

@@ -15,6 +15,7 @@
 import numpy as np
 
 from steer_depth_ros.errors import BagError
+from steer_depth_ros.geometry.calibration_file import read_calibration
 from steer_depth_ros.geometry.transforms import quaternion_from
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.recordings.bag_frames import (
@@ -24,14 +25,12 @@ from steer_depth_ros.recordings.bag_frames import (
     info_beside,
     NODE,
     node_values,
-    read_transforms,
     run_jobs,
     tf_topics,
     TRUTH,
 )
 from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.output_fields import output_fields, RateGate
-from steer_depth_ros.ros.pipeline import NOTHING_INSIDE
 
 CAMERA_FRAME = 'camera_optical_frame'
 LIDAR_FRAME = 'lidar'
@@ -89,12 +88,13 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
     """
     drops, frames, gate = Drops(), 0, RateGate()
     with bag.BagReader(source) as recording:
-        chosen = choose_topics(recording, **(topics or {}), given=values,
+        given = values or {}
+        if calibration is None and given.get('calibration_file'):
+            calibration = read_calibration(given['calibration_file'])
+        chosen = choose_topics(recording, **(topics or {}), given=given,
                                calibrated=calibration is not None)
-        values = node_values(recording, chosen, **(values or {}))
+        values = node_values(recording, chosen, **given)
         images = recording.counts[chosen.image]
-        for sentence in read_transforms(recording)[1]:
-            tell(sentence)
         with bag.BagWriter(target, overwrite) as writer:
             for topic, kind in OUTPUTS.values():
                 writer.add_topic(topic, kind)
@@ -105,9 +105,9 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
                     writer.write(record.topic, record.log_ns, record.raw)
 
             for job, result in run_jobs(recording, chosen, values, completer, {*OUTPUTS}, drops,
-                                        calibration, kept, copy):
+                                        calibration, kept, copy, tell):
                 if result.depth is None:
-                    drops.add(BagError(NOTHING_INSIDE), 'no_points_in_image')
+                    drops.add(BagError(result.why), 'no_points_in_image')
                     continue
                 frames += 1
                 # When the image was recorded, so that a player shows them together.
