@@ -41,7 +41,8 @@ class Parameter:
 PARAMETERS = {parameter.name: parameter for parameter in (
     Parameter('autostart', True, 'configure and activate at start, without a lifecycle manager',
               read_only=True),
-    Parameter('preset', 'default', 'model preset; `steer_depth presets` lists them'),
+    Parameter('preset', 'default', 'model preset; '
+              '`ros2 run steer_depth_ros steer_depth presets` lists them'),
     Parameter('weights', '', "file of weights; empty: the preset's own"),
     Parameter('device', 'auto', 'auto, cpu, cuda or cuda:N (presets with a network)'),
     Parameter('depth_source', 'points', 'points: PointCloud2 on `points`; depth_image: depth '
