@@ -19,24 +19,35 @@ import numpy as np
 
 from steer_depth_ros.commands import options
 from steer_depth_ros.errors import ConfigError, FrameError
-from steer_depth_ros.geometry.projection import sparse_from_depth_image
-from steer_depth_ros.recordings.frame_folder import read_calibrated_cloud, read_depth, read_image
+from steer_depth_ros.geometry.calibration_file import read_calibration
+from steer_depth_ros.geometry.projection import project_points, sparse_from_depth_image
+from steer_depth_ros.recordings.cloud_files import ENDINGS, read_cloud
+from steer_depth_ros.recordings.image_files import (
+    COUNTS_PER_METRE,
+    DEPTHS,
+    PICTURES,
+    read_depth,
+    read_image,
+)
+from steer_depth_ros.ros.messages import camera_from_info
 from steer_depth_ros.viz import preview
 
 LARGEST_16_BIT = 65535
-DEPTH_SCALE = 1000.0
 
 
 def add_arguments(parser):
-    parser.add_argument('--image', required=True, metavar='FILE', help='8 bit colour image')
-    parser.add_argument('--depth', metavar='FILE', help='sparse depth: 16 bit PNG with 0 for '
-                        'unknown, or metres as .npy or .tiff')
-    parser.add_argument('--depth-scale', type=float, default=DEPTH_SCALE, metavar='S',
-                        help='metres = PNG value / S (%(default)s)')
-    parser.add_argument('--points', metavar='FILE', help='instead of --depth, a cloud: .bin of '
-                        'N x 4 float32 or .npy')
-    parser.add_argument('--calibration', metavar='FILE', help='with --points: JSON with fx, fy, '
-                        'cx, cy, T_cam_lidar and, where it applies, distortion')
+    parser.add_argument('--image', required=True, metavar='FILE',
+                        help=f'image ({", ".join(PICTURES)})')
+    parser.add_argument('--depth', metavar='FILE', help='sparse depth registered to the image, of '
+                        f'its resolution or a lower one ({", ".join(DEPTHS)})')
+    parser.add_argument('--depth-scale', type=float, metavar='S', help='metres = value / S, also '
+                        f'of --out as .png; {COUNTS_PER_METRE:g} for whole numbers and 1 for '
+                        'floats unless given')
+    parser.add_argument('--points', metavar='FILE',
+                        help=f'instead of --depth, a cloud ({", ".join(ENDINGS)})')
+    parser.add_argument('--point-columns', type=int, metavar='N', help='float32 a point of a '
+                        '.bin; 4, 5 or 6 is told from its values unless given')
+    options.add_calibration(parser, 'of the camera, with the pose of the LiDAR, for --points')
     parser.add_argument('--out', required=True, metavar='FILE', help='completed depth: 16 bit '
                         '.png of the same scale, or metres as .npy or .tiff')
     parser.add_argument('--confidence', metavar='FILE', help='confidence: .png (0 to 65535), '
@@ -53,7 +64,7 @@ def run(args):
         raise FrameError(f'{args.depth or args.points} has no depth within the image; check the '
                          'scale or the calibration')
     result = options.make_completer(args).complete(image, samples.uv, samples.depth)
-    write_array(args.out, result.depth, args.depth_scale)
+    write_array(args.out, result.depth, args.depth_scale or COUNTS_PER_METRE)
     if args.confidence:
         write_array(args.confidence, result.confidence, LARGEST_16_BIT)
     if args.preview:
@@ -75,14 +86,15 @@ def write_array(path, values, scale):
     another ending, FrameError when the file cannot be written.
     """
     path = Path(path)
-    if path.suffix not in ('.png', '.npy', '.tif', '.tiff'):
+    ending = path.suffix.lower()
+    if ending not in ('.png', '.npy', '.tif', '.tiff'):
         raise ConfigError(f'{path} must end in .png, .npy or .tiff')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == '.npy':
+        if ending == '.npy':
             np.save(path, values)
             return
-        if path.suffix == '.png':
+        if ending == '.png':
             scaled = np.round(np.nan_to_num(values * np.float32(scale), nan=0.0))
             values = np.where(scaled <= LARGEST_16_BIT, scaled, 0).astype(np.uint16)
         written = cv2.imwrite(str(path), values)
@@ -96,10 +108,18 @@ def _samples(args, size):
     if (args.depth is None) == (args.points is None):
         raise ConfigError('give either --depth or --points')
     if args.depth:
-        if not args.depth_scale > 0:
+        if args.depth_scale is not None and not args.depth_scale > 0:
             raise ConfigError(f'--depth-scale must be positive, not {args.depth_scale}')
-        return sparse_from_depth_image(read_depth(args.depth, args.depth_scale, size))
+        depth = read_depth(args.depth, args.depth_scale, size, args.depth_scale, other_sizes=True)
+        return sparse_from_depth_image(depth, size=size)
     if not args.calibration:
-        raise ConfigError('--points needs --calibration, a JSON file with the intrinsics and '
-                          'T_cam_lidar')
-    return read_calibrated_cloud(args.points, args.calibration, size)
+        raise ConfigError('--points needs --calibration, a file with the intrinsics and the pose '
+                          'of the LiDAR (JSON: fx, fy, cx, cy, T_cam_lidar; or KITTI)')
+    calibration = read_calibration(args.calibration, args.camera)
+    if calibration.camera_from_points is None:
+        raise ConfigError(f'{args.calibration} does not tell where the LiDAR is; add T_cam_lidar '
+                          'to a JSON file, or calib_velo_to_cam.txt beside that of KITTI')
+    height, width = size
+    return project_points(read_cloud(args.points, args.point_columns),
+                          camera_from_info(calibration.of_size(width, height), False,
+                                           (width, height)), calibration.camera_from_points)

@@ -88,11 +88,13 @@ def project_points(points: np.ndarray, camera: Camera,
     return SparseDepth(uv[keep], z[keep])
 
 
-def sparse_from_depth_image(depth_m: np.ndarray, stride: int = 1) -> SparseDepth:
+def sparse_from_depth_image(depth_m: np.ndarray, stride: int = 1,
+                            size: Optional[Tuple[int, int]] = None) -> SparseDepth:
     """
     Take the measured pixels of a depth image: those that are finite and above zero.
 
     depth_m: float32 (H, W) metres. stride: take every stride-th pixel of every stride-th row.
+    size: (H, W) of the image, where that has another resolution.
     """
     if depth_m.ndim != 2:
         raise FrameError(f'a depth image has two dimensions, this one has shape {depth_m.shape}')
@@ -101,6 +103,9 @@ def sparse_from_depth_image(depth_m: np.ndarray, stride: int = 1) -> SparseDepth
     uv = np.empty((len(u), 2), np.float32)
     np.multiply(u, stride, out=uv[:, 0], casting='unsafe')
     np.multiply(v, stride, out=uv[:, 1], casting='unsafe')
+    if size is not None and size != depth_m.shape:
+        scale = np.array([size[1] / depth_m.shape[1], size[0] / depth_m.shape[0]], np.float32)
+        uv = (uv + np.float32(0.5)) * scale - np.float32(0.5)
     return SparseDepth(uv, chosen[v, u].astype(np.float32, copy=False))
 
 

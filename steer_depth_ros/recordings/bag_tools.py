@@ -176,8 +176,10 @@ def _frame_messages(recorded, first):
 
 
 def _points_fields(points):
-    """Give the fields of a PointCloud2 of x, y, z alone, float32 (N, 3)."""
-    fields = messages.cloud_fields(np.zeros((0, 4), np.float32))
-    return {**fields, 'width': len(points), 'point_step': 12, 'row_step': 12 * len(points),
-            'fields': fields['fields'][:3],
-            'data': np.ascontiguousarray(points, np.float32).reshape(-1).view(np.uint8)}
+    """Give the fields of a PointCloud2 of x, y, z alone, (N, 3) float32, or float64 of a map."""
+    size, datatype = points.dtype.itemsize, 8 if points.dtype == np.float64 else 7
+    return {**messages.cloud_fields(np.zeros((0, 4), np.float32)), 'width': len(points),
+            'point_step': 3 * size, 'row_step': 3 * size * len(points),
+            'fields': [{'name': name, 'offset': size * i, 'datatype': datatype, 'count': 1}
+                       for i, name in enumerate('xyz')],
+            'data': np.ascontiguousarray(points).reshape(-1).view(np.uint8)}

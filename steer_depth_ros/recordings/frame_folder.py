@@ -14,33 +14,39 @@
 """
 Recorded frames in folders: an image, a cloud or a depth image, and the calibration.
 
-A frame folder holds rgb.png (or image.png, image.jpg); lidar.bin (N x 4 float32: x, y, z,
-intensity), lidar.npy (N, 3 or more columns) or depth.png; meta.json; and gt.png where the truth is
+A frame folder holds rgb or image (.png, .jpg, ...); lidar (.bin of 4, 5 or 6 float32 a point,
+.npy, .pcd, ...) or depth (.png, .tiff, .npy, ...); meta.json; and gt (as depth) where the truth is
 known. meta.json gives fx, fy, cx, cy, and where they apply distortion (OpenCV's order) with
 distortion_model, T_cam_lidar (16 numbers, row-major, LiDAR frame to optical frame), depth_scale
-(metres = value / depth_scale) and stamp_ns.
+(metres = value / depth_scale, of whole numbers; floats are metres unless "depth": {"scale": ...}
+says otherwise), "lidar": {"columns": N} of lidar.bin, and stamp_ns. A depth image may be coarser
+than its image.
 """
 from dataclasses import dataclass
 import json
 from pathlib import Path
 from typing import Iterator, List, Optional
 
-import cv2
 import numpy as np
 
 from steer_depth_ros.errors import DatasetError, SteerDepthError
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.geometry.frame import Frame
-from steer_depth_ros.geometry.projection import (
-    project_points,
-    sparse_from_depth_image,
-    SparseDepth,
+from steer_depth_ros.geometry.projection import sparse_from_depth_image
+from steer_depth_ros.recordings.cloud_files import ENDINGS, read_cloud
+from steer_depth_ros.recordings.image_files import (
+    DEPTHS,
+    PICTURES,
+    read_bytes,
+    read_depth,
+    read_image,
+    spread,
 )
-from steer_depth_ros.image_decode import decode_picture
 
-IMAGES = ('rgb.png', 'image.png', 'image.jpg', 'rgb.jpg')
-CLOUDS = ('lidar.bin', 'lidar.npy')
-TIFF = ('.tif', '.tiff')
+IMAGES = ('rgb', 'image'), PICTURES
+CLOUDS = ('lidar',), ENDINGS
+DEPTH, TRUTH = (('depth',), DEPTHS), (('gt',), DEPTHS)
+FLOATS = ('.npy', '.npz', '.exr', '.pfm', '.tif', '.tiff')  # what may hold metres
 PERIOD_NS = 100_000_000
 FIRST_STAMP_NS = 1_000_000_000  # a stamp of zero means "latest" to tf
 LAST_STAMP_NS = 2 ** 31 * 1_000_000_000 - 1  # a message's seconds have 32 bit
@@ -91,71 +97,31 @@ def read_frame(folder, stamp_ns=FIRST_STAMP_NS) -> RecordedFrame:
     frame = Frame(image=image, camera=camera, stamp_ns=_whole(
         meta, 'stamp_ns', stamp_ns, folder / 'meta.json', LAST_STAMP_NS))
     recorded = RecordedFrame(folder.name, frame)
+    size = image.shape[:2]
     if _first(folder, CLOUDS):
-        frame.points = read_cloud(_need(folder, CLOUDS))
+        columns = _own(meta, 'lidar').get('columns')
+        frame.points = read_cloud(_need(folder, CLOUDS), columns)
         frame.camera_from_points = _extrinsics(meta, folder / 'meta.json')
     else:
-        path = _need(folder, ('depth.png', *CLOUDS))
-        depth = read_depth(path, _scale(meta, 'depth', path), image.shape[:2])
+        depth = _read_depth(_need(folder, DEPTH, CLOUDS), meta, 'depth', size)
         recorded.depth_image = depth
-        frame.sparse = sparse_from_depth_image(depth)
-    if (folder / 'gt.png').exists():
-        path = folder / 'gt.png'
-        recorded.truth = read_depth(path, _scale(meta, 'gt', path), image.shape[:2])
+        frame.sparse = sparse_from_depth_image(depth, size=size)
+    if _first(folder, TRUTH):
+        recorded.truth = spread(_read_depth(_need(folder, TRUTH), meta, 'gt', size), size)
     return recorded
 
 
-def read_image(path) -> np.ndarray:
-    """Read an 8 bit image as uint8 (H, W, 3) RGB."""
-    image = _decode(path, cv2.IMREAD_COLOR)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def _read_depth(path, meta, name, size):
+    whole = path.suffix.lower() not in FLOATS or _own(meta, name) or meta.get('depth_scale')
+    own = _own(meta, name).get('scale')
+    return read_depth(path, _scale(meta, name, path) if whole else None, size,
+                      own and _number(own, 'the scale', path), other_sizes=True)
 
 
-def read_depth(path, scale, size=None) -> np.ndarray:
-    """
-    Read a depth image as float32 (H, W) metres, NaN where it holds no value.
-
-    path: PNG of 16 bit, value / `scale` metres with 0 for unknown; .npy or .tiff hold metres.
-    size: (H, W) it must have.
-    """
-    path = Path(path)
-    if path.suffix == '.npy':
-        depth = _load_npy(path).astype(np.float32)
-    else:
-        depth = _decode(path, cv2.IMREAD_UNCHANGED)
-        if depth.dtype == np.uint16:
-            depth = depth.astype(np.float32) / np.float32(scale)
-    if depth.ndim != 2 or depth.dtype != np.float32:
-        raise DatasetError(f'{path} is no depth image: it has {depth.dtype} values of shape '
-                           f'{depth.shape}; expected one channel of 16 bit, or of floats')
-    if size is not None and depth.shape != tuple(size):
-        raise DatasetError(f'{path} has {depth.shape[1]} x {depth.shape[0]} pixels but its image '
-                           f'has {size[1]} x {size[0]}; register the depth to the image first')
-    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
-
-
-def read_cloud(path) -> np.ndarray:
-    """Read a cloud, float32 (N, 3) metres: .bin of N x 4 float32, or .npy of 3 columns or more."""
-    path = Path(path)
-    if path.suffix == '.npy':
-        points = _load_npy(path)
-    else:
-        values = np.frombuffer(_read_bytes(path), np.uint8)
-        if len(values) % 16:
-            raise DatasetError(f'{path} is damaged: its {len(values)} bytes are no whole number '
-                               'of points of 4 float32 (x, y, z, intensity)')
-        points = values.view(np.float32).reshape(-1, 4)
-    if points.ndim != 2 or points.shape[1] < 3:
-        raise DatasetError(f'{path} holds an array of shape {points.shape}; '
-                           'expected (N, 3) or more columns')
-    return np.ascontiguousarray(points[:, :3], np.float32)
-
-
-def read_calibrated_cloud(cloud, calibration, size) -> SparseDepth:
-    """Project a cloud file into an image of `size` (H, W) with the calibration of a JSON file."""
-    meta = _read_json(calibration)
-    camera = camera_from_meta(meta, size, calibration)
-    return project_points(read_cloud(cloud), camera, _extrinsics(meta, calibration))
+def _own(meta, name):
+    """Give the entry of meta.json about one file."""
+    entry = meta.get(name)
+    return entry if isinstance(entry, dict) else {}
 
 
 def camera_from_meta(meta, size, path) -> Camera:
@@ -191,8 +157,7 @@ def _extrinsics(meta, path):
 
 def _scale(meta, name, path):
     """Values a metre of an image: its own entry, or depth_scale."""
-    own = meta.get(name)
-    scale = (own.get('scale') if isinstance(own, dict) else None) or meta.get('depth_scale')
+    scale = _own(meta, name).get('scale') or meta.get('depth_scale')
     scale = _number(scale, 'the scale', path) if scale else 0.0
     if not 0 < scale < np.inf:
         raise DatasetError(f'meta.json beside {path} lacks depth_scale (metres = value / '
@@ -223,60 +188,32 @@ def _whole(meta, name, default, path, most=2 ** 31):
     return int(value)
 
 
-def _first(folder, names):
-    return next((folder / name for name in names if (folder / name).exists()), None)
+def _first(folder, kind):
+    """Find the file of a kind, (names, endings), whatever the case of its ending."""
+    names, endings = kind
+    there = {file.name.lower(): file for file in sorted(folder.iterdir(), reverse=True)}
+    return next((there[name + ending] for name in names for ending in endings
+                 if name + ending in there), None)
 
 
-def _need(folder, names):
-    found = _first(folder, names)
+def _need(folder, *kinds):
+    found = next((file for kind in kinds if (file := _first(folder, kind))), None)
     if found is None:
-        raise DatasetError(f'{folder} has no {" or ".join(names)}')
+        names = [f'{names[0]}{endings[0]}' for names, endings in kinds]
+        unread = sorted(f.name for f in folder.iterdir()
+                        if f.stem.lower() in {n for names, _ in kinds for n in names})
+        raise DatasetError(f'{folder} has no {" or ".join(names)}' + (
+            f'; {", ".join(unread)} is of an unknown format, give one of '
+            f'{", ".join(ending for _, endings in kinds for ending in endings)}'
+            if unread else ''))
     return found
-
-
-def _read_bytes(path):
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DatasetError(f'cannot read {path}: {error.strerror}') from None
 
 
 def _read_json(path):
     try:
-        meta = json.loads(_read_bytes(path))
+        meta = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise DatasetError(f'{path} is no valid JSON: {error}') from None
     if not isinstance(meta, dict):
         raise DatasetError(f'{path} holds no JSON object with the calibration')
     return meta
-
-
-def _decode(path, flags):
-    data = np.frombuffer(_read_bytes(path), np.uint8)
-    # A camera's orientation tag must not turn the image away from its calibration.
-    flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    decode = _decode_tiff if Path(path).suffix in TIFF else decode_picture
-    image = decode(data, flags)
-    if image is None:
-        raise DatasetError(f'{path} cannot be decoded: it is damaged or no image')
-    return image
-
-
-def _decode_tiff(data, flags):
-    try:
-        return cv2.imdecode(data, flags) if len(data) else None
-    except cv2.error:
-        return None
-
-
-def _load_npy(path):
-    _read_bytes(path)
-    try:
-        # Mapped, so that a header that promises too much allocates nothing.
-        array = np.load(path, mmap_mode='r', allow_pickle=False)
-    except Exception as error:  # whatever a damaged header leads to when numpy parses it
-        reason = str(error) or type(error).__name__
-        raise DatasetError(f'{path} is no array file: {reason}') from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in 'fiu':
-        raise DatasetError(f'{path} is no array file of numbers; write it with numpy.save')
-    return array
