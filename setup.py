@@ -185,6 +185,8 @@ setup(
     zip_safe=False,
     # OpenCV is an extra: beside ROS a second one would break cv_bridge (see entry_points.py).
     install_requires=[
+        'backports.zstd; python_version < "3.14"',
+        'lz4',
         'numpy>=1.21',
         'pyyaml',
         'rosbags>=0.11',
@@ -200,6 +202,7 @@ setup(
                 'ros-jazzy-diagnostic-msgs', 'ros-jazzy-std-srvs', 'ros-jazzy-lifecycle-msgs'],
         'train': ['h5py', 'tensorboard'],
         'view': ['rerun-sdk>=0.39'],
+        'files': ['laspy[lazrs]', 'plyfile'],  # clouds as .las, .laz and .ply
         'fuzz': ['atheris'],
         'test': [*OPENCV, 'hypothesis', 'mypy', 'pytest', 'pytest-cov', 'ruff'],
     },
