@@ -32,7 +32,7 @@ from steer_depth_ros.recordings.bag_frames import (
 from steer_depth_ros.recordings.bag_tools import frames_to_bag, OUTPUTS
 from steer_depth_ros.recordings.frame_folder import find_frames, read_frames
 from steer_depth_ros.ros import distro
-from steer_depth_ros.ros.tf_types import tf_message
+from steer_depth_ros.ros.message_types import message_class
 from steer_depth_ros.viz import preview
 
 RENDERED_FRAMES = 8
@@ -175,11 +175,9 @@ def _recorded_extrinsics(recording, topics, values):
     # Also tells at once when the recording has no transform.
     first = next(run_pipeline(recording, topics, values)).frame.camera_from_points
     assert first is not None  # there are points
-    try:
-        tf_message()
+    if message_class(bag.TF_MESSAGE) is not None:
         return {}
-    except ImportError as error:
-        print(f'no /tf ({error}): the node gets the recorded extrinsics as parameters')
+    print('no message type tf2_msgs: the node gets the recorded extrinsics as parameters')
     return {'extrinsics.source': 'parameters', 'extrinsics.xyz': first[:3, 3].tolist(),
             'extrinsics.quaternion': quaternion_from(first).tolist()}
 

@@ -31,8 +31,9 @@ POLL_S = 0.005
 FAR_M = 1e4  # from the origin of a map float32 has no millimetres any more
 BESIDE = 0.02  # relative, and 2 mm: how well a baseline agrees in P and in the transforms
 TIME_BINS = 16  # poses along one sweep; the motion between two of them is nearly straight
-NO_TF = ('no TF ({}): using the parameters extrinsics.xyz and extrinsics.rpy (or '
-         'extrinsics.quaternion)')
+NO_TF = ('/tf cannot be heard, because the message type tf2_msgs is not installed: set '
+         'extrinsics.source to "parameters", extrinsics.xyz and extrinsics.rpy (or '
+         'extrinsics.quaternion), or apt install ros-$ROS_DISTRO-tf2-msgs')
 
 
 class TfListener:
@@ -40,14 +41,12 @@ class TfListener:
     Fill a TransformBuffer from /tf and /tf_static.
 
     The buffer of this package serves with and without tf2_ros: only the message type is needed.
-    Raise ImportError where that can neither be imported nor built.
+    Raise ImportError where tf2_msgs is not installed, as with ROS 2 from Python wheels.
     """
 
     def __init__(self, node, buffer: TransformBuffer):
         from rclpy.qos import DurabilityPolicy, QoSProfile
-
-        from steer_depth_ros.ros.tf_types import tf_message
-        TFMessage = tf_message()  # noqa: N806
+        from tf2_msgs.msg import TFMessage
         self._node, self._buffer, self._logger = node, buffer, node.get_logger()
         self.last_arrival: Optional[float] = None  # time.monotonic() of the last moving transform
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -14,21 +14,11 @@
 """Message classes by their name in a recording."""
 import importlib
 
-from steer_depth_ros.ros.tf_types import tf_message
-
-TF_MESSAGE = 'tf2_msgs/msg/TFMessage'
-
 
 def message_class(name):
-    """
-    Import 'package/msg/Type'; None where that package is not installed.
-
-    The type of /tf is built where it is missing, see tf_types.py.
-    """
+    """Import 'package/msg/Type'; None where that package is not installed."""
     package, _, kind = name.split('/')
     try:
-        if name == TF_MESSAGE:
-            return tf_message()
         return getattr(importlib.import_module(f'{package}.msg'), kind)
     except (ImportError, AttributeError):
         return None

@@ -171,11 +171,10 @@ class CompletionNode(LifecycleNode):
         self._listening = True
         try:
             self._listener = TfListener(self, self._buffer)
-        except ImportError as error:
+        except ImportError:
             if values['extrinsics.source'] == 'tf':
-                raise ConfigError(f'extrinsics.source is "tf", but {error}; make it available '
-                                  'or set extrinsics.source to "parameters"') from None
-            self.get_logger().warning(NO_TF.format(error))
+                raise ConfigError(f'extrinsics.source is "tf", but {NO_TF}') from None
+            self.get_logger().warning(NO_TF)
 
     def _load(self, values):
         try:

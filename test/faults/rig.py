@@ -32,10 +32,10 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from tf_types import tf_message
 
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.ros import messages
-from steer_depth_ros.ros.tf_types import tf_message
 
 CAMERA = Camera(96, 64, 80.0, 80.0, 47.5, 31.5)
 POINTS = 600

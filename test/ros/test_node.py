@@ -36,12 +36,12 @@ import rclpy  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
+from tf_types import tf_message  # noqa: E402
 
 from steer_depth_ros.completion.completer import DepthCompleter  # noqa: E402
 from steer_depth_ros.recordings.frame_folder import read_frame  # noqa: E402
 from steer_depth_ros.ros import messages  # noqa: E402
 from steer_depth_ros.ros.parameters import PARAMETERS  # noqa: E402
-from steer_depth_ros.ros.tf_types import tf_message  # noqa: E402
 
 BASE = 'preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters'
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
@@ -375,3 +375,15 @@ def test_camera_info_stays_where_it_was_remapped_to(stamps):
     rig.listen('depth/image')
     assert rig.exchange(stamps[0])
     assert rig.close()[0] == 0
+
+
+def test_without_tf2_msgs_the_node_says_once_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / 'tf2_msgs.py').write_text('raise ImportError("not here")\n')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    rig = Rig('preset:=steering', 'device:=cpu')
+    rig.listen('depth/image')
+    assert rig.said().count('tf2_msgs is not installed: set extrinsics.source') == 1
+    rig.close()
+    refused = Rig('preset:=steering', 'device:=cpu', 'extrinsics.source:=tf')
+    assert refused.spin_until(lambda: 'extrinsics.source is "tf", but' in refused.said(), 60.0)
+    refused.close()

@@ -42,10 +42,10 @@ from sensor_msgs.msg import (  # noqa: E402
     RegionOfInterest,
 )
 from std_srvs.srv import Trigger  # noqa: E402
+from tf_types import tf_message  # noqa: E402
 
 from steer_depth_ros.geometry.camera import Camera  # noqa: E402
 from steer_depth_ros.ros import messages  # noqa: E402
-from steer_depth_ros.ros.tf_types import tf_message  # noqa: E402
 
 BASE = 'preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters'
 KINDS = {'f4': PointField.FLOAT32, 'f8': PointField.FLOAT64, 'u2': PointField.UINT16,

@@ -27,10 +27,10 @@ from node_rig import CAMERA, header, MS, plane, qos_of, Rig  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
+from tf_types import tf_message  # noqa: E402
 
 from steer_depth_ros.geometry.camera import Camera  # noqa: E402
 from steer_depth_ros.ros import messages  # noqa: E402
-from steer_depth_ros.ros.tf_types import tf_message  # noqa: E402
 
 START = 1_900_000_000_000 * MS
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

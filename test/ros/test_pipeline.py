@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """From messages to frames and completions, without a node: transforms, sizes, accumulation."""
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,7 +37,6 @@ from steer_depth_ros.ros.parameters import PARAMETERS
 from steer_depth_ros.ros.pipeline import Cloud, Job, NOTHING_INSIDE, Pipeline
 from steer_depth_ros.ros.save_frame import save_frame
 from steer_depth_ros.ros.synchronizer import Pair
-from steer_depth_ros.ros.tf_types import tf_message
 
 CAMERA = Camera(80, 60, 60.0, 60.0, 39.5, 29.5)
 SECOND = 10**9
@@ -258,17 +256,6 @@ def test_without_tf_auto_uses_parameters_and_tf_is_refused():
     assert Extrinsics(DEFAULTS, TransformBuffer()).source == 'tf'
     with pytest.raises(TransformError, match='tf2_msgs'):
         Extrinsics({**DEFAULTS, 'extrinsics.source': 'tf'}, None)
-
-
-def test_without_a_compiler_the_reason_is_told(tmp_path, monkeypatch):
-    pytest.importorskip('rclpy', reason='rclpy is not installed')
-    for name in ('tf2_msgs', 'tf2_msgs.msg'):  # not importable, whatever is installed
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    monkeypatch.setattr('shutil.which', lambda name: None)
-    with pytest.raises(ImportError, match='tf2_msgs'):
-        tf_message()
-    assert not list(tmp_path.rglob('*.so'))
 
 
 @pytest.mark.parametrize('depth, tolerance', [(2.345, 1e-6), (120.0, 2e-3)])

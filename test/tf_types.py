@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-The message type of /tf, generated where no tf2_msgs is installed.
+The message type of /tf for tests over DDS, generated where no tf2_msgs is installed.
 
-ROS 2 from Python wheels has all that it takes to generate a message type, but no tf2_msgs. With
-g++ the type is built in a few seconds, once, and kept in the user's cache.
+rclpy takes only classes with a compiled type support. ROS 2 from Python wheels has all that it
+takes to make one, but no tf2_msgs. With g++ the type is built in a few seconds, once, and kept in
+the user's cache.
 """
 import importlib
 from importlib import metadata
@@ -57,6 +58,8 @@ def tf_message() -> Any:
         _build(folder)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
+        inherited = os.environ.get('PYTHONPATH')  # the processes of the tests import it, too
+        os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [inherited, str(folder)]))
     importlib.invalidate_caches()
     return importlib.import_module('tf2_msgs.msg').TFMessage
 
