@@ -42,16 +42,12 @@ class Config:
     aspect_exponent: float = _constant(
         0.65, '-', 'kernels stretch across scan lines by this power of row over column spacing',
         EYE)
-    max_aspect: float = _constant(6.0, '-', 'stretch of kernels at most', EYE)
 
     # Occlusion
     occluder_margin: float = _constant(
         0.08, '-', 'an occluder is nearer by this share', RENDERED)
     occluder_reach: float = _constant(
         1.0, 'spacings', 'radius within which occluders surround a sample', RENDERED)
-    occluder_max_columns: float = _constant(
-        24.0, 'pixels', 'that radius along rows at most', EYE)
-    occluder_max_rows: float = _constant(40.0, 'pixels', 'and along columns', EYE)
     occluder_share: float = _constant(
         0.7, '-', 'the occluder begins that far towards the nearest neighbor, in 1 / depth',
         EYE)
@@ -77,7 +73,6 @@ class Config:
         3.0, 'spacings', 'size of the cells that are empty in a hole', EYE)
     hole_one_sided: float = _constant(
         0.5, '-', 'mean offset to the neighbors over their distance: they lie on one side', EYE)
-    hole_max_cell: float = _constant(1 / 6, 'image sides', 'size of a cell at most', EYE)
 
     # Kernels from the structure tensor
     color_blur: float = _constant(
@@ -106,7 +101,6 @@ class Config:
         0.45, 'spacings', 'distance to a sample at which that factor is 1', RENDERED)
 
     # Tuning by leave-one-out
-    tuning_min_samples: int = _constant(60, 'samples', 'with fewer nothing is tuned', EYE)
     tuning_queries: int = _constant(600, 'samples', 'are predicted', TIME)
     tuning_steps: int = _constant(8, '-', 'of Adam', TIME)
     tuning_rate: float = _constant(0.25, 'log factor', 'a step is that long', RENDERED)
@@ -143,7 +137,6 @@ class Config:
     # Half resolution: pixels next to a sample are pulled to it
     pull_radius: float = _constant(0.1, 'spacings', 'sigma of the pull', RECORDED)
     pull_min_radius: float = _constant(0.5, 'pixels', 'that sigma at least', RECORDED)
-    pull_max_radius: float = _constant(3.0, 'pixels', 'and at most', RECORDED)
     pull_prior: float = _constant(0.02, '-', 'weight of not being pulled', RECORDED)
     pull_max: float = _constant(
         0.2, '-', 'share of the depth that a sample pulls at most', EYE)

@@ -46,9 +46,9 @@ def fill_large_holes(frame):
 
 def _fill(frame, cell):
     """Return positions (M, 2) and inverse depth (M,) of the cells that are to be filled."""
-    config, uv, inverse = frame.config, frame.uv[0].numpy(), frame.inverse[0].numpy()
+    uv, inverse = frame.uv[0].numpy(), frame.inverse[0].numpy()
     nothing = np.empty((0, 2), np.float32), np.empty(0, np.float32)
-    if len(uv) <= frame.neighbors or cell > config.hole_max_cell * max(frame.size):
+    if len(uv) <= frame.neighbors:
         return nothing
     size = -(-frame.size[0] // cell), -(-frame.size[1] // cell)
     column, row = np.minimum((uv / cell).astype(int), (size[1] - 1, size[0] - 1)).T.clip(0)
@@ -64,12 +64,12 @@ def _fill(frame, cell):
     coarse_uv = as_batch_tensor(np.concatenate([uv[chosen], filled_uv]))
     coarse_inverse = as_batch_tensor(np.concatenate([inverse[chosen], filled_inverse]))
     guide = cv2.resize(frame.lab, size[::-1], interpolation=cv2.INTER_AREA)
-    guide *= np.float32(1 / config.color_step)
+    guide *= np.float32(1 / frame.config.color_step)
     dense, _ = kernel_regression(
         to_scale(coarse_uv, cell), coarse_inverse, round_kernels(coarse_inverse), size,
         guide=as_batch_tensor(guide.transpose(2, 0, 1)),
         guide_at_samples=as_batch_tensor(frame.colors(coarse_uv)), neighbours=frame.neighbors,
-        order=1, bandwidth=config.bandwidth, ridge=config.ridge)
+        order=1, bandwidth=frame.config.bandwidth, ridge=frame.config.ridge)
     estimate = dense[0].numpy()[row, column].clip(*frame.range)
     last = np.float32(frame.size[::-1]) - 1
     return np.minimum(center, last)[one_sided], estimate[one_sided]

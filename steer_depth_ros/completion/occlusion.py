@@ -59,8 +59,7 @@ def occlusion_mask(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
         return occluded
     spacing = np.array(sample_spacing(uv, size, config))
     cell = max(1, int(spacing.min() / 3.0))
-    widest = config.occluder_max_columns, config.occluder_max_rows
-    reach = np.maximum(np.minimum(config.occluder_reach * spacing, widest) / cell, 1.0)
+    reach = np.maximum(config.occluder_reach * spacing / cell, 1.0)
     nearness = np.where(depth > 0, np.float32(1.0) / np.maximum(depth, 1e-6), np.float32(0.0))
     grid, at, stride = _grid(uv, nearness, size, cell, np.ceil(reach).astype(int))
     threshold = nearness * np.float32(1 + config.occluder_margin)

@@ -32,8 +32,7 @@ def fit_to_samples(depth, uv, measured, config):
     """
     height, width = depth.shape
     spacing = math.sqrt(math.prod(sample_spacing(uv, depth.shape, config)))
-    sigma = float(np.clip(config.pull_radius * spacing, config.pull_min_radius,
-                          config.pull_max_radius))
+    sigma = max(config.pull_radius * spacing, config.pull_min_radius)
     window = (2 * math.ceil(2 * sigma) + 1,) * 2
     residual = measured / sample_bilinear(depth[..., None], as_batch_tensor(uv))[:, 0] - 1
     residual = residual.clip(-config.pull_max, config.pull_max)

@@ -41,4 +41,4 @@ def kernel_aspect(across, rows, config=CONFIG):
     Round kernels would see one scan line only; kernels as wide as the gaps in both directions
     smear across the many edges that stand upright.
     """
-    return float(np.clip((rows / across) ** config.aspect_exponent, 1.0, config.max_aspect))
+    return max((rows / across) ** config.aspect_exponent, 1.0)

@@ -47,7 +47,7 @@ def find_neighbors(frame, queries=None) -> Neighbors:
     queries: how many; None: those of the config.
     """
     config, uv, count = frame.config, frame.uv[0].numpy(), frame.neighbors
-    if len(uv) < max(config.tuning_min_samples, count + 1):
+    if len(uv) <= count:
         return Neighbors(np.empty(0, int), np.empty((0, count), int),
                          np.empty((0, count), np.float32))
     asked = min(queries or config.tuning_queries, len(uv))
@@ -168,9 +168,9 @@ class LeaveOneOut:
 
 @stage('tuning')
 def tune(left_out: LeaveOneOut) -> LogScales:
-    """Return settings that predict the samples well; of few samples those of the config."""
+    """Return settings that predict the samples well; those of the config where none is."""
     config = left_out.config
-    if len(left_out.queries) < config.tuning_min_samples // 2:
+    if len(left_out.queries) == 0:
         return LogScales()
     settings = np.zeros(len(LogScales._fields), np.float32)
     mean, square, total = np.zeros((3, len(settings)))

@@ -132,8 +132,8 @@ def test_the_line_of_a_sample_is_left_out_of_scan_lines():
     assert np.abs(left_out.log_errors(ZERO)).mean() > 0.2
 
 
-@pytest.mark.parametrize('count', [1, 10, 59])
-def test_few_samples_leave_the_constants_alone(count):
+@pytest.mark.parametrize('count', [1, 10, CONFIG.neighbors])
+def test_without_neighbors_enough_the_constants_stay(count):
     image, uv = textured(), scattered()[:count]
     assert tune(left_out_of(image, uv, stepped(image, uv))) == ZERO
 
