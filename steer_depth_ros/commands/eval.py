@@ -193,7 +193,8 @@ def make_examples(args, patterns, left_out):
     if args.data_dir is None:
         raise ConfigError(f'--dataset {args.dataset} needs --data-dir')
     if args.dataset == 'bag':
-        return evaluate.bag_examples(args.data_dir, patterns, args.limit, args.seed), None
+        return evaluate.bag_examples(args.data_dir, patterns, args.limit, args.seed,
+                                     left_out), None
     if args.dataset == 'frames':
         count = len(find_frames(args.data_dir)[:args.limit])
         return evaluate.folder_examples(args.data_dir, patterns, args.limit, args.seed,

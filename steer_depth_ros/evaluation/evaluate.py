@@ -27,6 +27,7 @@ from steer_depth_ros.evaluation.metrics import measure, MetricAverage
 from steer_depth_ros.recordings.bag import BagReader
 from steer_depth_ros.recordings.bag_frames import (
     choose_topics,
+    Drops,
     node_values,
     read_truth,
     run_pipeline,
@@ -154,16 +155,23 @@ def folder_examples(folder, patterns: Sequence[Optional[str]], limit: Optional[i
 
 
 def bag_examples(path, patterns: Sequence[Optional[str]], limit: Optional[int] = None,
-                 seed: int = 0):
-    """Yield the frames of a recording with each pattern, with its truth topic if it has one."""
+                 seed: int = 0, left_out: Optional[List[str]] = None):
+    """
+    Yield the frames of a recording with each pattern, with its truth topic if it has one.
+
+    left_out: takes what is wrong with frames that cannot be used.
+    """
+    drops = Drops()
     with BagReader(path) as recording:
         truth = read_truth(recording)
         topics = choose_topics(recording)
-        results = run_pipeline(recording, topics, node_values(recording, topics))
+        results = run_pipeline(recording, topics, node_values(recording, topics), drops=drops)
         for index, result in enumerate(islice(results, limit)):
             frame = result.frame
             recorded = RecordedFrame(f'{index:06d}', frame, truth=truth.get(frame.stamp_ns))
             yield from _recorded_examples(recorded, index, patterns, seed)
+    if left_out is not None:
+        left_out += drops.reasons()
 
 
 def _recorded_examples(recorded, index, patterns, seed):

@@ -35,7 +35,7 @@ else:
 MAGIC = b'\x89MCAP0\r\n'
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK = range(1, 7)
 CHUNK_INDEX, STATISTICS, DATA_END = 0x08, 0x0b, 0x0f
-RECORD, FOOTER_BYTES = struct.Struct('<BQ'), 9 + 20 + len(MAGIC)
+RECORD, TAIL = struct.Struct('<BQ'), struct.Struct('<BQQQI8s')  # TAIL: the footer and MAGIC
 MESSAGE_HEAD = struct.Struct('<HIQQ')
 DECOMPRESSORS: Dict[str, Any] = {'zstd': ZstdDecompressor, 'lz4': LZ4FrameDecompressor}
 
@@ -109,12 +109,12 @@ class McapFile:
         if next(_records(self._file, size))[0] != HEADER:
             raise ValueError('its first record is no header')
         begin = self._file.tell()
-        end = size - FOOTER_BYTES
+        end = size - TAIL.size
         self._file.seek(max(end, begin))
-        kind, footer = next(_records(self._file, size), (0, b''))
-        if kind != FOOTER or self._file.read() != MAGIC:
+        kind, length, summary, _, _, magic = TAIL.unpack(
+            self._file.read().rjust(TAIL.size, b'\0')[-TAIL.size:])
+        if (kind, length, magic) != (FOOTER, 20, MAGIC):
             raise ValueError('its end is missing')
-        summary, _, _ = struct.unpack('<QQI', footer)
         if not summary or not self._read_summary(summary, end):
             self._scan(begin, summary or end)
         self._pieces.sort(key=lambda piece: piece.first_ns)
