@@ -109,8 +109,8 @@ def cloud_times(msg: Any) -> Optional[np.ndarray]:
         return None
     values = _field(msg, field).reshape(-1)
     told = values[np.isfinite(values) & (values != 0)]
-    if not len(told):
-        return np.where(np.isfinite(values), 0.0, np.nan)
+    if not len(told):  # nobody told a time: that of the cloud is all there is
+        return np.zeros(len(values))
     stamp = stamp_ns(msg.header)
     unit, absolute = _unit(told, stamp * 1e-9)
     if not absolute:

@@ -618,7 +618,8 @@ NOW = 1_700_000_000.0
     ('timestamp', 8, 'f8', (NOW + SWEEP) * 1e6, SWEEP),
     ('timestamp', 8, 'f8', (NOW + SWEEP) * 1e9, SWEEP),
     ('timestamp', 8, 'f8', NOW - 90_000 + SWEEP, SWEEP),  # the clock of the sensor is not set
-    ('timestamp', 8, 'f8', 0 * SWEEP, 0 * SWEEP), ('t', 6, 'u4', 0 * SWEEP, 0 * SWEEP)])
+    ('timestamp', 8, 'f8', 0 * SWEEP, 0 * SWEEP),
+    ('timestamp', 8, 'f8', np.nan * SWEEP, 0 * SWEEP), ('t', 6, 'u4', 0 * SWEEP, 0 * SWEEP)])
 @pytest.mark.parametrize('invalid', [None, 0.0, np.nan])
 def test_times_of_any_unit_with_some_that_are_none(name, code, kind, stored, seconds, invalid):
     stored = np.array(stored)
