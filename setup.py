@@ -204,8 +204,8 @@ setup(
         'view': ['rerun-sdk>=0.39'],
         'files': ['laspy[lazrs]', 'plyfile'],  # clouds as .las, .laz and .ply
         'fuzz': ['atheris'],
-        'test': [*OPENCV, 'hypothesis', 'laspy[lazrs]', 'mcap', 'mypy', 'plyfile', 'pytest',
-                 'pytest-cov', 'ruff'],
+        'test': [*OPENCV, 'build', 'hypothesis', 'laspy[lazrs]', 'mcap', 'mypy', 'plyfile',
+                 'pytest', 'pytest-cov', 'ruff'],
     },
     entry_points={'console_scripts': [
         'steer_depth = steer_depth_ros.entry_points:steer_depth',

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Where Humble, Jazzy and Kilted differ; all other code is the same for them."""
+"""Where Humble, Jazzy and Lyrical differ; all other code is the same for them."""
 import os
 from pathlib import Path
 import shutil
@@ -21,7 +21,7 @@ from typing import Dict, Mapping, Optional
 PACKAGE = 'steer_depth_ros'
 SEGMENT_BYTES = 134217728  # of config/fastdds_shm.xml, for each process
 SHARED_MEMORY = Path('/dev/shm')
-# Fast DDS 2 (Humble, Jazzy) reads the first, Fast DDS 3 (Kilted) the second.
+# Fast DDS 2 (Humble, Jazzy) reads the first, Fast DDS 3 (Lyrical) the second.
 PROFILE_VARIABLES = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
 
 

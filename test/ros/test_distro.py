@@ -27,7 +27,7 @@ def test_both_generations_of_fast_dds_find_the_profile():
 
 def test_discovery_stays_on_this_machine_in_each_distribution():
     assert distro.local_discovery({'ROS_DISTRO': 'humble'}) == {'ROS_LOCALHOST_ONLY': '1'}
-    for name in ('jazzy', 'kilted'):
+    for name in ('jazzy', 'lyrical', 'rolling'):
         assert distro.local_discovery({'ROS_DISTRO': name}) == {
             'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
 
@@ -50,7 +50,7 @@ def test_humble_and_jazzy_raise_for_an_impossible_transition():
     assert response.success is False and 'transition 3' in warnings[0]
 
 
-def test_kilted_answers_by_itself():
+def test_lyrical_answers_by_itself():
     def change(request, response):
         response.success = False
         return response

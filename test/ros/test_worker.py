@@ -174,7 +174,7 @@ def test_the_remedy_in_a_container_is_its_shared_memory(monkeypatch):
     assert '/dev/shm has 60 MB' in told and '--shm-size=1g or --ipc=host' in told
     sizes.total, sizes.free = 512 * 2 ** 20, 200 * 2 ** 20
     assert '--shm-size' in remedies.against_loss('rmw_fastrtps_cpp', True, {})
-    held = {'FASTDDS_DEFAULT_PROFILES_FILE': 'fastdds_shm.xml', 'ROS_DISTRO': 'kilted'}
+    held = {'FASTDDS_DEFAULT_PROFILES_FILE': 'fastdds_shm.xml', 'ROS_DISTRO': 'lyrical'}
     told = remedies.against_loss('rmw_fastrtps_cpp', True, held)  # this node has its share
     assert 'start its publisher with FASTDDS_DEFAULT_PROFILES_FILE=' in told
 
