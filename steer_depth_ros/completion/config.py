@@ -86,32 +86,32 @@ class Config:
 
     # Kernel regression; the first four are where the tuning starts
     color_step: float = _constant(
-        8.0, 'CIELab', 'color difference that lowers a weight to exp(-1/2)', RENDERED)
+        8.0, 'CIELab', 'color difference that lowers a weight to exp(-1/2)', BOTH)
     depth_step: float = _constant(
-        0.15, 'log depth', 'difference from the guide that lowers a weight to exp(-1/2)', RENDERED)
-    bandwidth: float = _constant(0.7, 'local spacings', 'width of the kernels', RENDERED)
-    ridge: float = _constant(0.01, '-', 'draws the local planes to flat ones', RENDERED)
+        0.15, 'log depth', 'difference from the guide that lowers a weight to exp(-1/2)', BOTH)
+    bandwidth: float = _constant(0.7, 'local spacings', 'width of the kernels', BOTH)
+    ridge: float = _constant(0.01, '-', 'draws the local planes to flat ones', BOTH)
     neighbors: int = _constant(24, 'samples', 'a pixel is computed from', TIME)
     half_neighbors: int = _constant(16, 'samples', 'the same at half the resolution', TIME)
     coarse_neighbors: int = _constant(16, 'samples', 'the same of the coarse estimate', TIME)
     bandwidth_at_sample: float = _constant(
-        0.25, '-', 'factor on the bandwidth on a sample, which then counts most', RENDERED)
-    bandwidth_far: float = _constant(1.2, '-', 'the same far from all samples', RENDERED)
+        0.25, '-', 'factor on the bandwidth on a sample, which then counts most', BOTH)
+    bandwidth_far: float = _constant(1.2, '-', 'the same far from all samples', BOTH)
     bandwidth_distance: float = _constant(
-        0.45, 'spacings', 'distance to a sample at which that factor is 1', RENDERED)
+        0.45, 'spacings', 'distance to a sample at which that factor is 1', BOTH)
 
     # Tuning by leave-one-out
     tuning_queries: int = _constant(600, 'samples', 'are predicted', TIME)
     tuning_steps: int = _constant(8, '-', 'of Adam', TIME)
-    tuning_rate: float = _constant(0.25, 'log factor', 'a step is that long', RENDERED)
+    tuning_rate: float = _constant(0.25, 'log factor', 'a step is that long', BOTH)
     tuning_newest: float = _constant(
-        0.3, '-', 'weight of the newest gradient in their mean', RENDERED)
+        0.3, '-', 'weight of the newest gradient in their mean', BOTH)
     tuning_newest_square: float = _constant(
-        0.1, '-', 'and of its square in the mean of the squares', RENDERED)
+        0.1, '-', 'and of its square in the mean of the squares', BOTH)
     tuning_averaged: int = _constant(
-        4, '-', 'last steps whose mean is taken: one alone depends on the samples drawn', RENDERED)
+        4, '-', 'last steps whose mean is taken: one alone depends on the samples drawn', BOTH)
     tuning_prior: float = _constant(
-        0.01, '-', 'holds scales that the samples say nothing about', RENDERED)
+        0.01, '-', 'holds scales that the samples say nothing about', BOTH)
     tuning_line_aspect: float = _constant(
         1.3, '-', 'from this aspect on the whole scan line of a sample is left out', EYE)
     tuning_max_error: float = _constant(
