@@ -65,8 +65,8 @@ def run(args):
     out = Path(args.out)
     source = _recording(args, out)
     with bag.BagReader(source) as recording:
-        topics = choose_topics(recording, **options.topic_options(args))
         given = options.node_parameters(args)
+        topics = choose_topics(recording, **options.topic_options(args), given=given)
         values = node_values(recording, topics, **given)
         values |= options.completer_options(args)
         values |= _recorded_extrinsics(recording, topics, values)

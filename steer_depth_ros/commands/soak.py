@@ -84,8 +84,9 @@ def _soak(args, source, folder):
 
     from steer_depth_ros.ros.tools.replay import child_environment, node_arguments, Processes
     with bag.BagReader(source) as recording:
-        topics = choose_topics(recording, **options.topic_options(args))
-        values = node_values(recording, topics, **options.node_parameters(args))
+        given = options.node_parameters(args)
+        topics = choose_topics(recording, **options.topic_options(args), given=given)
+        values = node_values(recording, topics, **given)
         values |= options.completer_options(args) | _extrinsics(recording, topics, values)
     log, seconds = folder / 'player.json', 60 * args.minutes
     samples: List[Dict[str, float]] = []

@@ -12,11 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """A recording as a data set for training: any frame of it, read when it is asked for."""
+from typing import Any, Optional
+
 import numpy as np
 from torch.utils.data import Dataset
 
 from steer_depth_ros.datasets.held_out import example_from_frame, training_item
-from steer_depth_ros.errors import SteerDepthError
+from steer_depth_ros.errors import BagError, SteerDepthError
 from steer_depth_ros.recordings import bag, bag_frames
 from steer_depth_ros.recordings.frame_folder import RecordedFrame
 from steer_depth_ros.ros import messages
@@ -37,7 +39,7 @@ class BagFrames(Dataset):
 
     def __init__(self, path, pattern=None, seed=0):
         self.path, self.pattern, self.seed, self.epoch = path, pattern, seed, 0
-        self._opened = None
+        self._opened: Any = None
         with bag.BagReader(path) as recording:
             self.topics = bag_frames.choose_topics(recording)
             self.values = bag_frames.node_values(recording, self.topics)
@@ -61,7 +63,7 @@ class BagFrames(Dataset):
 
     def _check_first(self):
         """Raise the error of the first frame when none of the first few can be used."""
-        first = None
+        first: Optional[SteerDepthError] = None
         for index in range(min(FIRST_FEW, len(self))):
             try:
                 self.read(index)
@@ -69,7 +71,7 @@ class BagFrames(Dataset):
             except SteerDepthError as error:
                 first = first or error
         else:
-            raise first
+            raise first or BagError(f'{self.path} holds no frame')
         self._opened[0].close()
         self._opened = None  # every process opens its own
 

@@ -69,7 +69,7 @@ class Record(NamedTuple):
 
     topic: str
     log_ns: int
-    raw: bytes
+    raw: Any
 
 
 class BagReader:
@@ -169,13 +169,13 @@ class BagReader:
         """Take a topic of a storage file."""
         if not isinstance(stream.topic, str) or not isinstance(stream.msgtype, str):
             raise ValueError('a topic without name or type')
-        if not stream.count:
+        if not stream.messages:
             return
         if stream.foreign:
             self.foreign[stream.topic] = stream.foreign
             return
         self.topics[stream.topic] = stream.msgtype
-        self.counts[stream.topic] = self.counts.get(stream.topic, 0) + stream.count
+        self.counts[stream.topic] = self.counts.get(stream.topic, 0) + stream.messages
         self.qos.setdefault(stream.topic, stream.qos)
 
     def _correct(self, entry):
@@ -219,7 +219,7 @@ class Stream(NamedTuple):
 
     topic: str
     msgtype: str
-    count: int
+    messages: int
     qos: list
     foreign: str = ''
 
@@ -259,16 +259,19 @@ class SqliteStorage:
         self._reader, self._packed = Reader(path), packed
         self._reader.open()
         self.streams = []
+        self._read = []
         for connection in self._reader.connections:
-            kind = connection.ext.serialization_format
+            about: Any = connection.ext
+            kind = about.serialization_format
+            if kind == 'cdr':
+                self._read.append(connection)
             self.streams.append(Stream(
                 connection.topic, connection.msgtype, connection.msgcount,
-                connection.ext.offered_qos_profiles,
+                about.offered_qos_profiles,
                 '' if kind == 'cdr' else f'{kind} {connection.msgtype}'))
 
     def messages(self, topics, start_ns, stop_ns):
-        chosen = [c for c in self._reader.connections if c.topic in topics
-                  and c.ext.serialization_format == 'cdr']
+        chosen = [c for c in self._read if c.topic in topics]
         if not chosen:
             return
         for connection, log_ns, raw in self._reader.messages(chosen, start_ns, stop_ns):

@@ -381,7 +381,9 @@ def _one_transport(recording, found, compressed):
 
 
 def _listed(recording):
-    return ', '.join(f'{t} ({kind})' for t, kind in sorted(recording.topics.items()))
+    read = [f'{t} ({kind})' for t, kind in sorted(recording.topics.items())]
+    return ', '.join(read + [f'{t} ({kind}, not read)'
+                             for t, kind in sorted(recording.foreign.items())])
 
 
 def _sibling(recording, image):

@@ -14,6 +14,7 @@
 """Point clouds in files: .bin of KITTI and nuScenes, .npy, .pcd, text, .ply and .las."""
 from pathlib import Path
 import re
+from typing import Callable, Dict
 
 import numpy as np
 
@@ -161,12 +162,12 @@ def _read_pcd(path):
     if size != number * dtype.itemsize:
         raise ValueError(f'its {size} bytes are not those of {number} points')
     plain = _unpack_lzf(body[8:8 + int(packed)], int(size))
-    found, at = {}, 0  # one field after the other
-    for name in dtype.names:
+    found, start = {}, 0  # one field after the other
+    for name in dtype.names or ():
         field = dtype[name]
         found[name] = np.frombuffer(plain, field.base, number * (
-            field.itemsize // field.base.itemsize), at)
-        at += number * field.itemsize
+            field.itemsize // field.base.itemsize), start)
+        start += number * field.itemsize
     return np.stack([found[axis] for axis in 'xyz'], 1)
 
 
@@ -236,6 +237,7 @@ def _read_las(path):
         return np.asarray(file.read().xyz, np.float64)
 
 
-_READERS = {'.bin': _read_bin, '.npy': _read_npy, '.npz': _read_npy, '.pcd': _read_pcd,
-            **{ending: _read_text for ending in ('.xyz', '.txt', '.csv', '.asc', '.pts')},
-            '.ply': _read_ply, '.las': _read_las, '.laz': _read_las}
+_READERS: Dict[str, Callable] = {
+    '.bin': _read_bin, '.npy': _read_npy, '.npz': _read_npy, '.pcd': _read_pcd,
+    **{ending: _read_text for ending in ('.xyz', '.txt', '.csv', '.asc', '.pts')},
+    '.ply': _read_ply, '.las': _read_las, '.laz': _read_las}

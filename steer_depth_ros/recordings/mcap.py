@@ -81,7 +81,8 @@ class McapFile:
 
     def messages(self, ids, start_ns=0, stop_ns=2 ** 64) -> Iterator[Tuple[int, int, bytes]]:
         """Give (channel id, log time, data) of some channels in the order of time."""
-        ids, waiting = set(ids), []
+        ids = set(ids)
+        waiting: List[Tuple[int, int, int, int, bytes]] = []
         for number, piece in enumerate(self._pieces):
             if piece.last_ns < start_ns or piece.first_ns >= stop_ns or (
                     piece.channels is not None and not piece.channels & ids):

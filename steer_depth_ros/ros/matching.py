@@ -39,7 +39,8 @@ class Matcher:
 
     def __init__(self, values: Dict[str, Any], depth_name: str,
                  on_jump: Callable[[], None] = lambda: None):
-        self.values, self.info, self._on_jump = values, None, on_jump
+        self.values, self._on_jump = values, on_jump
+        self.info: Any = None
         self.depth_info: Any = None
         self._others: Dict[str, Deque[Cloud]] = {}
         self._depth_name = depth_name
