@@ -317,9 +317,9 @@ class Pipeline:
         if not shift.any() or self._extrinsics.knows_frame_at(frame.frame_id, shift):
             return None
         self._tell(f'P of the camera_info places the image {np.abs(shift).max():.3f} m beside '
-                   f'frame "{frame.frame_id}", as the second camera of a stereo pair; where that '
-                   'frame is its own, publish the frame of the first camera on /tf_static, too, or '
-                   'P with 0 in its fourth column')
+                   f'frame "{frame.frame_id}", as the second camera of a stereo pair; where '
+                   'that frame is its own, publish the frame of the first camera on /tf_static, '
+                   'too, or P with 0 in its fourth column')
         return shift
 
     def _beside(self, frame, sparse):
