@@ -27,7 +27,14 @@ from tqdm import tqdm
 from steer_depth_ros.commands import options
 from steer_depth_ros.errors import BagError, ConfigError
 from steer_depth_ros.recordings import bag
-from steer_depth_ros.recordings.bag_frames import choose_topics, node_values, run_pipeline
+from steer_depth_ros.recordings.bag_frames import (
+    choose_topics,
+    IMAGE_TYPES,
+    NODE,
+    node_values,
+    run_pipeline,
+    TRUTH,
+)
 from steer_depth_ros.recordings.bag_tools import OUTPUTS
 from steer_depth_ros.ros import messages
 from steer_depth_ros.viz import preview
@@ -121,25 +128,30 @@ class _Show:
         found = {name: _output_topic(recording, topic) for name, (topic, _) in OUTPUTS.items()}
         found = {name: topic for name, topic in found.items() if topic}
         try:
-            topics = choose_topics(recording, **named)
+            topics = choose_topics(recording, **named, given=values)
         except BagError as error:
             if not found or any(named.values()):
                 raise
-            print(f'{recording.path}: only what was completed ({error}); give the recording that '
-                  'it was made from, too, to see the image')
+            print(f'{recording.path}: without measured points ({error}); give the recording '
+                  'that it was made from, too, to see them')
+            image = _image_topic(recording)
+            if image and not self.counts['image']:
+                self._messages(recording, image, 'image', self._plain_image)
         else:
             results = run_pipeline(recording, topics, node_values(recording, topics, **values))
             total = recording.counts[topics.image]
             for result in tqdm(results, total=total, unit=' frames', desc='image'):
                 self._image(result)
         for name, topic in found.items():
-            show = getattr(self, f'_{name}')
-            for record in tqdm(recording.messages(topic), total=recording.counts[topic],
-                               unit=' messages', desc=name):
-                message = recording.decode(record)
-                self._at(messages.stamp_ns(message.header))
-                show(message)
-                self.counts[name] += 1
+            self._messages(recording, topic, name, getattr(self, f'_{name}'))
+
+    def _messages(self, recording, topic, name, show):
+        for record in tqdm(recording.messages(topic), total=recording.counts[topic],
+                           unit=' messages', desc=name):
+            message = recording.decode(record)
+            self._at(messages.stamp_ns(message.header))
+            show(message)
+            self.counts[name] += 1
 
     def _log(self, path, what, **how):
         self._stream.log(path, what, **how)
@@ -158,6 +170,11 @@ class _Show:
         self._log(OVERLAY, self._rerun.Points2D(
             sparse.uv + 0.5, colors=colors.reshape(-1, 3)[:, ::-1], radii=DOT))
         self.counts['image'] += 1
+
+    def _plain_image(self, message):
+        compressed = hasattr(message, 'format')
+        pixels = (messages.compressed_to_rgb if compressed else messages.image_to_rgb)(message)
+        self._log(IMAGE, self._rerun.Image(pixels))
 
     def _depth(self, message):
         depth = messages.depth_to_metres(message)
@@ -188,6 +205,13 @@ class _Show:
         if self._range is None and np.isfinite(depth).any():
             self._range = preview.depth_range(depth)
         return self._range or preview.depth_range(depth)
+
+
+def _image_topic(recording):
+    """Find the one image that is not an output; None for none or several."""
+    found = [topic for topic, kind in recording.topics.items()
+             if kind in IMAGE_TYPES and f'/{NODE}/' not in topic and topic != TRUTH]
+    return found[0] if len(found) == 1 else None
 
 
 def _output_topic(recording, topic):

@@ -28,7 +28,7 @@ COUNT = 3
 def recordings(tmp_path_factory):
     folder = tmp_path_factory.mktemp('view')
     source = cloud_bag(folder / 'source.mcap', COUNT)
-    complete_bag(source, folder / 'completed.mcap', PlaneCompleter())
+    complete_bag(source, folder / 'completed.mcap', PlaneCompleter(), keep_inputs=True)
     return source, folder / 'completed.mcap'
 
 
@@ -75,9 +75,10 @@ def test_a_recording_and_its_completed_one_share_a_time_line(recordings, tmp_pat
 def test_a_completed_recording_alone_says_what_is_missing(recordings, tmp_path, capsys):
     pytest.importorskip('rerun', reason='rerun is not installed; pip install .[view]')
     assert view(recordings[1], '--save', tmp_path / 'c.rrd') == 0
-    assert 'only what was completed' in capsys.readouterr().out
+    assert 'without measured points' in capsys.readouterr().out
     _, stamps = held(tmp_path / 'c.rrd')
-    assert '/camera/depth' in stamps and '/camera/image' not in stamps
+    assert len(stamps['/camera/depth']) == len(stamps['/camera/image']) == COUNT
+    assert '/camera/image/measured' not in stamps
 
 
 def test_nothing_is_left_of_a_file_that_could_not_be_made(tmp_path, capsys):
