@@ -5,13 +5,17 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: demo test venv clean
+.PHONY: demo test test-ros venv clean
 
 demo: venv
 	$(BIN)/steer_depth demo --out out/demo $(if $(FRAMES),--frames $(FRAMES)) $(if $(BAG),--bag $(BAG)) $(if $(PRESET),--preset $(PRESET))
 
 test: venv
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+# A colcon workspace of its own: builds, installed scripts, drivers of every QoS.
+test-ros: venv
+	$(BIN)/python -m pytest -rA --tb=short -q test/ros/workspace_checks.py
 
 venv: $(BIN)/.installed
 
