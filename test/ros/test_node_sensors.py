@@ -38,6 +38,7 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 @pytest.fixture(scope='module', autouse=True)
 def context():
+    tf_message()  # before the first node, which finds the type where this one puts it
     rclpy.init()
     yield
     rclpy.shutdown()
