@@ -73,14 +73,15 @@ def mixture_inputs(image, uv, depth, has_parallax=False) -> MixtureInputs:
     refined = np.clip(refined, *np.log(frame.range, dtype=np.float32))
     estimates = np.stack([*np.log(inverse), *(p.guide.depth * frame.config.depth_step
                                               for p in (guided, problem)), refined])
+    before, queries = problem.left_out, guided.left_out.queries
+    kept = np.isin(before.queries, queries)  # those that were not rejected since
     log_errors = [*(guided.left_out.log_errors(each) for each in settings),
-                  problem.left_out.log_errors(first),
-                  problem.left_out.guide_log_depth - problem.left_out.target]
+                  before.log_errors(first)[kept], (before.guide_log_depth - before.target)[kept]]
     maps = np.concatenate([
         _differences(estimates),
         _surroundings(frame, estimates[0], problem.log_residual, problem.distance),
         _half(np.log(mass + 1e-4) / 4), _contrast(frame),
-        _errors(frame, problem.left_out.queries, log_errors),
+        _errors(frame, queries, log_errors),
         _everywhere(frame.size, [np.log(frame.mean_spacing) - 2, (frame.aspect - 1) / 2,
                                  tuned.yellow_blue, tuned.depth_step, tuned.bandwidth,
                                  tuned.ridge])], 2)

@@ -69,6 +69,14 @@ def test_results_lie_between_those_of_the_kernels():
     assert ((mixed - inputs.first).abs() > 1e-3).any()
 
 
+def test_rejected_samples_leave_the_features_too():
+    image, uv, depth = frame(60, 80, 400)
+    depth[::20] *= 4
+    inputs = mixture_inputs(image, uv, depth, has_parallax=True)
+    assert inputs.maps.shape[1] == CHANNELS and inputs.maps.isfinite().all()
+    assert (inputs.estimates != mixture_inputs(image, uv, depth).estimates).any()  # some went
+
+
 def test_results_scale_with_depth():
     image, uv, depth = frame(60, 80, 400)
     model = MixtureModel.load(find_preset('learned').weights_path())
