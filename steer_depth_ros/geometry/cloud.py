@@ -29,7 +29,7 @@ INVISIBLE = np.uint32(0x00FFFFFF)  # mask that clears alpha: with it set, rgb wo
 def depth_to_cloud(depth: np.ndarray, camera: Camera, image: Optional[np.ndarray] = None,
                    confidence: Optional[np.ndarray] = None, stride: int = 1,
                    voxel_m: Optional[float] = None, min_confidence: float = 0.0,
-                   edge_filter: bool = True, organised: bool = False) -> np.ndarray:
+                   edge_filter: bool = True, organized: bool = False) -> np.ndarray:
     """
     Turn a depth image into a cloud in the camera's optical frame.
 
@@ -39,20 +39,20 @@ def depth_to_cloud(depth: np.ndarray, camera: Camera, image: Optional[np.ndarray
     stride: take every stride-th pixel of every stride-th row.
     voxel_m: keep one measured point (the first in row order) in each cube of this size.
     edge_filter: leave out `flying_points`.
-    organised: keep the grid.
+    organized: keep the grid.
 
     Return float32 (N, 4), or (ceil(H / stride), ceil(W / stride), 4) with NaN x, y, z when
-    organised. The columns are x, y, z in metres and the colour, whose 32 bits are 0x00RRGGBB:
+    organized. The columns are x, y, z in metres and the colour, whose 32 bits are 0x00RRGGBB:
     PointCloud2 fields x, y, z, rgb of FLOAT32 at offsets 0, 4, 8, 12 with a point_step of 16.
     Move it as bytes: as a number the colour means nothing.
     Raise FrameError when sizes differ and ConfigError for options that contradict.
     """
-    _check(depth, camera, image, confidence, stride, voxel_m, organised)
+    _check(depth, camera, image, confidence, stride, voxel_m, organized)
     keep = _kept(depth, camera, confidence, min_confidence, edge_filter)[::stride, ::stride]
     z = depth[::stride, ::stride]
     rays = camera.rays()[::stride, ::stride]
     image = None if image is None else image[::stride, ::stride]
-    if organised:
+    if organized:
         cloud = np.empty((*z.shape, 4), np.float32)
         for band in row_bands(z.shape):
             cloud[band] = _points(np.where(keep[band], z[band], np.float32(np.nan)), rays[band],
@@ -70,7 +70,7 @@ def depth_to_cloud(depth: np.ndarray, camera: Camera, image: Optional[np.ndarray
     return points if voxel_m is None else _one_per_voxel(points, voxel_m)
 
 
-def _check(depth, camera, image, confidence, stride, voxel_m, organised):
+def _check(depth, camera, image, confidence, stride, voxel_m, organized):
     size = (camera.height, camera.width)
     for name, array in (('depth', depth), ('image', image), ('confidence', confidence)):
         if array is not None and array.shape[:2] != size:
@@ -78,8 +78,8 @@ def _check(depth, camera, image, confidence, stride, voxel_m, organised):
                              f'{size[0]} pixels; scale the camera or the {name}')
     if stride < 1:
         raise ConfigError(f'the stride of the cloud is {stride}; it must be 1 or more')
-    if voxel_m is not None and (organised or not voxel_m > 0):
-        raise ConfigError(f'voxel_m is {voxel_m}; it must be positive, and an organised cloud '
+    if voxel_m is not None and (organized or not voxel_m > 0):
+        raise ConfigError(f'voxel_m is {voxel_m}; it must be positive, and an organized cloud '
                           'cannot have voxels: use stride instead')
 
 

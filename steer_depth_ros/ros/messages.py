@@ -211,7 +211,7 @@ def cloud_fields(cloud: np.ndarray) -> Dict[str, Any]:
     """
     Give the fields of a sensor_msgs/PointCloud2 from float32 x, y, z and packed rgb.
 
-    cloud: (H, W, 4) organised, NaN where there is no point, or (N, 4). The point fields are
+    cloud: (H, W, 4) organized, NaN where there is no point, or (N, 4). The point fields are
     dicts of name, offset, datatype and count.
     """
     cloud = np.ascontiguousarray(cloud, dtype=np.float32)

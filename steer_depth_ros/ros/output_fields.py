@@ -56,7 +56,7 @@ def _cloud(result, values):
         result.depth, result.frame.camera, result.frame.image, result.confidence,
         stride=values['cloud_stride'], voxel_m=values['cloud_voxel_m'] or None,
         min_confidence=values['cloud_min_confidence'],
-        edge_filter=values['cloud_edge_filter'], organised=values['cloud_organised'])
+        edge_filter=values['cloud_edge_filter'], organized=values['cloud_organized'])
     if result.frame.shift is not None:
         cloud[..., :3] -= result.frame.shift.astype(np.float32)
     return messages.cloud_fields(cloud)

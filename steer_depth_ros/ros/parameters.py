@@ -99,7 +99,7 @@ PARAMETERS = {parameter.name: parameter for parameter in (
               dynamic=True),
     Parameter('cloud_rate_hz', 0.0, 'hertz; largest rate of the cloud (0: that of the depth)',
               0.0, 1000.0, dynamic=True),
-    Parameter('cloud_organised', False, 'keep the grid of the image, NaN where unknown',
+    Parameter('cloud_organized', False, 'keep the grid of the image, NaN where unknown',
               dynamic=True),
     Parameter('cloud_stride', 1, 'take every n-th pixel of every n-th row', 1, 64, dynamic=True),
     Parameter('cloud_voxel_m', 0.0, 'metres; one point a cube of this size (0: all points)', 0.0,
@@ -144,8 +144,8 @@ def check_together(values: Dict[str, Any]) -> None:
     if values['min_depth_m'] >= values['max_depth_m']:
         raise ConfigError(f"min_depth_m ({values['min_depth_m']:g}) must be below max_depth_m "
                           f"({values['max_depth_m']:g})")
-    if values['cloud_organised'] and values['cloud_voxel_m'] > 0:
-        raise ConfigError('cloud_voxel_m cannot thin out an organised cloud; set cloud_organised '
+    if values['cloud_organized'] and values['cloud_voxel_m'] > 0:
+        raise ConfigError('cloud_voxel_m cannot thin out an organized cloud; set cloud_organized '
                           'to false or use cloud_stride')
     if values['sync_mode'] != 'nearest' and values['time_offset_s'] != 0:
         raise ConfigError('time_offset_s works with sync_mode "nearest" only')
@@ -156,6 +156,9 @@ def check_together(values: Dict[str, Any]) -> None:
     if math.hypot(*values['extrinsics.quaternion']) < 1e-6:
         raise ConfigError('extrinsics.quaternion (x y z w) of zeros is no rotation; none is '
                           '[0.0, 0.0, 0.0, 1.0]')
+
+
+RENAMED = {'cloud_organised': 'cloud_organized'}
 
 
 class Parameters:
@@ -169,10 +172,14 @@ class Parameters:
     def __init__(self, node, configured, changed):
         self._node, self._configured, self._changed = node, configured, changed
         self.values = {name: _declare(node, p) for name, p in PARAMETERS.items()}
+        self._renamed = [old for old in RENAMED if _is_given(node, old)]
         node.add_on_set_parameters_callback(self._on_set)
 
     def read(self) -> Dict[str, Any]:
-        """Check and give all values; raise ConfigError for one that cannot be used."""
+        """Return all values checked; raise ConfigError for one that cannot be used."""
+        for old in self._renamed:
+            raise ConfigError(f'the parameter {old} is now called {RENAMED[old]}; rename it in '
+                              'your launch file, parameter file or command')
         values = {name: check(name, _plain(self._node.get_parameter(name).value))
                   for name in PARAMETERS}
         check_together(values)
@@ -226,6 +233,14 @@ def _declare(node, parameter):
         # Taken as it is, so that configuring fails by one sentence, whatever is wrong with it.
         return node.declare_parameter(parameter.name, default, ParameterDescriptor(
             description=parameter.text, dynamic_typing=True)).value
+
+
+def _is_given(node, name):
+    """Tell whether a parameter that the node does not have was given at start."""
+    from rcl_interfaces.msg import ParameterDescriptor
+    given = node.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True)).value
+    node.undeclare_parameter(name)
+    return given is not None
 
 
 def _numbers(parameter, value):

@@ -51,7 +51,7 @@ def point_cloud(data):
 
 
 def point_cloud_seeds():
-    """Give a sweep of float32 with times in nanoseconds, and an organised one of float64."""
+    """Give a sweep of float32 with times in nanoseconds, and an organized one of float64."""
     points = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     flat = struct.pack('<IIIIBiB', 1, 6, 16, 96, 0, 5, 4)
     flat += b''.join(struct.pack('<BIB', i, 4 * i, 7 if i < 3 else 6) for i in range(4))

@@ -67,16 +67,16 @@ def test_colours_are_bits(stride):
     assert (white == 255).all()
 
 
-def test_organised_keeps_the_grid():
+def test_organized_keeps_the_grid():
     image, depth = picture((48, 64)), plane(CAMERA)
     depth[5, 7], depth[6, 9], depth[0, 0], depth[10, 10] = np.nan, 0.0, np.inf, -1.0
-    cloud = depth_to_cloud(depth, CAMERA, image, organised=True, edge_filter=False)
+    cloud = depth_to_cloud(depth, CAMERA, image, organized=True, edge_filter=False)
     assert cloud.shape == (48, 64, 4)
     for v, u in ((5, 7), (6, 9), (0, 0), (10, 10)):
         assert np.isnan(cloud[v, u, :3]).all()
     assert np.isfinite(cloud[..., :3]).all(-1).sum() == 48 * 64 - 4
     assert np.array_equal(colours(cloud)[0], image)
-    assert depth_to_cloud(depth, CAMERA, stride=5, organised=True).shape == (10, 13, 4)
+    assert depth_to_cloud(depth, CAMERA, stride=5, organized=True).shape == (10, 13, 4)
 
 
 def test_more_rows_than_one_band():
@@ -85,7 +85,7 @@ def test_more_rows_than_one_band():
     depth[::7, ::3] = np.nan
     image = picture((201, 1000))
     flat = depth_to_cloud(depth, camera, image, edge_filter=False)
-    grid = depth_to_cloud(depth, camera, image, edge_filter=False, organised=True)
+    grid = depth_to_cloud(depth, camera, image, edge_filter=False, organized=True)
     assert flat.tobytes() == grid[np.isfinite(depth)].tobytes()
 
 
@@ -108,7 +108,7 @@ def test_nothing_known():
     nothing = np.full((48, 64), np.nan, np.float32)
     assert depth_to_cloud(nothing, CAMERA).shape == (0, 4)
     assert depth_to_cloud(nothing, CAMERA, voxel_m=0.1).shape == (0, 4)
-    assert np.isnan(depth_to_cloud(nothing, CAMERA, organised=True)[..., :3]).all()
+    assert np.isnan(depth_to_cloud(nothing, CAMERA, organized=True)[..., :3]).all()
 
 
 def test_a_fisheye_has_no_points_beside_its_view():
@@ -175,7 +175,7 @@ def test_the_compiled_search_finds_the_same(size, monkeypatch):
     ({'image': np.zeros((24, 32, 3), np.uint8)}, FrameError, 'image has shape'),
     ({'confidence': np.zeros((24, 32), np.float32)}, FrameError, 'confidence has shape'),
     ({'stride': 0}, ConfigError, 'stride'), ({'voxel_m': 0.0}, ConfigError, 'voxel_m'),
-    ({'voxel_m': 0.1, 'organised': True}, ConfigError, 'organised')])
+    ({'voxel_m': 0.1, 'organized': True}, ConfigError, 'organized')])
 def test_what_does_not_fit(change, error, words):
     with pytest.raises(error, match=words):
         depth_to_cloud(**{'depth': plane(CAMERA), 'camera': CAMERA, **change})

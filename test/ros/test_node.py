@@ -265,7 +265,7 @@ def test_lifecycle_ten_times_without_growth(rig, stamps):
 
 def test_depth_image_and_compressed_image(stamps):
     rig = Rig('preset:=steering', 'device:=cpu', 'depth_source:=depth_image',
-              'image_compressed:=true', 'image_scale:=0.5', 'cloud_organised:=true')
+              'image_compressed:=true', 'image_scale:=0.5', 'cloud_organized:=true')
     rig.listen('depth/image', 'depth/camera_info', 'points')
     depth = np.full((96, 160), np.nan, np.float32)
     depth[::4, ::4] = 3.0
@@ -313,6 +313,13 @@ def test_transforms_that_are_missing_and_late(stamps):
     status, log = rig.close()
     assert status == 0
     assert 'frame "lidar" does not exist' in log and 'existing frames: base, camera' in log
+
+
+def test_the_old_name_of_a_parameter_is_refused_with_the_new_one():
+    rig = Rig('preset:=steering', 'device:=cpu', 'cloud_organised:=true')
+    words = 'cannot configure: the parameter cloud_organised is now called cloud_organized'
+    assert rig.spin_until(lambda: words in rig.said(), 60.0), rig.said()
+    rig.close()
 
 
 def test_configure_fails_with_a_reason_and_can_be_repaired():

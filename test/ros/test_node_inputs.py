@@ -144,7 +144,7 @@ def test_encodings_of_images_with_padded_rows(rig, stamps, encoding, pixel_bytes
     {'columns': {'ring': ('u2', np.zeros(1500)), **coordinates(), 'i': ('f4', np.ones(1500))}},
     {'columns': coordinates(), 'shape': (30, 50), 'step': 48, 'row_padding': 20},
     {'columns': coordinates(), 'order': '>'},
-], ids=['float64', 'other fields', 'organised with padding', 'big endian'])
+], ids=['float64', 'other fields', 'organized with padding', 'big endian'])
 def test_layouts_of_clouds(rig, stamps, layout):
     rig.points.publish(cloud(stamps[0], **layout))
     rig.send_image(stamps[0])

@@ -53,7 +53,7 @@ def test_integers_stand_for_floats(name, value, expected):
 
 @pytest.mark.parametrize('name, value', [
     ('slop_s', -0.1), ('slop_s', True), ('slop_s', 'x'), ('slop_s', float('nan')),
-    ('cloud_stride', 0), ('cloud_stride', 1.5), ('cloud_organised', 1), ('preset', 3),
+    ('cloud_stride', 0), ('cloud_stride', 1.5), ('cloud_organized', 1), ('preset', 3),
     ('depth_encoding', 'mono8'), ('extrinsics.xyz', [1.0]), ('extrinsics.xyz', 'here'),
     ('extrinsics.rpy', [0.0, 0.0, float('inf')])])
 def test_wrong_values_are_refused_by_name(name, value):
@@ -62,7 +62,7 @@ def test_wrong_values_are_refused_by_name(name, value):
 
 
 @pytest.mark.parametrize('change', [
-    {'min_depth_m': 5.0, 'max_depth_m': 4.0}, {'cloud_organised': True, 'cloud_voxel_m': 0.1},
+    {'min_depth_m': 5.0, 'max_depth_m': 4.0}, {'cloud_organized': True, 'cloud_voxel_m': 0.1},
     {'sync_mode': 'exact', 'time_offset_s': 0.1}, {'compensate_point_times': True},
     {'extrinsics.rpy': [0.1, 0.0, 0.0], 'extrinsics.quaternion': [1.0, 0.0, 0.0, 0.0]}])
 def test_contradictions_are_refused(change):
