@@ -25,12 +25,12 @@ COMMANDS = {
     'frames-to-bag': 'turn a folder of frames into a rosbag2',
     'eval': 'measure accuracy on a data set',
     'train': 'train a model',
-    'bench': 'measure speed (op, model, node) and what reaches the node (delivery)',
-    'soak': 'run the node for minutes or hours and fail on growth',
+    'bench': 'measure speed (op, model, node) and message delivery to the node (delivery)',
+    'soak': 'run the node for minutes or hours and fail if memory or latency grows',
     'convert': 'convert checkpoints of the 2021 release',
     'view': 'open a recording, completed or not, in Rerun',
     'doctor': 'say what is installed, what will run, and what to do about what is missing',
-    'presets': 'list presets with size, needs and measured figures',
+    'presets': 'list presets with size, requirements and measured figures',
 }
 
 
@@ -42,7 +42,7 @@ def main(argv=None):
     subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, text in COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=text)
-        if name in argv[:1]:  # import only what runs
+        if name in argv[:1]:  # import only the chosen subcommand
             module = importlib.import_module(
                 f"steer_depth_ros.commands.{name.replace('-', '_')}")
             module.add_arguments(sub)

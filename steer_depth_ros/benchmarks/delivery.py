@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-What share of the pairs of a driver arrives in the node, by QoS, profile and size of messages.
+Fraction of the pairs of a driver that the node receives, by QoS, profile and message size.
 
-Driver and node are processes of their own, with Fast DDS as installed or with
+Driver and node run in separate processes, with Fast DDS as installed or with
 config/fastdds_shm.xml at the driver.
 """
 import json
@@ -32,7 +32,7 @@ RATE = 10.0
 SIZES = {'640x480': 20_000, '1242x375': 115_000, '1920x1080': 115_000}
 DRIVERS = 'reliable', 'best_effort'
 PROFILES = 'none', 'driver'
-# Until 2026 the node subscribed best effort to whatever it was; the others follow the driver.
+# The node used to subscribe best effort; 'auto' adopts the QoS of the driver.
 SUBSCRIPTIONS = 'best_effort', 'auto'
 POINT_BYTES, PIXEL_BYTES = 16, 3
 
@@ -40,16 +40,18 @@ POINT_BYTES, PIXEL_BYTES = 16, 3
 def add_arguments(parser) -> None:
     """Add the options of `steer_depth bench delivery`."""
     parser.add_argument('--seconds', type=float, default=10.0,
-                        help=f'to publish at {RATE:.0f} Hz for each figure (default 10)')
-    parser.add_argument('--size', action='append', choices=SIZES, help='of the image; all')
-    parser.add_argument('--driver', action='append', choices=DRIVERS, help='its QoS; both')
+                        help=f'duration of publishing at {RATE:.0f} Hz per figure (default 10)')
+    parser.add_argument('--size', action='append', choices=SIZES,
+                        help='size of the image (default all)')
+    parser.add_argument('--driver', action='append', choices=DRIVERS,
+                        help='QoS of the driver (default both)')
     parser.add_argument('--profile', action='append', choices=PROFILES,
-                        help='who has config/fastdds_shm.xml; both')
+                        help='process that uses config/fastdds_shm.xml (default both cases)')
     parser.add_argument('--json', type=Path, help='write the figures to this file')
 
 
 def run(args) -> int:
-    """Measure and print the table; 0, or 1 if a reliable driver loses more than one in 20."""
+    """Measure and print the table; return 1 if a reliable driver loses more than one in 20."""
     figures, lost = [], False
     for driver in args.driver or DRIVERS:
         for profile in args.profile or PROFILES:
@@ -57,7 +59,7 @@ def run(args) -> int:
                 shares = {qos: measure(driver, qos, profile, size, args.seconds)
                           for qos in SUBSCRIPTIONS if qos != driver}
                 lost |= driver == 'reliable' and shares['auto'] < 0.95
-                # To best effort both come to the same.
+                # For a best-effort driver both subscriptions are the same.
                 shares.setdefault('best_effort', shares['auto'])
                 figures.append({'driver': driver, 'profile': profile, 'size': size, **shares})
                 print(_row(figures[-1]) if figures[1:] else f'{HEAD}\n{_row(figures[-1])}',
@@ -70,10 +72,10 @@ def run(args) -> int:
 
 def measure(driver: str, subscription: str, profile: str, size: str, seconds: float) -> float:
     """
-    Give the share of pairs that arrive in a node of its own.
+    Return the fraction of pairs that a new node receives.
 
-    driver: its QoS. subscription: 'auto' or 'best_effort'. profile: 'none' or 'driver'.
-    Raise ConfigError where node or driver do not run.
+    driver: QoS of the driver. subscription: 'auto' or 'best_effort'. profile: 'none' or 'driver'.
+    Raise ConfigError if node or driver do not run.
     """
     from steer_depth_ros.ros import distro
     from steer_depth_ros.ros.tools.replay import child_environment
@@ -102,7 +104,7 @@ def measure(driver: str, subscription: str, profile: str, size: str, seconds: fl
         found = re.search(r'(\d+) of (\d+) pairs arrived', done.stdout)
         if not found:
             log.seek(0)
-            raise ConfigError(f'the driver failed: {done.stderr[-500:]}; the node said: '
+            raise ConfigError(f'the driver failed: {done.stderr[-500:]}; output of the node: '
                               f'{log.read()[-500:]}')
     return int(found[1]) / int(found[2])
 

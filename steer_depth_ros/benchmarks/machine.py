@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a measurement ran on, and how long things take there."""
+"""Description of the machine, and timing of functions on it."""
 from datetime import datetime, timezone
 import os
 from pathlib import Path
@@ -43,9 +43,9 @@ def describe() -> dict:
 
 def median_ms(call, device: str = 'cpu', runs: int = 7, seconds: float = 3.0) -> float:
     """
-    Return the median milliseconds of `call()` after a first one: 3 to `runs`, as `seconds` allow.
+    Return the median milliseconds of `call()` over 3 to `runs` calls within `seconds`.
 
-    A call that takes longer than `seconds` is made once.
+    A first call is for warm-up; if it takes longer than `seconds`, its time is returned.
     """
     started = time.perf_counter()
     first = once_ms(call, device)

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the node costs around the model: receive, convert, match, project, convert, publish."""
+"""Time of the node without the model: receive, convert, match, project, convert, publish."""
 from collections import defaultdict
 import json
 from pathlib import Path
@@ -37,10 +37,10 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> int:
-    """Measure and print the median of each stage; 0 if the sum is within the goal, else 1."""
+    """Measure and print the median of each stage; return 0 if the sum is within the goal."""
     stages = measure(args.frames)
     total = sum(stages.values())
-    print(f'node around the model: {WIDTH} x {HEIGHT} image, {POINTS:,} points in; depth and '
+    print(f'node without the model: {WIDTH} x {HEIGHT} image, {POINTS:,} points in; depth and '
           f'{WIDTH * HEIGHT:,} points out; median of {args.frames} frames')
     for name, milliseconds in stages.items():
         print(f'  {name:<22}{milliseconds:8.2f} ms')
@@ -53,7 +53,7 @@ def run(args) -> int:
 
 
 def measure(frames: int) -> dict:
-    """Give the median milliseconds of each stage; raise ConfigError without rclpy."""
+    """Return the median milliseconds of each stage; raise ConfigError without rclpy."""
     try:
         import rclpy
     except ImportError:
@@ -74,7 +74,7 @@ def measure(frames: int) -> dict:
 
 
 class _Bench:
-    """The parts of the node with a model that costs nothing, and a subscriber to each output."""
+    """The parts of the node with a model that takes no time, and subscribers to its outputs."""
 
     def __init__(self):
         from rclpy.lifecycle import LifecycleNode
@@ -102,13 +102,13 @@ class _Bench:
             time.sleep(0.02)
         if self._outputs.subscribed() != self._wanted:
             raise ConfigError('the subscribers of the benchmark were not discovered; check '
-                              'ROS_DOMAIN_ID and the network')
+                              'ROS_DOMAIN_ID and the network configuration')
         self._sync = Synchronizer(0.05)
-        self._pipeline = Pipeline(values, _Free(), Extrinsics(values, None))
+        self._pipeline = Pipeline(values, _InstantCompleter(), Extrinsics(values, None))
         self._image, self._points = _image(), _points()
 
     def frame(self, stamp_ns):
-        """Send one frame through all stages; milliseconds by stage."""
+        """Send one frame through all stages; return milliseconds by stage."""
         from rclpy.serialization import deserialize_message
         from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
@@ -159,8 +159,8 @@ class _Bench:
         return serialize_message(image), serialize_message(cloud)
 
 
-class _Free:
-    """A completer that costs nothing: a road with posts, whose edges the cloud must look at."""
+class _InstantCompleter:
+    """A completer that takes no time: a road with posts, which have edges for the cloud filter."""
 
     def __init__(self):
         rows = np.linspace(80.0, 5.0, HEIGHT, dtype=np.float32)
@@ -181,7 +181,7 @@ def _image():
 
 
 def _points():
-    """Give a full sweep as float32 (N, 4), in the axes of the camera."""
+    """Return a full sweep as float32 (N, 4), in the axes of the camera."""
     rng = np.random.default_rng(1)
     azimuth = rng.uniform(-np.pi, np.pi, POINTS)
     elevation = np.deg2rad(rng.uniform(-24.0, 3.0, POINTS))

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""`steer_depth convert`: the two checkpoints of the 2021 release become one safe file."""
+"""`steer_depth convert`: convert the two checkpoints of the 2021 release to a safetensors file."""
 import argparse
 from pathlib import Path
 
@@ -29,11 +29,11 @@ def add_arguments(parser):
     parser.add_argument('--depth-range', default='0.7,10', metavar='LOW,HIGH',
                         help='meters to which results are clamped, or "none" '
                              '(default %(default)s, as the release does on NYUv2)')
-    parser.add_argument('--json', metavar='FILE', help='also write what was converted as JSON')
+    parser.add_argument('--json', metavar='FILE', help='write a summary as JSON')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and say what was written."""
+    """Convert the checkpoints and print a summary."""
     from steer_depth_ros.network import checkpoints, reference
     depth_range = parse_depth_range(args.depth_range)
     state = reference.read_release(args.kernelnet, args.resnet)
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parse_depth_range(text):
-    """Return [low, high] in meters, or None for "none"; ConfigError for anything else."""
+    """Return [low, high] in meters, or None for "none"; raise ConfigError otherwise."""
     if text == 'none':
         return None
     try:

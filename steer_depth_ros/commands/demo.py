@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Play a recording through the real node, and show what came out as figures and a picture."""
+"""`steer_depth demo`: play a recording through the node; show the result as figures and sheet."""
 import importlib.util
 from pathlib import Path
 
@@ -45,11 +45,12 @@ def add_arguments(parser):
     source.add_argument('--frames', metavar='DIR', help='a folder of recorded frames, instead of '
                         'a rendered street')
     source.add_argument('--bag', metavar='PATH', help='a recording: rosbag2 folder, .mcap, .db3')
-    parser.add_argument('--out', default='out/demo', metavar='DIR', help='(%(default)s)')
-    parser.add_argument('--rate', type=float, default=1.0, metavar='X', help='speed of the '
-                        'playback (%(default)s)')
-    parser.add_argument('--real-time', action='store_true', help='do not wait for the node: what '
-                        'it has no time for is dropped, as on a robot')
+    parser.add_argument('--out', default='out/demo', metavar='DIR',
+                        help='folder for the results (%(default)s)')
+    parser.add_argument('--rate', type=float, default=1.0, metavar='X', help='playback speed '
+                        '(%(default)s)')
+    parser.add_argument('--real-time', action='store_true', help='do not wait for the node: it '
+                        'drops frames that it has no time for, as on a robot')
     parser.add_argument('--json', metavar='FILE', help='write the figures to a file')
     options.add_completer(parser)
     options.add_topics(parser)
@@ -83,10 +84,10 @@ def run(args):
 
 def summarise(source, topics, values, completed, log, sheet) -> dict:
     """
-    Compare what came out with what went in, draw the contact sheet and return the figures.
+    Compare output with input, draw the contact sheet and return the figures.
 
-    source, completed: recordings of the input and of the output. topics, values: as they were
-    played. log: the player's. sheet: path of the picture.
+    source, completed: recordings of the input and the output. topics, values: topics and node
+    parameters that were used. log: log of the player. sheet: path of the picture.
     """
     expected = log['expected']
     picks = np.linspace(0, len(expected) - 1, min(SHOWN_FRAMES, len(expected))).round()
@@ -120,7 +121,7 @@ def summarise(source, topics, values, completed, log, sheet) -> dict:
 
 
 class _Images:
-    """Depth or confidence images of a recording by their stamps, read in the order of these."""
+    """Depth or confidence images of a recording, read in order of their stamps."""
 
     def __init__(self, recording, topic):
         self._recording = recording
@@ -132,7 +133,7 @@ class _Images:
         return self._record.log_ns
 
     def at(self, stamp_ns):
-        """Give float32 (H, W) of this stamp, which must not be below the last; None without."""
+        """Return float32 (H, W) of a stamp, None if missing; stamps must not decrease."""
         while bag.cdr_stamp_ns(self._record.raw) < stamp_ns:
             following = next(self._records, None)
             if following is None:
@@ -154,7 +155,7 @@ def _completed_anything(path):
 
 
 def _recording(args, out):
-    """Give the recording to play, making it first from frames or by rendering."""
+    """Return the recording to play, which is first made from frames or rendered if needed."""
     if args.bag:
         return Path(args.bag)
     target = out / 'recording.mcap'
@@ -169,7 +170,7 @@ def _recording(args, out):
 
 
 def _recorded_extrinsics(recording, topics, values):
-    """Give the recorded extrinsics as parameters, where the node cannot hear /tf."""
+    """Return the recorded extrinsics as parameters if the node cannot receive /tf."""
     if not topics.points or values['extrinsics.source'] not in ('auto', 'tf'):
         return {}
     # Also tells at once when the recording has no transform.
@@ -206,7 +207,7 @@ def _print(figures, source, out):
         print(f'errors over the frames with truth: MAE {mae:.3f} m, RMSE {rmse:.3f} m, '
               f'REL {100 * rel:.1f} %')
     print(f'{out / "completed.mcap"}: the completed recording')
-    print(f'{out / "sheet.png"}: look at this')
+    print(f'{out / "sheet.png"}: the contact sheet')
     print(f'Rerun: steer_depth view {source} {out / "completed.mcap"}')
     layout = distro.profile_path()
     if layout is not None:

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""`steer_depth eval`: accuracy on a data set, by preset, sample count and sampling pattern."""
+"""`steer_depth eval`: accuracy on a data set per preset, sample count and sampling pattern."""
 import argparse
 from functools import partial
 import sys
@@ -27,7 +27,7 @@ DATASETS = ('nyu', 'kitti', 'frames', 'bag', 'procedural')
 DEFAULT_PATTERN = {'nyu': 'random:500', 'kitti': 'sensor', 'frames': None, 'bag': None,
                    'procedural': 'random:500'}
 PROCEDURAL_FRAMES = 100
-VALIDATION_SEED = 1_000_003  # far from the seeds that training draws
+VALIDATION_SEED = 1_000_003  # not used in training
 SHEET_FRAMES = 3
 # heading, figure, factor, digits
 PAPER_COLUMNS = (('RMSE m', 'rmse', 1, 3), ('REL', 'rel', 1, 4), ('log10', 'log10', 1, 4),
@@ -43,24 +43,23 @@ def add_arguments(parser):
     """Declare the options of the subcommand."""
     parser.add_argument('--dataset', required=True, choices=DATASETS)
     parser.add_argument('--data-dir', metavar='DIR',
-                        help='folder of the data set (a recording for bag); none for procedural')
+                        help='folder of the data set; for bag a recording, not for procedural')
     parser.add_argument('--split', default='val', choices=('train', 'val'),
                         help='of nyu and kitti (default %(default)s)')
     parser.add_argument('--preset', default='default', metavar='P[,P...]',
-                        help='see `steer_depth presets`; several are compared')
+                        help='one or more presets to compare, see `steer_depth presets`')
     parser.add_argument('--device', default='auto',
                         help='auto, cpu or cuda (presets with a network)')
-    parser.add_argument('--weights', help="a file instead of the preset's own")
+    parser.add_argument('--weights', help='weights file to use instead of that of the preset')
     group = parser.add_argument_group('checkpoints of the 2021 release, for --preset reference')
     group.add_argument('--kernelnet', metavar='K.pth')
     group.add_argument('--resnet', metavar='R.pth')
     group.add_argument('--depth-range', default='0.7,10', metavar='LOW,HIGH',
                        help='meters to which results are clamped, or "none" (%(default)s)')
-    parser.add_argument('--samples', metavar='N[,N...]', help='that many pixels at random')
+    parser.add_argument('--samples', metavar='N[,N...]', help='numbers of random pixels')
     parser.add_argument('--pattern', action='append', default=[], metavar='NAME',
-                        help='sampling pattern, as random:500, rows:24, roof:0.4, '
-                        'lidar:64+outliers:0.01 or sensor (all that was measured); may be '
-                        'repeated')
+                        help='sampling pattern, such as random:500, rows:24, roof:0.4, '
+                        'lidar:64+outliers:0.01 or sensor (all measurements); may be repeated')
     study = parser.add_mutually_exclusive_group()
     study.add_argument('--ablation', action='store_true', help='with procedural: the table from '
                        'fixed kernels to the whole model (of --weights, or those of --preset)')
@@ -69,7 +68,8 @@ def add_arguments(parser):
     study.add_argument('--sensitivity', action='store_true', help='with procedural: what half and '
                        'one and a half times each constant do to presets without weights')
     parser.add_argument('--limit', type=int, metavar='N',
-                        help=f'the first N frames (procedural: {PROCEDURAL_FRAMES} by default)')
+                        help=f'only the first N frames (default for procedural: '
+                        f'{PROCEDURAL_FRAMES})')
     parser.add_argument('--kind', metavar='KIND', help='of rendered scenes, as street or queue; '
                         'a mix without it')
     parser.add_argument('--size', default='320x240', metavar='WxH', help='of rendered frames')
@@ -77,13 +77,13 @@ def add_arguments(parser):
     parser.add_argument('--json', metavar='FILE', help='write all figures to a file')
     parser.add_argument('--sheet', metavar='FILE', help='write a picture sheet (.png)')
     parser.add_argument('--sheet-frames', type=int, default=SHEET_FRAMES, metavar='N',
-                        help='how many frames of every preset and pattern it shows (%(default)s)')
+                        help='frames on the sheet per preset and pattern (%(default)s)')
     parser.add_argument('--reliability', metavar='FILE',
-                        help='write a picture of hits over confidence (.png)')
+                        help='write reliability diagrams of the confidence (.png)')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the table and write what was asked for."""
+    """Evaluate, print the table and write the requested files."""
     from steer_depth_ros.evaluation.evaluate import evaluate
     if args.limit is not None and args.limit < 1:
         raise ConfigError('--limit must be at least 1')
@@ -158,28 +158,28 @@ def run_study(args):
 
 
 def _own_weights(args):
-    """Return the file of our own model's weights, None where the preset has none."""
+    """Return the weights file of the option or the preset, None if there is none."""
     from steer_depth_ros.completion.presets import find_preset
     preset = find_preset(args.preset)
     return args.weights or (preset.weights and str(preset.weights_path()))
 
 
 def parse_patterns(args):
-    """Return the patterns asked for, or the data set's own; ConfigError for one that is none."""
+    """Return the requested patterns or the default; raise ConfigError for an unknown pattern."""
     from steer_depth_ros.datasets.base import SENSOR
     from steer_depth_ros.synthetic.sensors import pattern_by_name
     counts = args.samples.split(',') if args.samples else []
     if not all(c.strip().isdigit() and int(c) > 0 for c in counts):
-        raise ConfigError(f'--samples {args.samples}: expected whole numbers, as 50,200,500')
+        raise ConfigError(f'--samples {args.samples}: expected whole numbers, such as 50,200,500')
     for name in args.pattern:
         if name != SENSOR or args.dataset == 'procedural':
-            pattern_by_name(name)  # fails here rather than after the model was loaded
+            pattern_by_name(name)  # raises before the model is loaded
     patterns = [f'random:{int(c)}' for c in counts] + args.pattern
     return patterns or [DEFAULT_PATTERN[args.dataset]]
 
 
 def make_examples(args, patterns, left_out):
-    """Open the data set; return its examples and the number of frames, None where unknown."""
+    """Return the examples of the data set and the number of frames, None if unknown."""
     from steer_depth_ros.evaluation import evaluate
     from steer_depth_ros.recordings.frame_folder import find_frames
     from steer_depth_ros.synthetic.procedural import ProceduralFrames
@@ -212,14 +212,14 @@ def _measured_frames(args):
 
 
 def make_methods(args):
-    """Make what --preset names; the reference runs alone, as its release did."""
+    """Return a method per preset; `reference` keeps every pixel, as in its release."""
     presets = [name.strip() for name in args.preset.split(',')]
     given = (args.kernelnet is not None) + (args.resnet is not None)
     if given == 1 or (given and ('reference' not in presets or args.weights)):
-        raise ConfigError('--kernelnet and --resnet go together, with --preset reference and '
-                          'without --weights')
+        raise ConfigError('--kernelnet and --resnet must be given together, with --preset '
+                          'reference and without --weights')
     if args.weights and len(presets) > 1:
-        raise ConfigError('--weights fits one preset; evaluate them one after the other')
+        raise ConfigError('--weights is for a single preset; evaluate presets one by one')
     return {name: _reference(args) if name == 'reference' else _completer(args, name)
             for name in presets}
 
@@ -233,7 +233,7 @@ def _reference(args):
                                             parse_depth_range(args.depth_range))
     else:
         model = ReferenceModel.load(args.weights, device)
-    return partial(model.estimate, everywhere=True)  # as the release is scored
+    return partial(model.estimate, everywhere=True)  # as the release was evaluated
 
 
 def _completer(args, preset):
@@ -249,19 +249,19 @@ def _completer(args, preset):
 
 
 def parse_size(text):
-    """Return (H, W) of "WxH", up to 16384 pixels a side; ConfigError for anything else."""
+    """Return (H, W) of "WxH", up to 16384 pixels per side; raise ConfigError otherwise."""
     try:
         width, height = (int(part) for part in text.lower().split('x'))
     except ValueError:
         width = height = 0
     if min(width, height) < 16 or max(width, height) > 16384:
-        raise ConfigError(f'--size {text}: expected WIDTHxHEIGHT of 16 to 16384 pixels, as '
+        raise ConfigError(f'--size {text}: expected WIDTHxHEIGHT of 16 to 16384 pixels, such as '
                           '640x480')
     return height, width
 
 
 def format_table(figures, dataset):
-    """Return the lines of the table; shares in percent."""
+    """Return the lines of the table, with delta accuracies and coverage in percent."""
     columns = KITTI_COLUMNS if dataset == 'kitti' else PAPER_COLUMNS
     heading = ['preset', 'pattern', 'frames', 'samples', *(c[0] for c in columns), 'cover', 'ms']
     rows = [heading]
@@ -277,7 +277,7 @@ def format_table(figures, dataset):
             c = f['confidence']
             lines.append(f'{f["method"]} {f["pattern"]}: REL of the most confident half '
                          f'{c["rel_confident_half"]:.4f}, of the rest {c["rel_other_half"]:.4f}, '
-                         f'quotient {_number(c["half_ratio"], 1, 2)}')
+                         f'ratio {_number(c["half_ratio"], 1, 2)}')
     return lines
 
 
@@ -286,7 +286,7 @@ def _number(value, factor, digits):
 
 
 def write_pictures(args, results, figures):
-    """Write the sheet and the reliability diagrams, where asked for."""
+    """Write the sheet and the reliability diagrams, if requested."""
     import numpy as np
 
     from steer_depth_ros.evaluation.confidence_report import draw_reliability
@@ -300,5 +300,5 @@ def write_pictures(args, results, figures):
                                   f'{f["method"]}, {args.dataset}, {f["pattern"]}')
                  for f in figures if f['confidence']]
         if not plots:
-            raise ConfigError('--reliability: none of these presets states a confidence')
+            raise ConfigError('--reliability: none of these presets has a confidence')
         preview.write_picture(args.reliability, np.concatenate(plots, axis=1))

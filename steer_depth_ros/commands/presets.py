@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""`steer_depth presets`: what there is, what it needs and what was measured. Needs no torch."""
+"""`steer_depth presets`: list presets, requirements and measured figures, without torch."""
 from steer_depth_ros.commands import options
 from steer_depth_ros.completion.presets import (
     DEFAULT,
@@ -36,12 +36,12 @@ def run(args):
 
 
 def describe(preset, measured):
-    """Return a preset as a mapping ready for JSON; parameters is None without a file."""
+    """Return a preset as a mapping for JSON; parameters and bytes are None without weights."""
     path = preset.weights_path()
-    there = path is not None and path.exists()
+    exists = path is not None and path.exists()
     return {'name': preset.name, 'summary': preset.summary, 'needs': preset.needs,
-            'weights': preset.weights, 'parameters': stored_parameters(path) if there else None,
-            'bytes': path.stat().st_size if there else None, 'measured': measured}
+            'weights': preset.weights, 'parameters': stored_parameters(path) if exists else None,
+            'bytes': path.stat().st_size if exists else None, 'measured': measured}
 
 
 def format_preset(entry):
@@ -53,12 +53,12 @@ def format_preset(entry):
         lines.append(f'  weights   {entry["weights"]} ({size})')
     measured = entry['measured']
     if 'score' in measured:
-        lines.append(f'  score     {measured["score"]:.3f} (linear interpolation: 1, less is '
+        lines.append(f'  score     {measured["score"]:.3f} (linear interpolation: 1, lower is '
                      'better)')
     if measured.get('mae_vs_linear'):
         tasks = ', '.join(f'{task} {value:.2f}'
                           for task, value in measured['mae_vs_linear'].items())
-        lines.append(f'  MAE over that of linear interpolation: {tasks}')
+        lines.append(f'  MAE relative to linear interpolation: {tasks}')
     if measured.get('ms'):
         times = ', '.join(f'{ms:.0f} ms at {size}' for size, ms in measured['ms'].items())
         lines.append(f'  time      {times}; {measured.get("machine", "machine not stated")}')

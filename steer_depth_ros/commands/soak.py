@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Play a recording through the real node for minutes or hours, and fail on anything that grows."""
+"""`steer_depth soak`: run the node for minutes or hours; fail if memory or latency grows."""
 import importlib.util
 from pathlib import Path
 import tempfile
@@ -30,20 +30,20 @@ from steer_depth_ros.ros.tools.soak_report import draw, judge, sample_process, s
 from steer_depth_ros.viz.preview import write_picture
 
 RENDERED_FRAMES = 8
-SIZE = 240, 720  # two cores complete it at 10 Hz with preset fast
-START_S = 90.0  # for the processes to find each other and the model to load
+SIZE = 240, 720  # rows, columns; two cores manage 10 Hz with preset fast
+START_S = 90.0  # for discovery and loading of the model
 
 
 def add_arguments(parser):
     parser.add_argument('--minutes', type=float, required=True, metavar='N')
     parser.add_argument('--rate', type=float, default=10.0, metavar='HZ',
-                        help='frames a second (%(default)g)')
-    parser.add_argument('--bag', metavar='PATH', help='a recording to repeat, instead of a '
-                        'rendered drive')
+                        help='frames per second (%(default)g)')
+    parser.add_argument('--bag', metavar='PATH', help='a recording to play repeatedly, instead of '
+                        'a rendered drive')
     parser.add_argument('--leave-out', type=int, default=0, metavar='K',
-                        help='leave the depth of every K-th frame out, as a lossy cable does')
-    parser.add_argument('--json', metavar='FILE', help='write figures and series')
-    parser.add_argument('--plot', metavar='FILE', help='draw the series, PNG')
+                        help='do not send the depth of every K-th frame, to simulate losses')
+    parser.add_argument('--json', metavar='FILE', help='write figures and time series to a file')
+    parser.add_argument('--plot', metavar='FILE', help='plot the time series (.png)')
     options.add_completer(parser)
     parser.set_defaults(preset='fast')
     options.add_topics(parser)
@@ -79,7 +79,7 @@ def _rendered(folder):
 
 
 def _soak(args, source, folder):
-    """Run node and player until the time is over; return the report."""
+    """Run node and player for the requested time; return the report."""
     import json
 
     from steer_depth_ros.ros.tools.replay import child_environment, node_arguments, Processes
@@ -110,7 +110,7 @@ def _soak(args, source, folder):
 
 
 def _extrinsics(recording, topics, values):
-    """Give the recorded extrinsics as parameters: what is repeated here is without /tf."""
+    """Return the recorded extrinsics as parameters, because /tf is not played repeatedly."""
     if not topics.points or values['extrinsics.source'] not in ('auto', 'tf'):
         return {}
     matrix = next(run_pipeline(recording, topics, values)).frame.camera_from_points

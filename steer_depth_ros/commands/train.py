@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Train a model, alone or as one of the processes that torchrun starts."""
+"""`steer_depth train`: train a model, in one process or in several started by torchrun."""
 from contextlib import contextmanager
 import os
 from pathlib import Path
@@ -22,12 +22,12 @@ from steer_depth_ros.errors import ConfigError
 
 def add_arguments(parser):
     parser.add_argument('--config', required=True, metavar='FILE',
-                        help='YAML, as config/train/learned.yaml')
-    parser.add_argument('--out', metavar='DIR', help='folder of the run (out/train/NAME of the '
-                        'configuration); a run that it holds is gone on with')
+                        help='YAML file such as config/train/learned.yaml')
+    parser.add_argument('--out', metavar='DIR', help='folder of the run (default out/train/NAME, '
+                        'with the name of the configuration); a run in it is resumed')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
     parser.add_argument('--minutes', type=float, metavar='M',
-                        help='stop after that time; the same command goes on')
+                        help='stop after this time; the same command resumes')
 
 
 def run(args):
@@ -35,7 +35,7 @@ def run(args):
     from steer_depth_ros.training.data import open_data
     from steer_depth_ros.training.trainer import Trainer, TrainingConfig
     if args.minutes is not None and args.minutes < 0:
-        raise ConfigError(f'--minutes {args.minutes:g}: a time cannot be negative')
+        raise ConfigError(f'--minutes {args.minutes:g}: must not be negative')
     config = TrainingConfig.read(args.config)
     folder = Path(args.out or Path('out', 'train', config.name))
     data = open_data(config.data)
@@ -49,12 +49,12 @@ def run(args):
             done = trainer.run(None if args.minutes is None else 60 * args.minutes)
         say(f'{folder}: {"finished" if done else "stopped"} at step {trainer.step} of '
             f'{config.steps}; weights in {folder / "weights.safetensors"}'
-            + ('' if done else '; the same command goes on'))
+            + ('' if done else '; the same command resumes'))
     return 0
 
 
 def _print_now(line):
-    print(line, flush=True)  # not only when a file's buffer is full
+    print(line, flush=True)  # also if the output goes to a file
 
 
 def _say_nothing(_):
@@ -63,7 +63,7 @@ def _say_nothing(_):
 
 @contextmanager
 def process_group(device):
-    """Join torchrun's processes, if it started this one; gives the device and the rank."""
+    """Join the process group if torchrun started this process; yield the device and the rank."""
     import torch
     import torch.distributed as dist
     if 'WORLD_SIZE' not in os.environ:
@@ -77,7 +77,7 @@ def process_group(device):
                             world_size=world)
     try:
         yield device, rank
-        # One that leaves early closes connections that others still read from.
+        # Leaving early would close connections that other processes still read from.
         store.set(f'done/{rank}', '')
         store.wait([f'done/{other}' for other in range(world)])
     finally:
@@ -86,7 +86,7 @@ def process_group(device):
 
 @contextmanager
 def stopped_by_signals(stop):
-    """Let the first Ctrl-C or SIGTERM call stop(); the second one kills, as usual."""
+    """Call stop() at the first Ctrl-C or SIGTERM; the second one ends the process as usual."""
     def ask(number, _):
         signal.signal(number, before[number])
         stop()

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A recording as a data set for training: any frame of it, read when it is asked for."""
+"""A recording as a data set for training, with random access to its frames."""
 from typing import Any, Optional
 
 import numpy as np
@@ -29,11 +29,11 @@ FIRST_FEW = 5  # frames of which one must be usable
 
 class BagFrames(Dataset):
     """
-    The pairs of a recording as the node makes them; samples depend on (seed, epoch, i) alone.
+    The frames of a recording, paired as in the node; samples depend only on (seed, epoch, i).
 
-    path: a rosbag2 folder, .mcap or .db3 file; its truth topic is used where it has one. pattern:
-    what is drawn from the measurements, None for what suits the frame (see `example_from_frame`).
-    Items are as those of `MeasuredFrames`. BagError where nothing of it can be used, on reading
+    path: a rosbag2 folder, .mcap or .db3 file; its truth topic is used if it has one. pattern:
+    sampling pattern, None for the default for the frame (see `example_from_frame`). Items are
+    like those of `MeasuredFrames`. Raise BagError if nothing can be used, and when reading a frame
     also MessageError and CalibrationError naming the topic.
     """
 
@@ -54,7 +54,7 @@ class BagFrames(Dataset):
         return len(self.pairs)
 
     def __getstate__(self):
-        """Leave the open file behind: every process opens its own."""
+        """Return the state without the open file; every process opens its own."""
         return {**self.__dict__, '_opened': None}
 
     def __getitem__(self, index):
@@ -99,12 +99,12 @@ class BagFrames(Dataset):
 
 
 def _place(record):
-    """Say where in the recording a message is: when it was recorded, and its stamp."""
+    """Return the position of a message in the recording: its log time and its stamp."""
     return record.log_ns, bag.cdr_stamp_ns(record.raw)
 
 
 def _truth(recording):
-    """Return the place of each image stamp's truth."""
+    """Return the position of the truth for each image stamp."""
     if bag_frames.TRUTH not in recording.topics:
         return {}
     places = map(_place, recording.messages(bag_frames.TRUTH))

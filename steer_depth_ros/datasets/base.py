@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Recorded data sets: frames with a measured depth image, from which a pattern draws samples."""
+"""Recorded data sets: frames with measured depth, of which a pattern draws samples."""
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional
 
@@ -26,7 +26,7 @@ from steer_depth_ros.geometry.projection import sparse_from_depth_image, SparseD
 from steer_depth_ros.ops.regression import pixel_of
 from steer_depth_ros.synthetic.sensors import pattern_by_name
 
-SENSOR = 'sensor'  # the pattern that takes everything the sensor measured
+SENSOR = 'sensor'  # the pattern that takes all measurements
 
 
 @dataclass
@@ -35,8 +35,8 @@ class MeasuredFrame:
     One frame of a data set.
 
     image: uint8 (H, W, 3) RGB. truth: float32 (H, W) meters, NaN where unknown.
-    measured: float32 (H, W) meters, NaN where the sensor gave nothing; samples are drawn from it.
-    camera: intrinsics of the image. name: where the frame comes from.
+    measured: float32 (H, W) meters, NaN where nothing was measured; samples are drawn from it.
+    camera: intrinsics of the image. name: source of the frame.
     """
 
     name: str
@@ -48,7 +48,7 @@ class MeasuredFrame:
 
 class MeasuredScene:
     """
-    A measured frame in the place of a rendered scene, for the sampling patterns.
+    A measured frame with the interface of a rendered scene, for the sampling patterns.
 
     image: uint8 (H, W, 3). depth: float32 (H, W) meters, inf where nothing was measured.
     """
@@ -62,17 +62,17 @@ class MeasuredScene:
         self.depth = torch.from_numpy(np.where(frame.measured > 0, frame.measured,
                                                np.float32(np.inf)))
         self.camera = frame.camera
-        self.echo = torch.zeros(self.depth.shape, dtype=torch.long)  # an echo from everywhere
+        self.echo = torch.zeros(self.depth.shape, dtype=torch.long)  # NORMAL everywhere
 
     def cast(self, origins: Tensor, directions: Tensor) -> Tensor:
         """
-        Look up rays (M, 3) from the camera itself in the depth image; float32 (M,), z = 1 units.
+        Return the depth image at rays (M, 3) from the camera; float32 (M,), z = 1 units.
 
-        Raise ConfigError for rays from elsewhere: nobody knows what another place sees.
+        Raise ConfigError for rays from another origin, where nothing was measured.
         """
         if torch.as_tensor(origins).any():
-            raise ConfigError('this sampling pattern looks at the scene from beside the camera, '
-                              'which only rendered scenes allow; on recorded frames use random, '
+            raise ConfigError('this sampling pattern has a sensor beside the camera, for which '
+                              'only rendered scenes have depth; for recorded frames use random, '
                               'features, rows, depth or semi')
         x, y, z = torch.as_tensor(directions, dtype=torch.float32).T
         camera, (height, width) = self.camera, self.depth.shape
@@ -81,21 +81,21 @@ class MeasuredScene:
         return self.depth[v.clamp(0, height - 1), u.clamp(0, width - 1)] / z
 
     def trace(self, origins: Tensor, directions: Tensor):
-        """Do as `cast`, and also give the echo of the surface, int64 (M,)."""
+        """Return the result of `cast` and the echo of the surface, int64 (M,)."""
         t = self.cast(origins, directions)
         return t, torch.zeros(t.shape, dtype=torch.long)
 
 
 def draw_samples(frame: MeasuredFrame, pattern: str, rng) -> SparseDepth:
     """
-    Draw samples from what was measured.
+    Draw samples from the measurements.
 
-    pattern: 'sensor' for all of it, or a name that `sensors.pattern_by_name` takes.
+    pattern: 'sensor' for all of them, or a name that `sensors.pattern_by_name` accepts.
     Raise ConfigError for a pattern that is unknown or needs a rendered scene, DatasetError for a
-    frame without any depth.
+    frame without depth.
     """
     if not (frame.measured > 0).any():
-        raise DatasetError(f'{frame.name} holds no depth at all; take it out of the data set')
+        raise DatasetError(f'{frame.name} holds no depth at all; remove it from the data set')
     if pattern == SENSOR:
         return sparse_from_depth_image(frame.measured)
     draw: Callable = pattern_by_name(pattern)
@@ -104,7 +104,7 @@ def draw_samples(frame: MeasuredFrame, pattern: str, rng) -> SparseDepth:
 
 class MeasuredFrames(Dataset):
     """
-    Base of the recorded data sets; samples of frame i depend on (seed, epoch, i) alone.
+    Base class of recorded data sets; the samples of frame i depend only on (seed, epoch, i).
 
     A frame is a dictionary: image uint8 (H, W, 3) RGB; depth float32 (H, W) meters, NaN where
     unknown; uv float32 (N, 2) and sparse float32 (N,), the samples; intrinsics float32 (4,) fx,
@@ -119,7 +119,7 @@ class MeasuredFrames(Dataset):
         raise NotImplementedError
 
     def sample(self, frame: MeasuredFrame, index: int, pattern: Optional[str] = None):
-        """Draw the samples of frame `index`, which was read already; `pattern` for another."""
+        """Draw the samples of a frame that is already read; pattern: other than the default."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
         return draw_samples(frame, pattern or self.pattern, rng)
 

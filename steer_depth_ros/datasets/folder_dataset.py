@@ -21,11 +21,11 @@ from steer_depth_ros.recordings.frame_folder import find_frames, read_frame
 
 class FolderFrames(Dataset):
     """
-    Recorded frames; samples of frame i depend on (seed, epoch, i) alone.
+    Recorded frames; the samples of frame i depend only on (seed, epoch, i).
 
-    data_dir: a folder of frame folders. pattern: what is drawn from the measurements, None for
-    what suits the frame (see `example_from_frame`). Items are as those of `MeasuredFrames`.
-    Raise DatasetError when the folder holds none or, on reading, names a file that is damaged.
+    data_dir: a folder of frame folders. pattern: sampling pattern, None for the default for the
+    frame (see `example_from_frame`). Items are like those of `MeasuredFrames`. Raise DatasetError
+    if the folder holds no frame, and when reading a damaged file, naming it.
     """
 
     def __init__(self, data_dir, pattern=None, seed=0):

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Recorded frames as examples with truth: recorded truth, or measurements that are held out."""
+"""Recorded frames as examples with truth: either recorded truth or held-out measurements."""
 from dataclasses import dataclass
 from typing import Dict, Optional
 
@@ -26,14 +26,14 @@ from steer_depth_ros.geometry.projection import pixel_of, project_points, Sparse
 from steer_depth_ros.recordings.frame_folder import RecordedFrame
 
 BAND_DEG = 0.84  # two beams of a 64-beam sensor
-DENSE = 0.2  # share of the pixels from which on a depth image is a depth camera's
+DENSE = 0.2  # a depth image with at least this fraction of pixels is from a depth camera
 FROM_DENSE, FROM_SPARSE = 'random:500', 0.5
 
 
 @dataclass
 class Example:
     """
-    What an estimate is made from, and what it is compared with.
+    The input of an estimate and the truth to compare it with.
 
     image: uint8 (H, W, 3) RGB. uv: float32 (N, 2), sparse: float32 (N,) meters. truth: float32
     (H, W) meters, not finite where unknown. camera: intrinsics of the image.
@@ -51,11 +51,11 @@ def example_from_frame(recorded: RecordedFrame, pattern: Optional[str], rng) -> 
     """
     Split a recorded frame into samples and truth.
 
-    pattern: what is drawn from the measurements, 'sensor' for all of them; None for what suits
-    the frame. With separate truth that is everything. Without, the rest of the measurements is
-    the truth: 500 pixels of a depth camera are given, every other band of elevation of a cloud,
-    half of the samples of any other sparse depth image.
-    Raise DatasetError when nothing is left to compare with.
+    pattern: which measurements are samples, 'sensor' for all of them. None chooses by frame: all
+    measurements if there is separate truth. Otherwise the samples are 500 pixels of a depth
+    camera, every other band of elevation of a cloud, or half of the samples of another sparse
+    depth image, and the remaining measurements are the truth.
+    Raise DatasetError if nothing is left to compare with.
     """
     if recorded.truth is not None and not _is_input(recorded):
         return _example(recorded, _drawn(recorded, pattern or SENSOR, rng), recorded.truth)
@@ -71,14 +71,14 @@ def _example(recorded, samples, truth):
     frame = recorded.frame
     if not (np.isfinite(truth) & (truth > 0)).any():
         raise DatasetError(f'{recorded.name} has nothing to compare with: no truth, and every '
-                           'measurement is given; choose a pattern that leaves some out')
+                           'measurement is a sample; choose a pattern that holds some out')
     return Example(recorded.name, frame.image, samples.uv, samples.depth, truth, frame.camera)
 
 
 def training_item(example: Example) -> Dict[str, object]:
-    """Return an example as an item of a data set, see `MeasuredFrames`."""
+    """Return an example as a data set item, see `MeasuredFrames`."""
     camera = example.camera
-    image = np.array(example.image)  # that of a message is read-only
+    image = np.array(example.image)  # images of messages are read-only
     return {'image': torch.from_numpy(image), 'depth': torch.from_numpy(example.truth),
             'uv': torch.from_numpy(example.uv), 'sparse': torch.from_numpy(example.sparse),
             'intrinsics': torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy]),
@@ -86,7 +86,7 @@ def training_item(example: Example) -> Dict[str, object]:
 
 
 def _is_input(recorded):
-    """Tell a truth that only repeats what the sensor measured."""
+    """Return whether the truth is only a copy of the measurements."""
     return recorded.depth_image is not None and np.array_equal(
         recorded.truth, recorded.depth_image, equal_nan=True)
 
@@ -109,12 +109,12 @@ def _default_draw(recorded, rng):
 
 
 def _measured(recorded):
-    """Draw the samples into an image, float32 (H, W) meters, NaN where there is none."""
+    """Return the measurements as an image, float32 (H, W) meters, NaN where there is none."""
     return rasterize(recorded.frame.sparse_depth(), recorded.frame.image.shape[:2])
 
 
 def rasterize(samples: SparseDepth, size) -> np.ndarray:
-    """Write samples to their nearest pixels, the nearest depth on top; NaN elsewhere."""
+    """Return the samples at their nearest pixels, the smallest depth per pixel; NaN elsewhere."""
     image = np.full(size, np.nan, np.float32)
     order = np.argsort(-samples.depth)
     image[pixel_of(samples.uv[order], size)] = samples.depth[order]
@@ -122,7 +122,7 @@ def rasterize(samples: SparseDepth, size) -> np.ndarray:
 
 
 def _alternate_bands(recorded):
-    """Give every other band of elevation; the truth leaves out what the camera cannot see."""
+    """Take every other band of elevation as samples, the visible points of the others as truth."""
     frame = recorded.frame
     x, y, z = frame.points[:, :3].T
     with np.errstate(invalid='ignore'):

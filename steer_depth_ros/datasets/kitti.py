@@ -14,9 +14,9 @@
 """
 KITTI depth completion: 16 bit PNG, meters = value / 256, 0 for unknown.
 
-Two layouts. The selection (val_selection_cropped, or the folder that holds it): image/,
-velodyne_raw/, groundtruth_depth/ and intrinsics/ side by side. The raw one: train/ and val/ with
-<drive>/proj_depth/{velodyne_raw,groundtruth}/image_0X/<number>.png, and the recordings with
+Two layouts are supported. The selection (val_selection_cropped, or the folder that holds it) has
+image/, velodyne_raw/, groundtruth_depth/ and intrinsics/. The raw layout has train/ and val/ with
+<drive>/proj_depth/{velodyne_raw,groundtruth}/image_0X/<number>.png, and recordings with
 <drive>/image_0X/data/<number>.png and <date>/calib_cam_to_cam.txt in the same folder or in raw/.
 """
 from pathlib import Path
@@ -48,11 +48,11 @@ class KittiFiles(NamedTuple):
 
 class KittiFrames(MeasuredFrames):
     """
-    KITTI depth completion; see `MeasuredFrames` for what a frame is.
+    KITTI depth completion; frames are described in `MeasuredFrames`.
 
-    data_dir: folder of one of the two layouts. split: 'val' (the selection where there is one) or
-    'train'. pattern: 'sensor', all 64 beams, or a pattern that draws from these.
-    Raise DatasetError when the folder or, on reading, a file is missing or corrupt.
+    data_dir: folder in one of the two layouts. split: 'val' (the selection if there is one) or
+    'train'. pattern: 'sensor' for all 64 beams, or a pattern that draws from them.
+    Raise DatasetError if the folder, or a file when reading, is missing or corrupt.
     """
 
     def __init__(self, data_dir, split: str = 'val', pattern: str = SENSOR, seed: int = 0):
@@ -74,7 +74,7 @@ class KittiFrames(MeasuredFrames):
 
 
 def find_files(data_dir: Path, split: str) -> List[KittiFiles]:
-    """List the frames of either layout in the order of their names; DatasetError if none."""
+    """Return the frames of either layout in order of name; raise DatasetError if none."""
     if not data_dir.is_dir():
         raise DatasetError(f'{data_dir} is not a folder; --data-dir must hold KITTI depth '
                            f'completion, {SELECTION} or train/ and val/')
@@ -89,12 +89,12 @@ def find_files(data_dir: Path, split: str) -> List[KittiFiles]:
 
 
 def read_camera(files: KittiFiles, size) -> Camera:
-    """Read the intrinsics of the rectified image; DatasetError naming a file without them."""
+    """Read the intrinsics of the rectified image; raise DatasetError naming a file without."""
     path = files.intrinsics
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, 'strerror', None) or 'no text'
+        reason = getattr(error, 'strerror', None) or 'not a text file'
         raise DatasetError(f'cannot read {path} ({reason}); it holds the intrinsics of '
                            f'{files.image}') from None
     key = f'P_rect_{files.camera[-2:]}:'

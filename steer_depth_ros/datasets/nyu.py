@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-NYUv2 in the packing of sparse-to-dense: h5 files listed by a csv, prepared as the 2021 release.
+NYUv2 as packed by sparse-to-dense: h5 files listed in a csv, prepared as in the 2021 release.
 
-A h5 file holds `rgb`, uint8 (3, 480, 640), and `depth`, float32 (480, 640) meters. The folder
-holds nyudepth_hdf5_train.csv and nyudepth_hdf5_val.csv with one relative path a row.
+An h5 file holds `rgb`, uint8 (3, 480, 640), and `depth`, float32 (480, 640) meters. The folder
+holds nyudepth_hdf5_train.csv and nyudepth_hdf5_val.csv with one relative path per row.
 """
 from pathlib import Path
 from typing import List
@@ -31,17 +31,17 @@ from steer_depth_ros.geometry.camera import Camera
 SPLITS = ('train', 'val')
 SHORT_SIDE = 240
 CROP = (228, 304)
-# Intrinsics of the color camera of NYUv2, published with its toolbox, at 640 x 480.
+# Intrinsics of the color camera at 640 x 480, published with the NYUv2 toolbox.
 FX, FY, CX, CY = 518.857901, 519.469611, 325.582449, 253.736166
 FULL_WIDTH = 640
 
 
 class NyuFrames(MeasuredFrames):
     """
-    NYUv2 at 228 x 304 with drawn samples; see `MeasuredFrames` for what a frame is.
+    NYUv2 at 228 x 304 with drawn samples; frames are described in `MeasuredFrames`.
 
     data_dir: the folder with the csv files. split: 'train' or 'val' (the 654 test frames).
-    Raise DatasetError when the list or, on reading, a file is missing or corrupt.
+    Raise DatasetError if the list, or a file when reading, is missing or corrupt.
     """
 
     def __init__(self, data_dir, split: str = 'val', pattern: str = 'random:500', seed: int = 0):
@@ -94,7 +94,7 @@ def prepare(image, depth):
     """
     Resize the short side to 240 and crop the center to 228 x 304, as the release does.
 
-    image: uint8 (H, W, 3), bilinear with Pillow's filter, which averages where it shrinks.
+    image: uint8 (H, W, 3), resized with Pillow's bilinear filter, which averages when shrinking.
     depth: float32 (H, W), nearest pixel.
     """
     height, width = depth.shape
@@ -110,7 +110,7 @@ def prepare(image, depth):
 
 
 def camera() -> Camera:
-    """Give the intrinsics of a prepared frame, for views in space; the paper needs none."""
+    """Return the intrinsics of a prepared frame, for point clouds; the network needs none."""
     scale = SHORT_SIDE * 4 / 3 / FULL_WIDTH
     left, top = (SHORT_SIDE * 4 // 3 - CROP[1]) / 2, (SHORT_SIDE - CROP[0]) / 2
     return Camera(CROP[1], CROP[0], FX * scale, FY * scale, (CX + 0.5) * scale - 0.5 - left,
@@ -122,14 +122,14 @@ def _listed(data_dir, name) -> List[Path]:
     try:
         rows = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, 'strerror', None) or 'no text'
+        reason = getattr(error, 'strerror', None) or 'not a text file'
         raise DatasetError(f'cannot read {path} ({reason}); --data-dir must be the folder that '
                            'holds it') from None
     names = [row.split(',')[0].strip() for row in rows]
     names = [n for n in names if n.endswith('.h5')]
     if not names:
-        raise DatasetError(f'{path} lists no .h5 file; expected one relative path a row')
-    # Some archives keep the files in a folder of their own beside the lists.
+        raise DatasetError(f'{path} lists no .h5 file; expected one relative path per row')
+    # In some archives the files are in a subfolder beside the lists.
     inner = data_dir / 'nyudepth_hdf5'
     root = data_dir if (data_dir / names[0]).exists() or not inner.is_dir() else inner
     return [root / n for n in names]

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The data of a training run: the sets that its configuration names, mixed, step by step."""
+"""The data of a training run: a weighted mixture of data sets, as examples per step."""
 import inspect
 import math
 import os
@@ -23,15 +23,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from steer_depth_ros.errors import ConfigError, SteerDepthError
 
-PREFETCH = 4  # steps a worker
-TEXTS = 'data_dir', 'folder', 'pattern', 'split'  # arguments of data sets
+PREFETCH = 4  # steps per worker
+STRING_ARGUMENTS = 'data_dir', 'folder', 'pattern', 'split'
 
 
 def rendered(frames=1500, patterns=4, seed=1, size='320x240', folder=None):
     """
-    Open rendered scenes, each seen by `patterns` sensors, kept in `folder`.
+    Open rendered scenes, each measured by `patterns` sensors, cached in `folder`.
 
-    Without one they are kept with other caches, apart for every number of sensors.
+    The default folder is in the user's cache, one per number of sensors.
     """
     from steer_depth_ros.synthetic.cached import RenderedFrames
     if folder is None:
@@ -88,8 +88,8 @@ def open_data(entries):
     """
     Open the data sets of a configuration as one Mixture.
 
-    entries: mappings with `dataset` (a name in DATASETS), `weight` (1 by default) and the
-    arguments of the function of that name. ConfigError names the entry that is wrong.
+    entries: mappings with `dataset` (a key of DATASETS), `weight` (default 1) and the arguments
+    of that function. Raise ConfigError naming the entry that is wrong.
     """
     opened = [_open(dict(entry), f'data entry {number}')
               for number, entry in enumerate(entries, 1)]
@@ -110,7 +110,7 @@ def _open(entry, where):
     for name, argument in arguments.items():
         if argument.default is argument.empty and name not in entry:
             raise ConfigError(f'{where}: {kind} needs {name}')
-    for name in entry.keys() & set(TEXTS):
+    for name in entry.keys() & set(STRING_ARGUMENTS):
         if not isinstance(entry[name], str) and entry[name] != arguments[name].default:
             raise ConfigError(f'{where}: {name} must be a text, not {entry[name]!r}')
     seed = entry.get('seed', 0)
@@ -124,11 +124,11 @@ def _open(entry, where):
 
 class Mixture(Dataset):
     """
-    Data sets in one, each with its share of the indices.
+    Several data sets combined into one, each with its share of the indices.
 
     sets: data sets. weights: how often each is drawn, relative to the others. Every frame of
-    every set has an index; a set whose share is larger than itself is repeated. One set alone
-    keeps its indices. epoch: what measured sets draw their samples by.
+    every set has an index; a set with a share larger than its length is repeated. A single set
+    keeps its indices. epoch: passed on to data sets that draw samples from measurements.
     """
 
     def __init__(self, sets, weights):
@@ -152,10 +152,11 @@ class Mixture(Dataset):
 
 class StepExamples(Dataset):
     """
-    What one process learns from in each step: item `step` is a list of examples.
+    The examples of one process: item `step` is the list of examples of that step.
 
-    choose: step to data set indices and flips. part: the slice of them that is this process's.
-    make: data set item and flip to an example. An error about the data takes their place.
+    choose: function from a step to data set indices and flips. part: slice of them for this
+    process. make: function from a data set item and a flip to an example. If the data cannot be
+    used, the item is the error.
     """
 
     def __init__(self, data, choose, part, make):
@@ -164,19 +165,19 @@ class StepExamples(Dataset):
     def __getitem__(self, step):
         indices, flips = self.choose(step)
         if isinstance(self.data, Mixture):
-            self.data.epoch = step  # other samples each time that a measured frame comes up
+            self.data.epoch = step  # draws new samples whenever a measured frame is used again
         try:
             return [self.make(self.data[int(i)], bool(flip))
                     for i, flip in zip(indices[self.part], flips[self.part])]
         except SteerDepthError as error:
-            return error  # raised by who asked, or its one sentence would become a traceback
+            return error  # raised in the main process; DataLoader would add a traceback
 
 
 def load_steps(examples, steps, workers):
-    """Give the examples of every step in `steps`, prepared ahead by `workers` processes."""
+    """Return an iterable of the examples of each step, prepared ahead by `workers` processes."""
     if not workers:
         return DataLoader(examples, batch_size=None, sampler=steps)
-    # A fork of a process that has trained before waits for threads that it did not inherit.
+    # Fork would deadlock after training, waiting for OpenMP threads that do not exist there.
     return DataLoader(examples, batch_size=None, sampler=steps, num_workers=workers,
                       prefetch_factor=PREFETCH, worker_init_fn=_start_worker,
                       multiprocessing_context='spawn')
@@ -184,5 +185,5 @@ def load_steps(examples, steps, workers):
 
 def _start_worker(_):
     cv2.setNumThreads(1)
-    # Ctrl-C is for the process that trains: it ends its step, saves and stops the workers.
+    # Ctrl-C is handled by the training process: it finishes its step, saves and stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The log of a training run: log.jsonl, and TensorBoard's curves and pictures where it is."""
+"""The log of a training run: log.jsonl, and TensorBoard curves and pictures if installed."""
 import json
 from pathlib import Path
 
@@ -20,16 +20,16 @@ import torch
 
 from steer_depth_ros.viz import preview
 
-PICTURES = 4  # frames that are shown as they get better
-REPORTS_A_PICTURE = 10
+PICTURES = 4  # frames shown in TensorBoard
+REPORTS_PER_PICTURE = 10
 
 
 class TrainingLog:
     """
-    Writes what a run reports.
+    Writes the reports of a run.
 
-    folder: of the run. step: where it goes on; later lines, of steps that a kill has undone, are
-    dropped. items: data set items for the pictures.
+    folder: folder of the run. step: step from which the run continues; lines of later steps, which
+    were lost in a kill, are removed. items: function that returns data set items for the pictures.
     """
 
     def __init__(self, folder, step, items, say):
@@ -46,7 +46,7 @@ class TrainingLog:
             self.path.write_text(''.join(kept))
 
     def report(self, figures, predictor):
-        """Add figures, a mapping with `step`; predictor: makes the model that draws pictures."""
+        """Add figures, a mapping with `step`; predictor: returns the model for the pictures."""
         with open(self.path, 'a') as log:
             log.write(json.dumps(figures) + '\n')
         if self.board is None:
@@ -55,7 +55,7 @@ class TrainingLog:
         for name, value in figures.items():
             if name != 'step':
                 self.board.add_scalar(name, value, step)
-        if self.reports % REPORTS_A_PICTURE == 0:
+        if self.reports % REPORTS_PER_PICTURE == 0:
             model = predictor()
             for number, item in enumerate(self.items()):
                 self.board.add_image(f'frame {number}', picture(item, model), step,
@@ -63,7 +63,7 @@ class TrainingLog:
         self.reports += 1
 
     def close(self):
-        """Write what is left."""
+        """Flush and close the log."""
         if self.board is not None:
             self.board.close()
 
@@ -72,14 +72,14 @@ def _board(folder, step, say):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        say('no TensorBoard curves and pictures: tensorboard is not installed '
+        say('no TensorBoard curves and pictures, because tensorboard is not installed '
             '(pip install tensorboard); log.jsonl has the figures')
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def picture(item, model):
-    """Draw image, samples, estimate and truth side by side, uint8 (H, 4 W, 3)."""
+    """Return image, samples, estimate and truth side by side, uint8 (H, 4 W, 3)."""
     image, uv = np.asarray(item['image']), np.asarray(item['uv'])
     sparse = np.asarray(item['sparse'])
     truth = np.asarray(item['depth'])

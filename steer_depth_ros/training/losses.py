@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-What training minimizes: the examples and losses of our own model and of the paper's network.
+Training examples and losses of the kernel mixture and of the network of the paper.
 
-An objective is the model with its loss: `example(item, flip)` prepares one data set item, calling
-the objective with a list of examples gives the loss and rows of errors.
+An objective is a model with its loss: `example(item, flip)` prepares one data set item; calling
+the objective with a list of examples returns the loss and rows of errors.
 """
 from dataclasses import dataclass
 
@@ -49,10 +49,10 @@ def mixture_example(item, flip, device='cpu'):
 
 def frame_loss(estimate, expected, kernel, inputs, truth):
     """
-    Return the loss of one frame and the errors that it is made of.
+    Return the loss of one frame and the errors that it consists of.
 
-    Errors are relative to those of the first estimate, so that easy and hard frames, near
-    and far ones, count alike. The expected error is that of a Laplace distribution.
+    Errors are relative to those of the first estimate, so that easy and hard, near and far frames
+    have equal weight. The expected error is the scale of a Laplace distribution.
     """
     seen = truth.isfinite()
     target = truth[seen]
@@ -78,7 +78,7 @@ def frame_loss(estimate, expected, kernel, inputs, truth):
 
 class MixtureObjective(nn.Module):
     """
-    Our own model with its loss; DistributedDataParallel sees one forward call.
+    The kernel mixture with its loss, in one forward call for DistributedDataParallel.
 
     options: arguments of the network. amp: bfloat16 convolutions.
     """
@@ -96,7 +96,7 @@ class MixtureObjective(nn.Module):
         return MixtureModel(self.model, device)
 
     def forward(self, frames):
-        """Return the mean loss of frames of any sizes, and a row of errors for each."""
+        """Return the mean loss of frames of any size, and a row of errors per frame."""
         features = self._features([inputs.maps for inputs, _ in frames])
         losses, rows = [], []
         for (inputs, truth), found in zip(frames, features):
@@ -107,7 +107,7 @@ class MixtureObjective(nn.Module):
         return torch.stack(losses).mean(), rows
 
     def _features(self, maps):
-        """Run the trunk on all maps (1, C, h, w), those of one size in one batch."""
+        """Run the trunk on all maps (1, C, h, w), batched by size."""
         found = {}
         for size in dict.fromkeys(m.shape for m in maps):
             alike = [i for i, m in enumerate(maps) if m.shape == size]
@@ -144,10 +144,10 @@ def reference_example(item, flip, device='cpu'):
 
 class ReferenceObjective(nn.Module):
     """
-    The paper's network with its loss.
+    The network of the paper with its loss.
 
-    options: depth_range, (low, high) meters or None, as in SteeringKernelNet. ConfigError for
-    amp, which this network does not take.
+    options: depth_range, (low, high) meters or None, as in SteeringKernelNet. Raise ConfigError
+    for amp, which this network does not support.
     """
 
     architecture = reference.ARCHITECTURE
@@ -156,7 +156,7 @@ class ReferenceObjective(nn.Module):
     def __init__(self, options, amp=False):
         super().__init__()
         if amp:
-            raise ConfigError('amp is for our own model; train the reference without it')
+            raise ConfigError('amp is not supported by the reference network; set it to false')
         self.config = {'depth_range': options.get('depth_range', list(reference.DEPTH_RANGE))}
         self.model = reference.SteeringKernelNet(**self.config)
 
@@ -165,13 +165,13 @@ class ReferenceObjective(nn.Module):
         return reference.ReferenceModel(self.model, device)
 
     def forward(self, frames):
-        """Return the loss of frames of one size, and its errors relative to D~ of the network."""
+        """Return the loss of frames of one size, and the errors relative to those of D~."""
         sizes = {tuple(truth.shape) for _, truth in frames}
         if len(sizes) > 1:
             raise ConfigError('the reference network trains on frames of one size, got '
                               f'{sorted(sizes)}; use one data set')
         inputs, truth = [i for i, _ in frames], torch.stack([t for _, t in frames])
-        # Padding goes to pixel 0 and counts nowhere.
+        # Padding lies at pixel 0 and is marked as invalid.
         uv = pad_sequence([i.uv for i in inputs], batch_first=True)
         depth = pad_sequence([i.depth for i in inputs], batch_first=True, padding_value=1.0)
         valid = pad_sequence([torch.ones_like(i.depth, dtype=torch.bool) for i in inputs],
@@ -193,7 +193,7 @@ def _arrays(item):
     """
     Return image, truth (NaN where unknown), uv and depth of the samples of a data set item.
 
-    DatasetError for an item from which nothing can be learned.
+    Raise DatasetError for an item without samples or without truth.
     """
     image, depth = np.asarray(item['image']), np.asarray(item['depth'])
     uv, sparse = np.asarray(item['uv']), np.asarray(item['sparse'])
@@ -217,24 +217,24 @@ def _whole(value, least, most):
     return type(value) is int and least <= value <= most
 
 
-def _rising(value):
+def _increasing(value):
     return (isinstance(value, (list, tuple)) and len(value) == 2
             and all(isinstance(v, (int, float)) for v in value) and 0 <= value[0] < value[1])
 
 
-VALUES = {  # of the options: what is accepted, in code and in words
+VALUES = {  # option: (check, description for errors)
     'channels': (lambda value: isinstance(value, (list, tuple)) and len(value) == 4
                  and all(_whole(v, 1, 4096) for v in value), 'four whole numbers'),
-    'depth_range': (lambda value: value is None or _rising(value),
-                    'two rising numbers in meters, or null')}
+    'depth_range': (lambda value: value is None or _increasing(value),
+                    'two increasing numbers in meters, or null')}
 
 
 def make_objective(model, amp=False):
     """
-    Build what is trained from the configuration's `model`.
+    Return the objective for `model` of the configuration.
 
-    model: a mapping with `architecture` (a key of OBJECTIVES) and the network's own arguments.
-    ConfigError names what does not exist.
+    model: mapping with `architecture` (a key of OBJECTIVES) and the arguments of the network.
+    Raise ConfigError naming what does not exist.
     """
     options = dict(model)
     name = options.pop('architecture', mixture_net.ARCHITECTURE)

@@ -12,14 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Training through the operator: seeded, resumable to the bit, on one process or many.
+Training through the operator: seeded, resumable bit for bit, in one or several processes.
 
-A run is a folder: config.yaml, log.jsonl (a line a report), checkpoint.pt (model, average,
-optimizer, step), weights.safetensors (the averaged weights) and TensorBoard events. Which frames
-a step sees depends on (seed, step) alone, so a run that was killed goes on as if it had not been.
+A run is a folder: config.yaml, log.jsonl (one line per report), checkpoint.pt (model, average,
+optimizer, step), weights.safetensors (the averaged weights) and TensorBoard events. The frames of
+a step depend only on (seed, step), so a killed and resumed run equals an uninterrupted one.
 
-Several processes share every batch; gradients are averaged by DistributedDataParallel. Batch norm
-then takes its statistics over all processes on CUDA, and over each process's part on the CPU.
+Several processes split every batch; DistributedDataParallel averages the gradients. Batch norm
+statistics are computed over all processes on CUDA, and per process on the CPU.
 """
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -44,12 +44,12 @@ from steer_depth_ros.training.losses import make_objective
 
 @dataclass
 class TrainingConfig:
-    """What a run is made of; a YAML file with these keys."""
+    """The configuration of a run, as a YAML file with these keys."""
 
     name: str = 'run'
     seed: int = 1
     steps: int = 4000
-    batch: int = 4  # frames a step, over all processes
+    batch: int = 4  # frames per step, over all processes
     learning_rate: float = 2e-3
     warmup: int = 100  # steps
     weight_decay: float = 1e-4
@@ -58,8 +58,8 @@ class TrainingConfig:
     amp: bool = False  # bfloat16 convolutions; the operator stays in float32
     report: int = 50  # steps
     checkpoint: int = 100  # steps; what kill -9 loses at most
-    workers: int = 0  # processes that prepare frames; 0: the training process does it
-    model: dict = field(default_factory=dict)  # see objectives.make_objective
+    workers: int = 0  # processes that prepare frames; 0: the training process itself
+    model: dict = field(default_factory=dict)  # see losses.make_objective
     data: list = field(default_factory=lambda: [{'dataset': 'rendered', 'frames': 1500}])
 
     @classmethod
@@ -68,56 +68,58 @@ class TrainingConfig:
         try:
             given = yaml.safe_load(Path(path).read_text())
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, 'strerror', None) or 'no text'
+            reason = getattr(error, 'strerror', None) or 'not a text file'
             raise ConfigError(f'cannot read {path} ({reason}); --config takes a YAML file such '
                               'as config/train/learned.yaml') from None
         except yaml.YAMLError as error:
-            raise ConfigError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
+            raise ConfigError(f'{path} is not valid YAML: '
+                              f'{" ".join(str(error).split())}') from None
         given = {} if given is None else given
         if not isinstance(given, dict):
             raise ConfigError(f'{path} must hold "key: value" lines')
         known = [f.name for f in fields(cls)]
         for key in given:
             if key not in known:
-                raise ConfigError(f'{path}: unknown key {key!r}; known are {", ".join(known)}')
+                raise ConfigError(f'{path}: unknown key {key!r}; known keys are '
+                                  f'{", ".join(known)}')
         return cls(**{key: _value(key, value, path) for key, value in given.items()})
 
 
 WHOLE_NUMBERS = {'seed': 0, 'steps': 1, 'batch': 1, 'warmup': 0, 'report': 1, 'checkpoint': 1,
-                 'workers': 0}  # the least
-NUMBERS = {'learning_rate': 1.0, 'weight_decay': 1.0, 'clip': math.inf, 'average': 1.0}  # the most
+                 'workers': 0}  # minimum
+NUMBERS = {'learning_rate': 1.0, 'weight_decay': 1.0, 'clip': math.inf, 'average': 1.0}  # maximum
 KINDS = {'name': (str, 'a text'), 'amp': (bool, 'true or false'), 'model': (dict, 'a mapping'),
          'data': (list, 'a list')}
 
 
 def _value(key, value, path):
-    """Return a value of the configuration as its type; ConfigError where it cannot be."""
+    """Return a value of the configuration in its type; raise ConfigError if it is not valid."""
     if key in WHOLE_NUMBERS:
-        least = WHOLE_NUMBERS[key]
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigError(f'{path}: {key} must be a whole number of at least {least}, not '
+        minimum = WHOLE_NUMBERS[key]
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ConfigError(f'{path}: {key} must be a whole number of at least {minimum}, not '
                               f'{value!r}')
         return value
     if key in NUMBERS:
         try:
-            number = float(value)  # YAML takes 2e-3 for a text
+            number = float(value)  # YAML reads 2e-3 as a string
         except (TypeError, ValueError):
             number = math.nan
         if not 0 <= number <= NUMBERS[key]:
             raise ConfigError(f'{path}: {key} must be a number from 0 to {NUMBERS[key]:g}, not '
                               f'{value!r}')
         return number
-    kind, wanted = KINDS[key]
+    kind, expected = KINDS[key]
     if not isinstance(value, kind):
-        raise ConfigError(f'{path}: {key} must be {wanted}, not {value!r}')
+        raise ConfigError(f'{path}: {key} must be {expected}, not {value!r}')
     if key == 'data' and not (value and all(isinstance(entry, dict) for entry in value)):
-        raise ConfigError(f'{path}: data must list one mapping a data set, as '
+        raise ConfigError(f'{path}: data must list one mapping per data set, as in '
                           '"- {dataset: rendered, frames: 1500}"')
     return value
 
 
-class Average:
-    """Exponential moving average of the weights, corrected for its start."""
+class WeightAverage:
+    """Exponential moving average of the weights, with a shorter memory in the first steps."""
 
     def __init__(self, model, decay):
         self.decay, self.steps = decay, 0
@@ -134,7 +136,7 @@ class Average:
 
 
 def learning_rate(config, step):
-    """Linear warm-up, then half a cosine down to 1 % of the rate."""
+    """Return the rate of a step: linear warm-up, then half a cosine down to 1 % of the rate."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
@@ -142,21 +144,23 @@ def learning_rate(config, step):
 
 
 def choose(config, step, length):
-    """Return the data set indices and flips of one step; the same at every call."""
+    """Return the data set indices and flips of a step, which depend only on (seed, step)."""
     rng = np.random.default_rng([config.seed, step])
     return rng.integers(length, size=config.batch), rng.random(config.batch) < 0.5
 
 
-MAY_CHANGE = ('name', 'report', 'checkpoint', 'workers')  # on the way; the rest decides weights
+# Keys that may differ when a run is resumed; all others affect the weights.
+MAY_CHANGE = ('name', 'report', 'checkpoint', 'workers')
 
 
 class Trainer:
     """
     One training run.
 
-    config: TrainingConfig. dataset: items as those of RenderedFrames. folder: of the run; what
-    it holds is gone on with. device: of the model. say: takes lines for the user.
-    ConfigError where folder holds another run, WeightsError where its checkpoint is damaged.
+    config: TrainingConfig. dataset: items like those of RenderedFrames. folder: folder of the
+    run; a run that it already holds is resumed. device: device of the model. say: function that
+    shows a line to the user.
+    Raise ConfigError if the folder holds another run, WeightsError if its checkpoint is damaged.
     """
 
     def __init__(self, config, dataset, folder, device='cpu', say=print):
@@ -172,17 +176,17 @@ class Trainer:
         self.objective = make_objective(config.model, config.amp).to(self.device)
         self.loss = self._shared(self.objective)
         self.model = self.objective.model
-        self.average = Average(self.model, config.average)
+        self.average = WeightAverage(self.model, config.average)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate,
                                            weight_decay=config.weight_decay)
         self._open_folder()
 
     def _shared(self, objective):
-        """Let the processes work on one model."""
+        """Return the objective wrapped for several processes, or as it is for one."""
         if self.world == 1:
             return objective
         on_gpu = self.device.type == 'cuda'
-        if on_gpu:  # torch has no such layer for the CPU
+        if on_gpu:  # SyncBatchNorm does not exist for the CPU
             objective.model = nn.SyncBatchNorm.convert_sync_batchnorm(objective.model)
         return nn.parallel.DistributedDataParallel(
             objective, device_ids=[self.device] if on_gpu else None)
@@ -192,7 +196,7 @@ class Trainer:
         return self.folder / 'checkpoint.pt'
 
     def _open_folder(self):
-        """Begin the folder, or go on from what it holds."""
+        """Start a run in the folder, or resume the one it holds."""
         path = self.folder / 'config.yaml'
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -215,7 +219,7 @@ class Trainer:
             same_model = state['model_config'] == self.objective.config
         except (RuntimeError, EOFError, pickle.UnpicklingError, LookupError, TypeError,
                 ValueError, AttributeError, AssertionError):
-            raise WeightsError(f'{self.checkpoint} is damaged; delete it to begin again') from None
+            raise WeightsError(f'{self.checkpoint} is damaged; delete it to start over') from None
         if not same_model:
             raise ConfigError(f'{self.checkpoint} was trained with model {state["model_config"]}, '
                               f'the configuration asks for {self.objective.config}; choose '
@@ -226,7 +230,7 @@ class Trainer:
         self.step = state['step']
 
     def save(self):
-        """Write the checkpoint and the averaged weights; readers never see half a file."""
+        """Write the checkpoint and the averaged weights; each file is replaced atomically."""
         partial_file = self.checkpoint.with_suffix('.part')
         torch.save({'model': self.model.state_dict(), 'average': self.average.state,
                     'average_steps': self.average.steps, 'step': self.step,
@@ -239,14 +243,14 @@ class Trainer:
                           'step': self.step})
 
     def steps(self):
-        """Give the examples of each step that is left, this process's part of the batch."""
+        """Return the examples of each remaining step: the part of the batch of this process."""
         chosen = partial(choose, self.config, length=len(self.dataset))
         part = slice(self.rank, None, self.world)
         examples = StepExamples(self.dataset, chosen, part, self.objective.example)
         return load_steps(examples, range(self.step, self.config.steps), self.config.workers)
 
     def train_step(self, frames):
-        """One step of the optimizer on `frames`; returns the loss and rows of errors."""
+        """Take one step of the optimizer on `frames`; return the loss and rows of errors."""
         frames = [(inputs.to(self.device), truth.to(self.device)) for inputs, truth in frames]
         for group in self.optimizer.param_groups:
             group['lr'] = learning_rate(self.config, self.step)
@@ -262,14 +266,15 @@ class Trainer:
         return loss.item(), rows
 
     def stop(self):
-        """Ask `run` to end its step, save and return; safe in a signal handler."""
+        """Make `run` finish its step, save and return; safe in a signal handler."""
         self.stopping = True
 
     def run(self, seconds=None, progress=None):
         """
-        Train to the last step; stop early (resumably) after `seconds` or `stop()`.
+        Train to the last step, or until `seconds` have passed or `stop()` is called.
 
-        progress: takes the report lines, `say` by default. Return whether all steps are done.
+        progress: function for the report lines, default `say`. Return whether all steps are done;
+        if not, the run can be resumed.
         """
         began, first = time.monotonic(), self.step
         log = self._log() if self.rank == 0 else None
@@ -293,12 +298,12 @@ class Trainer:
         return self.step >= self.config.steps
 
     def _agreed(self, stop):
-        """Stop all processes at the same step, or the others would wait for ever."""
+        """Return whether any process wants to stop, so that all stop at the same step."""
         if self.world == 1:
             return stop
-        wish = torch.tensor(float(stop), device=self.device)
-        dist.all_reduce(wish, dist.ReduceOp.MAX)
-        return bool(wish)
+        any_stop = torch.tensor(float(stop), device=self.device)
+        dist.all_reduce(any_stop, dist.ReduceOp.MAX)
+        return bool(any_stop)
 
     def _log(self):
         def items():
@@ -315,5 +320,5 @@ class Trainer:
         log.report(mean, lambda: self.objective.predictor(self.device))
         left = per_step * (self.config.steps - self.step) / 60
         progress(f"step {self.step}/{self.config.steps} loss {mean['loss']:.4f} "
-                 f"mae {mean['mae']:.3f} rmse {mean['rmse']:.3f} of the rough estimate, "
-                 f"{per_step:.2f} s a step, {left:.0f} min left")
+                 f"mae {mean['mae']:.3f} rmse {mean['rmse']:.3f} relative to the first estimate, "
+                 f"{per_step:.2f} s per step, {left:.0f} min left")

@@ -168,8 +168,8 @@ def test_recording_is_scored_against_its_truth_topic(tmp_path):
     (['--dataset', 'procedural', '--seed', '-1'], '--seed must be at least 0'),
     (['--dataset', 'procedural', '--limit', '0'], '--limit'),
     (['--dataset', 'procedural', '--preset', 'reference'], 'steer_depth convert'),
-    (['--dataset', 'procedural', '--preset', 'reference', '--kernelnet', 'k'], 'go together'),
-    (['--dataset', 'procedural', '--kernelnet', 'k', '--resnet', 'r'], 'go together')])
+    (['--dataset', 'procedural', '--preset', 'reference', '--kernelnet', 'k'], 'given together'),
+    (['--dataset', 'procedural', '--kernelnet', 'k', '--resnet', 'r'], 'given together')])
 def test_bad_input_is_one_sentence(arguments, message, capsys):
     assert main(['eval', '--limit', '1', '--preset', 'steering', *arguments]) == 2
     error = capsys.readouterr().err

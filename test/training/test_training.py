@@ -419,7 +419,7 @@ def test_a_damaged_frame_is_one_sentence(tmp_path, capsys):
     ({'data': [{'dataset': 'nyu', 'data_dir': 5}]}, 'data_dir must be a text, not 5'),
     ({'data': [{'dataset': 'rendered', 'folder': __file__}]}, 'cannot keep scenes in'),
     ({'model': {'channels': [8, 8]}}, 'channels must be four whole numbers, not [8, 8]'),
-    ({'model': {'architecture': 'reference', 'depth_range': [5, 1]}}, 'two rising numbers'),
+    ({'model': {'architecture': 'reference', 'depth_range': [5, 1]}}, 'two increasing numbers'),
     ({'model': {'architecture': 'unet'}}, "architecture 'unet' is not one of"),
     ({'model': {'architecture': 'reference'}, 'amp': True}, 'amp is for our own model')])
 def test_configuration_errors_are_one_sentence(changes, message, tmp_path, capsys):
@@ -432,7 +432,7 @@ def test_configuration_errors_are_one_sentence(changes, message, tmp_path, capsy
 
 
 @pytest.mark.parametrize('text, message', [
-    ('a: [', 'is no YAML'), ('- 1', 'must hold'), (None, 'cannot read')])
+    ('a: [', 'is not valid YAML'), ('- 1', 'must hold'), (None, 'cannot read')])
 def test_a_file_that_is_no_configuration(text, message, tmp_path, capsys):
     path = tmp_path / 'run.yaml'
     if text:

@@ -21,7 +21,7 @@ import torch
 
 from steer_depth_ros.synthetic.cached import RenderedFrames
 from steer_depth_ros.training import trainer as trainer_module
-from steer_depth_ros.training.trainer import Average, learning_rate, Trainer, TrainingConfig
+from steer_depth_ros.training.trainer import learning_rate, Trainer, TrainingConfig, WeightAverage
 
 SMALL = {'channels': [8, 8, 8, 8]}
 
@@ -91,7 +91,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(scene, tmp_path):
 
 def test_the_average_follows_the_weights():
     model = torch.nn.BatchNorm1d(1)
-    average = Average(model, 0.5)
+    average = WeightAverage(model, 0.5)
     expected = model.weight.item()
     for step in range(1, 30):
         with torch.no_grad():
