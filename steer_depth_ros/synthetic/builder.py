@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Collects the solids and materials of a scene, in frames that nest."""
+"""Collects the solids and materials of a scene, in nested coordinate frames."""
 from dataclasses import dataclass, field
 from typing import List
 
@@ -20,17 +20,17 @@ import numpy as np
 from steer_depth_ros.synthetic import textures
 from steer_depth_ros.synthetic.primitives import Solid
 
-NORMAL, BLACK, GLASS = range(3)  # what a depth sensor gets back from a surface
+NORMAL, BLACK, GLASS = range(3)  # kinds of echo that a depth sensor gets from a surface
 
 
 @dataclass
 class Material:
     """
-    The look of a surface: color = base + contrast * mix @ (texture - 0.5).
+    The appearance of a surface: color = base + contrast * mix @ (texture - 0.5).
 
-    tile: meters that one repeat of the texture covers; angle: its rotation; specular, gloss:
-    strength and exponent of the highlight; glow: emitted light; echo: NORMAL, BLACK or GLASS;
-    clear: share of the light that passes straight through.
+    tile: meters per repeat of the texture; angle: its rotation; specular, gloss: strength and
+    exponent of the highlight; glow: emitted light; echo: NORMAL, BLACK or GLASS; clear: fraction
+    of the light that passes straight through.
     """
 
     texture: int
@@ -46,7 +46,7 @@ class Material:
 
 
 def rotation(yaw=0.0, pitch=0.0, roll=0.0):
-    """Build the matrix that rolls about x, pitches about y, then yaws about z (radians)."""
+    """Return the matrix that rolls about x, pitches about y, then yaws about z (radians)."""
     cz, sz, cy, sy, cx, sx = (f(a) for a in (yaw, pitch, roll) for f in (np.cos, np.sin))
     return (np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
             @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -54,7 +54,7 @@ def rotation(yaw=0.0, pitch=0.0, roll=0.0):
 
 
 def random_rotation(rng):
-    """Draw a rotation, all orientations alike."""
+    """Draw a rotation, uniform over all orientations."""
     q, r = np.linalg.qr(rng.standard_normal((3, 3)))
     q = q * np.sign(np.diag(r))
     return q * np.sign(np.linalg.det(q))
@@ -62,7 +62,7 @@ def random_rotation(rng):
 
 @dataclass
 class Builder:
-    """Collects solids and materials; z is up, `group` gives a builder with a frame of its own."""
+    """Collects solids and materials; z is up; `group` returns a builder with its own frame."""
 
     rng: np.random.Generator
     solids: List[Solid] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Builder:
     rot: np.ndarray = field(default_factory=lambda: np.eye(3))
 
     def group(self, x, y, z, yaw=0.0, rot=None):
-        """Give a builder at (x, y, z) of this one's frame, turned by `yaw` or `rot`."""
+        """Return a builder at (x, y, z) in the frame of this one, rotated by `yaw` or `rot`."""
         rot = rotation(yaw) if rot is None else rot
         return Builder(self.rng, self.solids, self.materials,
                        self.origin + self.rot @ np.array([x, y, z]), self.rot @ rot)
@@ -83,12 +83,12 @@ class Builder:
                                  np.maximum(np.asarray(half, float), 1e-3), material, **shape))
 
     def color(self, dark=0.05, light=0.85):
-        """Draw a base color; most things are not very colorful."""
+        """Draw a base color, mostly of low saturation."""
         gray = self.rng.uniform(dark, light)
         return np.clip(gray + self.rng.normal(0, 1, 3) * gray * self.rng.beta(1, 3), 0.02, 0.95)
 
     def material(self, *families, base=None, contrast=None, tile=None, **look):
-        """Add a material with a texture out of `families` (any without); return its index."""
+        """Add a material with a texture of `families` (default any); return its index."""
         rng = self.rng
         base = self.color() if base is None else np.asarray(base, float)
         if contrast is None:
@@ -104,11 +104,11 @@ class Builder:
         return len(self.materials) - 1
 
     def plain(self, **look):
-        """Add a material that has one color all over."""
+        """Add a material of uniform color."""
         return self.material(contrast=0.0, **look)
 
     def any_material(self):
-        """Use one of the last few materials again, at times, or a new one."""
+        """Return the index of a new material, or sometimes of one of the last few."""
         rng = self.rng
         if self.materials and rng.random() < 0.3:
             again = int(rng.integers(max(0, len(self.materials) - 6), len(self.materials)))

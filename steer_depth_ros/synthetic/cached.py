@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Rendered frames kept on disk, so that an epoch costs reading, not ray casting."""
+"""Rendered frames cached on disk, so that each scene is rendered only once."""
 import os
 from pathlib import Path
 
@@ -28,11 +28,10 @@ class RenderedFrames(Dataset):
     """
     `frames` procedural scenes, each measured by `patterns` simulated sensors.
 
-    A scene is rendered when it is first asked for and read from `folder` afterwards. Item i is
-    sensor i % patterns on scene i // patterns and depends on (seed, i, size) alone; three
-    sensors in four are free of noise and outliers. Items: image uint8 (H, W, 3), depth float32
-    (H, W) with inf for sky, uv float32 (N, 2), sparse float32 (N,), name. A damaged file raises
-    DatasetError that names it.
+    A scene is rendered on first use and read from `folder` afterwards. Item i is sensor
+    i % patterns on scene i // patterns and depends only on (seed, i, size); three sensors in four
+    have no noise and no outliers. Items: image uint8 (H, W, 3), depth float32 (H, W) with inf for
+    sky, uv float32 (N, 2), sparse float32 (N,), name. Raise DatasetError naming a damaged file.
     """
 
     def __init__(self, folder, frames, patterns=4, seed=1, size=(240, 320)):
@@ -48,7 +47,7 @@ class RenderedFrames(Dataset):
         return self.folder / f'{self.source.seed}_{height}x{width}_{scene:06d}.npz'
 
     def render(self, scene):
-        """Render one scene and measure it, unless its file is there."""
+        """Render and measure a scene, unless its file exists."""
         path = self.path(scene)
         if path.exists():
             return
@@ -65,7 +64,7 @@ class RenderedFrames(Dataset):
 
     @staticmethod
     def _measure(scene, rng, clean):
-        """Draw a sensor; a clean one has neither noise nor outliers, as most in practice."""
+        """Draw a sensor; clean: without noise and outliers, as most sensors in practice."""
         while True:
             uv, depth, name = random_pattern(scene, rng)
             if not clean or ('noise' not in name and 'outliers' not in name):
@@ -82,5 +81,5 @@ class RenderedFrames(Dataset):
                         'sparse': torch.from_numpy(data[f'sparse{k}']),
                         'name': str(data[f'name{k}'])}
         except (OSError, ValueError, KeyError) as error:
-            raise DatasetError(f'{self.path(scene)} is damaged ({error}); delete it and it is '
-                               'rendered again') from None
+            raise DatasetError(f'{self.path(scene)} is damaged ({error}); delete it, and it will '
+                               'be rendered again') from None

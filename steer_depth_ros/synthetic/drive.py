@@ -38,8 +38,8 @@ def drive_frames(count, seed=6, size=SIZE) -> Iterator[RecordedFrame]:
     """
     Render `count` frames, 10 Hz apart, of one street.
 
-    size: (H, W) pixels. Each frame has a cloud in the LiDAR's frame and the exact depth, NaN for
-    the sky. The same seed and size give the same frames.
+    size: (H, W) pixels. Each frame has a cloud in the frame of the LiDAR and the exact depth, NaN
+    for the sky. The same seed and size give the same frames.
     """
     for index in range(count):
         scene = render_scene(seed, size, kind=KIND, moved=(index * STEP_M).tolist())
@@ -54,7 +54,7 @@ def drive_frames(count, seed=6, size=SIZE) -> Iterator[RecordedFrame]:
 
 def scan(scene, rng) -> np.ndarray:
     """
-    Sweep the half in front of a spinning LiDAR; float32 (N, 3) meters in its frame.
+    Return the front half of a sweep of a spinning LiDAR; float32 (N, 3) meters in its frame.
 
     Black and glass surfaces return nothing.
     """

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Things of rooms and table tops, from bottles to sofas."""
+"""Objects in rooms and on tables, from bottles to sofas."""
 import numpy as np
 
 from steer_depth_ros.synthetic.builder import GLASS, rotation
@@ -101,7 +101,7 @@ def sofa(b, x, y, z, yaw):
 
 
 def thing(b, x, y, z, size, material=None):
-    """Put something of about `size` meters on a table; many shapes, upright or fallen."""
+    """Put an object of about `size` meters on a table, of many shapes, upright or fallen."""
     rng = b.rng
     look = b.any_material() if material is None else material
     s = size * rng.uniform(0.4, 1.0)

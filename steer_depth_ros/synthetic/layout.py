@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a scene consists of besides its solids: the camera and the light."""
+"""Camera and light of a scene."""
 from dataclasses import dataclass
 from typing import List
 
@@ -32,10 +32,10 @@ class Light:
 @dataclass
 class Layout:
     """
-    A scene in world coordinates (z up, meters) with where the camera stands.
+    A scene in world coordinates (z up, meters) and the pose of the camera.
 
     world_from_cam: (3, 3) rotation; hfov: horizontal field of view in radians; far: depth beyond
-    which there is only sky; outdoor: sensors reach far and sit apart from the camera.
+    which there is only sky; outdoor: sensors are mounted further from the camera.
     """
 
     builder: Builder
@@ -65,7 +65,7 @@ def field_of_view(rng, low=45, high=100):
 
 
 def lamps(rng, low, high, n=(1, 3)):
-    """Draw `n` (at least, at most) lamps between the corners `low` and `high`."""
+    """Draw `n` = (minimum, maximum) lamps between the corners `low` and `high`."""
     lights = []
     for _ in range(int(rng.integers(n[0], n[1] + 1))):
         warm = 1 + rng.normal(0, 0.12) * np.array([1, 0, -1])
@@ -74,5 +74,5 @@ def lamps(rng, low, high, n=(1, 3)):
 
 
 def ambient(rng, low=0.15, high=0.6):
-    """Draw the light from all round, RGB (3,)."""
+    """Draw the ambient light, RGB (3,)."""
     return rng.uniform(low, high) * (1 + rng.normal(0, 0.06, 3))

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What goes wrong with samples: functions of (samples, scene, rng) that return Samples."""
+"""Measurement errors: functions of (samples, scene, rng) that return Samples."""
 import numpy as np
 
 from steer_depth_ros.geometry.projection import pixel_of
@@ -21,7 +21,7 @@ from steer_depth_ros.synthetic.renderer import Scene
 
 
 def drop_regions(samples: Samples, scene: Scene, rng, count: int = 3) -> Samples:
-    """Leave out what lies in a few random ellipses, as where a surface gives no echo."""
+    """Drop the samples in a few random ellipses, as where surfaces return no echo."""
     h, w = scene.depth.shape
     keep = np.ones(len(samples), bool)
     for _ in range(count):
@@ -32,7 +32,7 @@ def drop_regions(samples: Samples, scene: Scene, rng, count: int = 3) -> Samples
 
 
 def outliers(samples: Samples, scene: Scene, rng, fraction: float = 0.01) -> Samples:
-    """Give a fraction of the samples a depth between the 10th and 90th percentile."""
+    """Replace the depth of a fraction of the samples, between the 10th and 90th percentile."""
     depth = samples.depth.copy()
     wrong = rng.random(len(depth)) < fraction
     if len(depth):
@@ -48,7 +48,7 @@ def noise(samples: Samples, scene: Scene, rng, relative: float = 0.01) -> Sample
 
 
 def to_pixels(samples: Samples, scene: Scene, rng) -> Samples:
-    """Round to whole pixels and keep the nearest of each, as a stored depth image has them."""
+    """Round to whole pixels and keep the nearest sample per pixel, as in a depth image."""
     camera = scene.camera
     row, column = pixel_of(samples.uv, (camera.height, camera.width))
     order = np.argsort(samples.depth, kind='stable')
@@ -60,7 +60,7 @@ def to_pixels(samples: Samples, scene: Scene, rng) -> Samples:
 
 def calibration_error(samples: Samples, scene: Scene, rng, degrees: float = 0.2) -> Samples:
     """
-    Move the samples as a small error of the extrinsics, or of time while turning, would.
+    Move the samples as by a small error of the extrinsics, or of time during rotation.
 
     degrees: standard deviation of the angles; positions move by up to 0.5 % of the median depth.
     """

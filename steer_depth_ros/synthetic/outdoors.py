@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Things of streets, from bollards to trucks."""
+"""Objects in streets, from bollards to trucks."""
 import numpy as np
 
 from steer_depth_ros.synthetic.builder import BLACK, GLASS, NORMAL, rotation
@@ -59,7 +59,7 @@ def car(b, x, y, z, yaw):
 
 
 def tree(b, x, y, z, leaf):
-    """Grow a tree: a trunk and a crown with holes that one sees through."""
+    """Grow a tree: a trunk and a crown with holes to see through."""
     rng = b.rng
     bark = b.material('fractal', 'grain', base=b.color(0.05, 0.35), tile=0.5)
     height, r = rng.uniform(1.2, 4.0), rng.uniform(0.05, 0.25)
@@ -146,7 +146,7 @@ def pole(b, x, y, z):
 
 
 def fence(b, x, y, z, yaw, length, tall):
-    """Put up a railing or a mesh that one sees through."""
+    """Put up a railing or a mesh that can be seen through."""
     rng = b.rng
     step = rng.uniform(0.08, 0.4)
     metal = b.any_material()

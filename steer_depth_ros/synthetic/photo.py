@@ -11,16 +11,16 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a camera does to light: defocus, motion blur, exposure, noise, color and compression."""
+"""Simulated camera: defocus, motion blur, exposure, noise, color and compression."""
 import cv2
 import numpy as np
 
 
 def develop(radiance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
-    Take the photograph of linear light.
+    Return the image that a camera takes of linear light.
 
-    radiance: float32 (H, W, 3), RGB, 0 and above. Return uint8 (H, W, 3) RGB.
+    radiance: float32 (H, W, 3), RGB, not negative. Return uint8 (H, W, 3) RGB.
     """
     light = _blur(radiance, rng)
     light = light * (_exposure(light, rng) * _white_balance(rng)) * _vignette(light.shape, rng)
@@ -36,7 +36,7 @@ def develop(radiance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _blur(light, rng):
-    """Blur a little always, as no lens is sharper than its pixels, and strongly at times."""
+    """Blur slightly, as every lens does, and sometimes strongly."""
     width = light.shape[1] / 320
     sigma = rng.uniform(0.35, 0.6) if rng.random() < 0.85 else rng.uniform(0.6, 1.5) * width
     light = cv2.GaussianBlur(light, (0, 0), sigma)
@@ -53,7 +53,7 @@ def _blur(light, rng):
 
 
 def _exposure(light, rng):
-    """Expose for the middle of the picture, more or less well."""
+    """Return an exposure for the median brightness, with a random error."""
     gray = float(np.median(light.mean(2))) + 1e-3
     automatic = 0.25 / gray
     return float(np.clip(automatic, 0.3, 6.0) ** rng.uniform(0.4, 1.0) * 2 ** rng.normal(0, 0.6))

@@ -14,8 +14,8 @@
 """
 Ray casting of analytic solids: planes, boxes, ellipsoids, frustums, rounded and bumpy blocks.
 
-Rays are (3, M) tensors, one row per axis, because rows are contiguous. A solid is given in its own
-frame, where it fills the box of half sizes `half`; `rot` takes that frame to the camera's.
+Rays are (3, M) tensors, one row per axis, because rows are contiguous. A solid is defined in its
+own frame, where it fills the box of half sizes `half`; `rot` rotates it into the common frame.
 """
 from dataclasses import dataclass, field
 from typing import List, Tuple
@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 PLANE, BOX, ELLIPSOID, FRUSTUM, ROUNDED = range(5)
-SOLID, OPEN_TOP, FOLIAGE, BARS, GRID = range(5)  # what of the surface is cut away
-NEAR = 1e-3  # meters; rays start here, so that a surface does not hide itself
+SOLID, OPEN_TOP, FOLIAGE, BARS, GRID = range(5)  # which parts of the surface are cut away
+NEAR = 1e-3  # meters; rays start here, so that a surface does not occlude itself
 MARCH_STEPS = 12
 BUMP_AXES = ((0.8, 0.5, -0.1), (-0.3, 1.1, 0.4), (0.35, -0.4, 0.9))  # askew, so no lattice shows
 
@@ -82,9 +82,9 @@ class Solids:
         """
         Find the first solid along each ray.
 
-        origins: (3, M) or (3, 1); directions: (3, M), any length; skip: solids that rays pass.
-        Return t (M,) in units of the direction, inf without a hit, and the solid's index int64
-        (M,), -1 without a hit.
+        origins: (3, M) or (3, 1); directions: (3, M), any length; skip: indices of solids that
+        are ignored. Return t (M,) in units of the direction, inf without a hit, and the index of
+        the solid, int64 (M,), -1 without a hit.
         """
         count = directions.shape[1]
         best = torch.full((count,), torch.inf, device=self.device)
@@ -109,10 +109,10 @@ class Solids:
     def cast_image(self, directions: Tensor, rectangles: List[Tuple[int, int, int, int]],
                    skip=()) -> Tuple[Tensor, Tensor]:
         """
-        Do the same for the rays of an image that leave from the origin.
+        Find the first solid along the rays of an image from the origin.
 
-        directions: (3, H, W); rectangles: per solid v0, v1, u0, u1, outside of which it cannot be
-        seen. Return t and index, (H, W).
+        directions: (3, H, W); rectangles: (v0, v1, u0, u1) per solid, which bound its image.
+        Return t and index as `cast`, (H, W).
         """
         size = directions.shape[1:]
         best = torch.full(size, torch.inf, device=self.device)
@@ -132,7 +132,7 @@ class Solids:
         torch.minimum(best, t, out=best)
 
     def _near_rays(self, origins, directions):
-        """Say which rays pass which bounding spheres: bool (K, M)."""
+        """Return which rays pass through which bounding spheres, bool (K, M)."""
         unit = directions / length(directions)
         along = torch.addmm(-(origins * unit).sum(0), self.center, unit)
         # The squared distance from the ray to the center, less the center's own square.
@@ -143,7 +143,7 @@ class Solids:
         return (apart <= limit) & (along > -radius)
 
     def intersect(self, k: int, origins: Tensor, directions: Tensor) -> Tensor:
-        """Give t (M,) of the first visible surface of solid k, inf without one."""
+        """Return t (M,) of the first visible surface of solid k, inf if there is none."""
         solid = self.items[k]
         o = self._to_local[k] @ (origins - self.center[k, :, None])
         d = self._to_local[k] @ directions + 1e-9  # no division by zero along an axis
@@ -179,7 +179,7 @@ class Solids:
 
     def normals(self, points: Tensor, index: Tensor) -> Tuple[Tensor, Tensor]:
         """
-        Give outward unit normals at surface points.
+        Return outward unit normals at surface points.
 
         points: (3, M); index: int64 (M,) of their solids. Return the points and the normals in
         the frames of the solids, (3, M) each.
@@ -215,17 +215,17 @@ class Solids:
         return local, normal / length(normal).clamp(min=1e-9)
 
     def to_camera(self, vectors: Tensor, index: Tensor) -> Tensor:
-        """Turn vectors (3, M) from the frames of their solids to the frame of all."""
+        """Return vectors (3, M), given in the frames of their solids, in the common frame."""
         return (self.rot[index] * vectors.T[:, None]).sum(2).T
 
 
 def length(v: Tensor) -> Tensor:
-    """Give the lengths (M,) of vectors (3, M); torch's norm is slow along the first axis."""
+    """Return the lengths (M,) of vectors (3, M); torch's norm is slow along the first axis."""
     return (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt_()
 
 
 def _leaf_gaps(p, scale):
-    """Sum waves of two lengths in warped space, in which no period shows; about -2 to 2."""
+    """Return waves of two lengths in warped space, which hides the period; about -2 to 2."""
     w = 2 * np.pi / scale
     p = w * p + 1.6 * torch.sin(0.37 * w * p.roll(1, 0)) + 0.9 * torch.sin(0.83 * w * p.roll(2, 0))
     x, y, z = p
@@ -290,7 +290,7 @@ def _bump_frequency(smallest):
 
 
 def _march(solid, o, d, half):
-    """Step along the rays by the distance to a rounded, bumpy block."""
+    """Return t of the hit on a rounded, bumpy block, by sphere tracing; inf without a hit."""
     out = d.new_full((d.shape[1],), torch.inf)
     enter, leave = _box(o, d, half)
     chosen = (leave > NEAR).logical_and_(enter < torch.inf).nonzero()[:, 0]
@@ -301,7 +301,7 @@ def _march(solid, o, d, half):
     edge = solid.taper * smallest
     bump = solid.bump * edge
     frequency, axes = _bump_frequency(smallest), d.new_tensor(BUMP_AXES)
-    # Bumps steepen the distance, so it is no longer a safe step.
+    # Bumps make the distance function steeper; smaller steps avoid passing through the surface.
     pace = 1 / (length(d) * (1 + solid.bump * 5 * solid.taper))
     for _ in range(MARCH_STEPS if bump == 0 else 2 * MARCH_STEPS):
         p = o + t * d

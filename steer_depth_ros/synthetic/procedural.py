@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Rendered frames as a data set: any frame from its number alone, in any process."""
+"""Rendered frames as a data set; each frame is reproducible from its index in any process."""
 from typing import Dict, Optional, Tuple
 
 import numpy as np
@@ -30,9 +30,9 @@ class ProceduralFrames(Dataset):
     """
     `length` rendered frames with simulated samples; frame i depends on (seed, i) and the size.
 
-    size: (H, W) pixels. pattern: what `sensors.pattern_by_name` takes, or None for the training
-    mix. kind: one of scenes.KINDS, or None for all. device: where frames are rendered; the
-    result always is on the CPU.
+    size: (H, W) pixels. pattern: a name for `sensors.pattern_by_name`, or None for the training
+    mix. kind: one of scenes.KINDS, or None for all. device: device for rendering; the frames are
+    always on the CPU.
 
     A frame is a dictionary: image uint8 (H, W, 3) RGB; depth float32 (H, W) meters, inf for sky;
     uv float32 (N, 2) and sparse float32 (N,), the samples; intrinsics float32 (4,) fx, fy, cx,
@@ -65,7 +65,7 @@ class ProceduralFrames(Dataset):
                 'name': name}
 
     def scene(self, index: int) -> Scene:
-        """Render frame `index`, again with another seed where hardly any surface is in view."""
+        """Render frame `index`; retry with another seed if hardly any surface is in view."""
         for attempt in range(RETRIES):
             scene = render_scene([self.seed, index, attempt], self.size, self.device, self.kind)
             if torch.isfinite(scene.depth).float().mean() > 0.2:

@@ -14,8 +14,8 @@
 """
 Rendered frames for training and tests: an image, its exact depth and simulated samples.
 
-Everything follows from a seed: the layout is drawn by numpy on the CPU, so that all devices see
-the same scene; rays are cast and shaded with torch.
+Scenes are determined by a seed. numpy draws the layout on the CPU, so it is the same for all
+devices; torch casts and shades the rays.
 """
 from dataclasses import dataclass
 from typing import Collection, FrozenSet, Optional, Sequence, Tuple
@@ -32,7 +32,7 @@ from steer_depth_ros.synthetic.layout import Layout
 from steer_depth_ros.synthetic.primitives import length, NEAR, PLANE, Solid, Solids
 from steer_depth_ros.synthetic.scenes import draw_layout
 
-SUN_STEP, LAMP_STEP = 2, 3  # shadows are cast for every so many pixels, which softens them
+SUN_STEP, LAMP_STEP = 2, 3  # shadows are cast for every 2nd or 3rd pixel, which softens them
 OCCLUSION_STEP = 4
 
 
@@ -63,7 +63,7 @@ class Scene:
 
     @property
     def echo(self) -> Tensor:
-        """Give the kind of echo per pixel, int64 (H, W); NORMAL for the sky."""
+        """Return the kind of echo per pixel, int64 (H, W); NORMAL for the sky."""
         return self.echo_of_solid[self.solid.clamp(min=0)] * (self.solid >= 0)
 
     def cast(self, origins: Tensor, directions: Tensor) -> Tensor:
@@ -79,9 +79,9 @@ class Scene:
     def trace(self, origins: Tensor, directions: Tensor,
               skip: Collection[int] = ()) -> Tuple[Tensor, Tensor]:
         """
-        Do as `cast`, and also give the echo of the surface, int64 (M,).
+        Return the result of `cast` and the echo of the surface, int64 (M,).
 
-        skip: solids that the rays pass.
+        skip: indices of solids that are ignored.
         """
         device = self.solids.device
         o = torch.as_tensor(origins, dtype=torch.float32, device=device).reshape(-1, 3).T
@@ -95,9 +95,9 @@ def render_scene(seed, size: Tuple[int, int] = (240, 320), device: str = 'cpu',
     """
     Render one scene.
 
-    seed: int or sequence of ints, what numpy's default_rng takes. size: (H, W) pixels. kind: one
-    of scenes.KINDS, or None to draw it. moved: meters (right, down, forward) by which the camera
-    has moved from where the seed puts it. The same seed, size and device give the same scene.
+    seed: int or sequence of ints, as for numpy's default_rng. size: (H, W) pixels. kind: one of
+    scenes.KINDS, or None for a random one. moved: offset of the camera in meters (right, down,
+    forward) from its position in the layout. The same seed, size and device give the same scene.
     """
     rng = np.random.default_rng(seed)
     layout = draw_layout(rng, kind)
@@ -121,7 +121,7 @@ def render_scene(seed, size: Tuple[int, int] = (240, 320), device: str = 'cpu',
 
 
 def camera_rays(camera: Camera, device: str) -> Tensor:
-    """Give the ray of every pixel of a pinhole camera, float32 (3, H, W), z = 1."""
+    """Return the ray of every pixel of a pinhole camera, float32 (3, H, W), z = 1."""
     u = (torch.arange(camera.width, device=device) - camera.cx) / camera.fx
     v = (torch.arange(camera.height, device=device) - camera.cy) / camera.fy
     rays = torch.ones(3, camera.height, camera.width, device=device)
@@ -143,7 +143,7 @@ def _solids_in_camera(layout: Layout, device) -> Solids:
     for s in layout.builder.solids:
         inside = np.abs(s.rot.T @ (layout.eye - s.center)) < 1.05 * s.half + 0.03
         if s.kind != PLANE and inside.all():
-            continue  # it would hide everything
+            continue  # the camera is inside it
         moved.append(Solid(s.kind, turn @ (s.center - layout.eye), turn @ s.rot, s.half,
                            s.material, s.taper, s.bump, s.cut, s.cut_scale, s.cut_level))
     return Solids(moved, device)
@@ -153,7 +153,7 @@ CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)
 
 
 def _rectangles(items, camera: Camera):
-    """Bound the image of every solid by that of its box: v0, v1, u0, u1 per solid."""
+    """Return a rectangle around the image of the box of every solid: v0, v1, u0, u1."""
     half = np.array([s.half for s in items]) * 1.001
     half[:, :2] *= np.maximum(1, [s.taper for s in items])[:, None]  # a top wider than its foot
     corners = np.einsum('kij,kcj->kci', np.array([s.rot for s in items]),
@@ -199,7 +199,7 @@ def _see_through(light, layout, solids, camera, rays, depth, index, clear):
 
 
 def _shade(light, layout, solids, camera, rays, depth, index):
-    """Write the light of every pixel with a solid into `light`, float32 (3, H, W)."""
+    """Shade every pixel with a solid in `light`, float32 (3, H, W), in place."""
     seen = index >= 0
     at = seen.flatten().nonzero()[:, 0]
     pick, t = index.flatten()[at], depth.flatten()[at]
@@ -225,7 +225,7 @@ def _shade(light, layout, solids, camera, rays, depth, index):
 
 
 def _direct_light(layout, solids, size, at, points, facing, view, what, materials):
-    """Add the lights up, each with its cast shadow; return diffuse and glossy light (3, M)."""
+    """Return diffuse and glossy light (3, M), summed over all lights with their shadows."""
     diffuse, gloss = torch.zeros_like(points), torch.zeros_like(points)
     turn = layout.world_from_cam.T
     away = view / length(view)
@@ -247,7 +247,7 @@ def _direct_light(layout, solids, size, at, points, facing, view, what, material
 
 
 def _shadow(solids, size, at, points, facing, to_light, distant):
-    """Cast rays to a light on a coarse grid and spread the result; float32 (M,) in 0..1."""
+    """Return how much of a light arrives, float32 (M,) in 0..1, cast on a coarse grid."""
     h, w = size
     v, u = at // w, at % w
     step = SUN_STEP if distant else LAMP_STEP
@@ -264,7 +264,7 @@ def _shadow(solids, size, at, points, facing, to_light, distant):
 
 
 def _enlarge(grid, h, w, step):
-    """Enlarge a grid of every step-th pixel bilinearly to (h, w), pixel (0, 0) staying put."""
+    """Return a grid of every step-th pixel bilinearly upsampled to (h, w), aligned at (0, 0)."""
     y = torch.arange(h, device=grid.device) / step
     x = torch.arange(w, device=grid.device) / step
     rows, columns = grid.shape
@@ -277,7 +277,7 @@ def _enlarge(grid, h, w, step):
 
 
 def _openness(solids, rays, depth, facing, at):
-    """Darken what lies close to solids, each taken as a sphere; float32 (M,) in 0.35..1."""
+    """Return ambient occlusion by the solids, taken as spheres; float32 (M,) in 0.35..1."""
     h, w = depth.shape
     normals = torch.zeros(3, h * w, device=depth.device)
     normals[:, at] = facing
@@ -298,7 +298,7 @@ def _openness(solids, rays, depth, facing, at):
 
 
 def _sky(layout, rays, rng):
-    """Paint a sky: brighter and whiter towards the horizon, at times with clouds."""
+    """Return a sky, brighter and whiter towards the horizon, sometimes with clouds."""
     device = rays.device
     up = torch.as_tensor(layout.world_from_cam[2], dtype=torch.float32, device=device)
     view = rays / length(rays)
@@ -334,7 +334,7 @@ class _Materials:
         self.specular, self.gloss, self.glow = tensor('specular'), tensor('gloss'), tensor('glow')
 
     def color(self, what, local, normal, solids, pick, footprint):
-        """Give the albedo (3, M) of surface points in the frames of their solids."""
+        """Return the albedo (3, M) of surface points in the frames of their solids."""
         x, y, z = local
         nx, ny, nz = normal.abs()
         u = torch.where((nx >= ny) & (nx >= nz), y, x)

@@ -221,7 +221,7 @@ def tabletop(rng):
 
 
 def floating(rng):
-    """Throw solids of every kind at random before a few big faces."""
+    """Place random solids of every kind in front of a few large surfaces."""
     b = Builder(rng)
     scale = np.exp(rng.uniform(np.log(0.15), np.log(4.0)))
     for _ in range(int(rng.integers(1, 4))):
@@ -255,7 +255,7 @@ def floating(rng):
                   ambient(rng), 30 * scale, scale > 1.5)
 
 
-# Builder and share of the mix; what has none is drawn only when it is asked for by name.
+# Function and probability in the mix; layouts with probability 0 are drawn only by name.
 LAYOUTS = {'room': (room, 0.28), 'corridor': (corridor, 0.08), 'tabletop': (tabletop, 0.24),
            'street': (street, 0.28), 'floating': (floating, 0.12), 'queue': (queue, 0.0)}
 KINDS: Tuple[str, ...] = tuple(LAYOUTS)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Simulated depth sensors: functions from a rendered scene to the samples that it would give.
+Simulated depth sensors: functions from a rendered scene to samples.
 
 A sensor takes (scene, rng) and returns Samples; a modifier takes (samples, scene, rng) and returns
 Samples; so a pattern is a sensor followed by modifiers. Scenes must have some surface in view.
@@ -50,14 +50,14 @@ def _at_pixels(scene: Scene, v, u, depth=None) -> Samples:
 
 
 def random_samples(scene: Scene, rng, n: int = 500) -> Samples:
-    """Draw `n` pixels at random, fewer where the scene has fewer with a surface."""
+    """Draw `n` random pixels, or all pixels with a surface if there are fewer."""
     v, u = np.nonzero(np.isfinite(_depth(scene)))
     chosen = rng.choice(len(u), min(n, len(u)), replace=False)
     return _at_pixels(scene, v[chosen], u[chosen])
 
 
 def image_features(scene: Scene, rng, n: int = 300) -> Samples:
-    """Take the `n` strongest corners, subpixel, as visual odometry does; few where it is plain."""
+    """Take up to `n` strongest corners at subpixel positions, as in visual odometry."""
     gray = cv2.cvtColor(scene.image.cpu().numpy(), cv2.COLOR_RGB2GRAY)
     corners = cv2.goodFeaturesToTrack(gray, n, rng.uniform(0.002, 0.02), rng.uniform(2, 8))
     if corners is None:
@@ -67,7 +67,7 @@ def image_features(scene: Scene, rng, n: int = 300) -> Samples:
 
 
 def _measure(scene: Scene, uv) -> Samples:
-    """Cast the rays of subpixel positions (N, 2); those without a surface are left out."""
+    """Measure at subpixel positions (N, 2), without those where there is no surface."""
     camera = scene.camera
     rays = np.stack([(uv[:, 0] - camera.cx) / camera.fx, (uv[:, 1] - camera.cy) / camera.fy,
                      np.ones(len(uv))], 1).astype(np.float32)
@@ -88,7 +88,7 @@ def image_rows(scene: Scene, rng, rows: int = 24, step: Optional[int] = None) ->
 
 
 def baseline(scene: Scene, rng) -> np.ndarray:
-    """Draw where a LiDAR sits, (3,) meters from the camera; it is mostly above or below."""
+    """Draw the position of a LiDAR, (3,) meters from the camera, mostly above or below."""
     depth = _depth(scene)
     median = float(np.median(depth[np.isfinite(depth)]))
     reach = rng.uniform(0.1, 1.0) if scene.outdoor else rng.uniform(0.01, 0.06) * median
@@ -100,9 +100,9 @@ def baseline(scene: Scene, rng) -> np.ndarray:
 
 def _scan(scene: Scene, rng, directions, offset, tilt, through_glass=False) -> Samples:
     """
-    Cast a scanner's rays (M, 3; its own frame, axes as the camera's) into the image.
+    Return the samples of a scanner with rays (M, 3), in its own frame with camera axes.
 
-    through_glass: most clear solids let beams pass, which then measure what lies behind.
+    through_glass: beams pass through most clear solids and measure the surface behind.
     """
     directions = (directions @ tilt.T).astype(np.float32)
     rays = torch.from_numpy(np.asarray(offset, np.float32)), torch.from_numpy(directions)
@@ -126,7 +126,7 @@ def _scan(scene: Scene, rng, directions, offset, tilt, through_glass=False) -> S
 
 
 def _view_angles(scene: Scene) -> Tuple[float, float, float]:
-    """Give half the horizontal field of view and the elevations of the top and bottom rows."""
+    """Return half the horizontal field of view and the elevations of top and bottom row."""
     camera = scene.camera
     half = np.arctan(max(camera.cx, camera.width - camera.cx) / camera.fx)
     return half, np.arctan(camera.cy / camera.fy), -np.arctan(
@@ -137,12 +137,12 @@ def lidar_lines(scene: Scene, rng, beams: int = 64, fov: Optional[Tuple[float, f
                 step: Optional[float] = None, offset: Optional[np.ndarray] = None,
                 paired: bool = False, through_glass: bool = False) -> Samples:
     """
-    Scan with a spinning LiDAR that has its own position, so hidden points shine through.
+    Scan with a spinning LiDAR beside the camera, with bleed-through of occluded points.
 
-    beams: how many lie within `fov`, the elevations (low, high) in radians of the sensor's frame;
-    by default a part of what the camera sees, mostly without its top. step: azimuth between
-    returns in radians, by default finer than the beams. offset: (3,) meters from the camera.
-    paired: leave every other pair of beams out. through_glass: see `_scan`.
+    beams: number of beams within `fov`, the elevations (low, high) in radians in the frame of the
+    sensor; by default part of the view of the camera, mostly without its top. step: azimuth
+    between returns in radians, by default finer than the beams. offset: (3,) meters from the
+    camera. paired: drop every other pair of beams. through_glass: see `_scan`.
     """
     half, top, bottom = _view_angles(scene)
     if fov is None:
@@ -169,9 +169,9 @@ def lidar_lines(scene: Scene, rng, beams: int = 64, fov: Optional[Tuple[float, f
 
 def roof_lidar(scene: Scene, rng, degrees: float = 0.4) -> Samples:
     """
-    Scan as from the roof of a car: above the camera and beside it, through windows.
+    Scan from the roof of a car, above and beside the camera, through windows.
 
-    degrees: between two beams.
+    degrees: angle between two beams.
     """
     low, high = np.deg2rad((-25.0, rng.uniform(2, 15)))
     offset = rng.uniform((-0.5, -0.8, -0.6), (0.5, -0.1, 0.3))
@@ -180,7 +180,7 @@ def roof_lidar(scene: Scene, rng, degrees: float = 0.4) -> Samples:
 
 
 def rosette(scene: Scene, rng, n: int = 6000) -> Samples:
-    """Scan `n` rays along the petals of a prism scanner, within a cone round its axis."""
+    """Scan `n` rays in the rosette pattern of a prism scanner, within a cone."""
     half, _, _ = _view_angles(scene)
     cone = half * rng.uniform(0.6, 1.2)
     time = np.arange(n) / n * rng.uniform(40, 400)
@@ -195,11 +195,11 @@ def rosette(scene: Scene, rng, n: int = 6000) -> Samples:
 
 def depth_camera(scene: Scene, rng, stride: Optional[int] = None) -> Samples:
     """
-    Measure densely by stereo, with its holes.
+    Measure like a stereo depth camera, with its holes.
 
-    Lost are black, glossy and glazed surfaces, what the second imager cannot see, a border, what
-    is too near or too far, and specks; the disparity is quantized. stride: every so many pixels
-    (1, 2 or 4 by default, at times along the rows only).
+    Holes are black, glossy and glass surfaces, areas that the second imager cannot see, a border,
+    depths out of range, and specks; the disparity is quantized. stride: sampling step in pixels
+    (1, 2 or 4 by default, sometimes only along the rows).
     """
     depth, echo = _depth(scene), scene.echo.cpu().numpy()
     if scene.behind is not None and rng.random() < 0.6:  # it measures what lies behind glass
@@ -239,7 +239,7 @@ def depth_camera(scene: Scene, rng, stride: Optional[int] = None) -> Samples:
 
 
 def _stereo_shadow(disparity, side):
-    """Say which pixels another imager, beside this one, sees covered by something nearer."""
+    """Return which pixels are occluded in the second imager, beside this one."""
     h, w = disparity.shape
     if side < 0:
         return _stereo_shadow(disparity[:, ::-1], 1)[:, ::-1]
@@ -260,9 +260,9 @@ def _blotches(rng, size, scale):
 
 def semi_dense(scene: Scene, rng, density: Optional[float] = None) -> Samples:
     """
-    Take what accumulated scans leave: dense lines with gaps between, nothing above them.
+    Take samples as of accumulated scans: dense lines with gaps, and nothing above them.
 
-    density: share of the covered area that is given, 0.04 to 0.5 by default.
+    density: fraction of samples within the lines, random from 0.08 to 1 by default.
     """
     depth = _depth(scene)
     h, w = depth.shape
@@ -288,7 +288,7 @@ def _log_uniform(rng, low, high):
 
 
 def _draw_sensor(scene, rng):
-    """Draw a sensor with its settings; return samples and their name."""
+    """Draw a sensor with random settings; return samples and the name of the sensor."""
     kind = rng.choice(['random', 'rows', 'lidar', 'depth', 'semi', 'features', 'rosette'],
                       p=[0.25, 0.12, 0.30, 0.15, 0.10, 0.04, 0.04])
     if kind == 'random':
@@ -312,7 +312,7 @@ def _draw_sensor(scene, rng):
 
 def random_pattern(scene: Scene, rng) -> Tuple[np.ndarray, np.ndarray, str]:
     """
-    Draw a sensor and what is wrong with it.
+    Draw a sensor and its measurement errors.
 
     Return uv float32 (N, 2), depth float32 (N,) meters and the name of the pattern.
     """
@@ -331,12 +331,12 @@ def random_pattern(scene: Scene, rng) -> Tuple[np.ndarray, np.ndarray, str]:
     if rng.random() < 0.3:
         fraction = _log_uniform(rng, 0.001, 0.05)
         samples, name = outliers(samples, scene, rng, fraction), name + '+outliers'
-    if len(samples) < MIN_SAMPLES:  # a scanner that looks past everything teaches nothing
+    if len(samples) < MIN_SAMPLES:  # too few to learn from, such as of a scanner that misses all
         samples, name = random_samples(scene, rng, 200), 'random:200'
     return samples.uv, samples.depth, name
 
 
-# name: function, what its number is, its type, the least and the most
+# name: function, argument for the number, its type, minimum, maximum
 SENSORS = {'random': (random_samples, 'n', int, 1, 10 ** 7),
            'features': (image_features, 'n', int, 1, 10 ** 7),
            'rows': (image_rows, 'rows', int, 1, 10 ** 4),
@@ -354,11 +354,11 @@ MODIFIERS = {'holes': (drop_regions, 'count', int, 0, 1000),
 
 def pattern_by_name(name: str) -> Callable[[Scene, np.random.Generator], Samples]:
     """
-    Build a pattern from its name: a sensor and modifiers, each with one number if wanted.
+    Return the pattern of a name: a sensor and modifiers, each with an optional number.
 
-    'random:500', 'lidar:64', 'rows:24+outliers:0.05', 'depth:2+noise:0.01', 'mixed' (a random
-    one). Return a function of (scene, rng) that returns Samples. Raise ConfigError for a name
-    that does not exist or a number that cannot be read.
+    Examples: 'random:500', 'lidar:64', 'rows:24+outliers:0.05', 'depth:2+noise:0.01', 'mixed' (a
+    random one). The result is a function of (scene, rng) that returns Samples. Raise ConfigError
+    for a name that does not exist or a number that is not valid.
     """
     if name == 'mixed':
         return lambda scene, rng: Samples(*random_pattern(scene, rng)[:2])
@@ -391,6 +391,6 @@ def _named(part, table, name):
     except ValueError:
         number = float('nan')
     if not least <= number <= most:
-        raise ConfigError(f"sampling pattern '{name}': '{value}' is not a number that {key} takes "
+        raise ConfigError(f"sampling pattern '{name}': '{value}' is not a valid number for {key} "
                           f'({argument}, {kind.__name__}, {least:g} to {most:g})')
     return partial(function, **{argument: number})

@@ -66,7 +66,7 @@ def sun(rng):
 
 
 def road(b, road_half):
-    """Lay a road along x with its paint, and the ground beside it, at the returned height."""
+    """Lay a road along x with its markings; return the height of the ground beside it."""
     rng = b.rng
     gray = rng.uniform(0.12, 0.5) * (1 + rng.normal(0, 0.06, 3))
     asphalt = b.material('grain', base=gray if rng.random() < 0.8 else b.color(),

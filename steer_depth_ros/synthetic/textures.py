@@ -14,8 +14,8 @@
 """
 A fixed library of surface textures, drawn once per process and kept as a mip pyramid.
 
-Scenes differ by which texture they pick, how they recolor it, its size and its angle, so a frame
-costs a lookup and not a drawing.
+Scenes differ in the texture they pick and in its color, size and angle, so a frame needs only
+lookups and no drawing.
 """
 from functools import lru_cache
 from typing import Tuple
@@ -217,12 +217,12 @@ NAMES = tuple(FAMILIES)
 
 
 def family_of(index: int) -> str:
-    """Name the family of texture `index`; the families take turns through the library."""
+    """Return the family of texture `index`; the families alternate in the library."""
     return NAMES[index % len(NAMES)]
 
 
 def pick(rng: np.random.Generator, *families: str) -> int:
-    """Pick the index of a texture out of the named families, or out of all without a name."""
+    """Draw the index of a texture of the named families, or of all if none is named."""
     name = families[rng.integers(len(families))] if families else NAMES[rng.integers(len(NAMES))]
     return NAMES.index(name) + len(NAMES) * int(rng.integers(COUNT // len(NAMES)))
 
@@ -230,7 +230,7 @@ def pick(rng: np.random.Generator, *families: str) -> int:
 @lru_cache(maxsize=4)
 def library(device: str = 'cpu') -> Tuple[torch.Tensor, torch.Tensor]:
     """
-    Draw the library (a second or two, once per process and device).
+    Return the library, drawn once per process and device in a second or two.
 
     Return texels uint8 (T, 3), all textures of level 0 first, then of level 1 and so on, and the
     offset of every level, int64 (LEVELS,).
@@ -254,7 +254,7 @@ def library(device: str = 'cpu') -> Tuple[torch.Tensor, torch.Tensor]:
 
 def sample(index: torch.Tensor, uv: torch.Tensor, footprint: torch.Tensor) -> torch.Tensor:
     """
-    Look textures up bilinearly at the mip level that fits.
+    Sample textures bilinearly at the matching mip level.
 
     index: int64 (M,); uv: float32 (2, M) in tiles (repeats at whole numbers); footprint: float32
     (M,) width of a pixel in tiles. Return float32 (3, M) in 0..1.

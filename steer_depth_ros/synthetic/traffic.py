@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Dense traffic: queues of cars with windows that one and a LiDAR's beams see through."""
+"""Dense traffic: queues of cars with windows through which camera and LiDAR beams can see."""
 import numpy as np
 
 from steer_depth_ros.synthetic.builder import Builder, GLASS, rotation
@@ -22,7 +22,7 @@ from steer_depth_ros.synthetic.street import road, roadside, sun
 
 
 def queue(rng):
-    """Build lanes of cars before and beside the camera, with a far view above their roofs."""
+    """Build lanes of cars in front of and beside the camera, with a far view above the roofs."""
     b = Builder(rng)
     lanes, lane = int(rng.integers(1, 5)), rng.uniform(2.9, 3.6)
     road_half, walk = lanes * lane / 2 + rng.uniform(2.2, 4), rng.uniform(0.5, 5)
@@ -48,7 +48,7 @@ def queue(rng):
 
 
 def _far_view(b, leaf):
-    """Close the street far away: houses of a street across, or a hill; sometimes neither."""
+    """Close the far end of the street with houses or a hill, or sometimes with nothing."""
     rng = b.rng
     if rng.random() < 0.7:
         at, y = rng.uniform(55, 105), -70.0
@@ -64,7 +64,7 @@ def _far_view(b, leaf):
 
 
 def _line_up(b, y, x, yaw):
-    """Fill a lane with vehicles from x on, most of them bumper to bumper."""
+    """Fill a lane with vehicles starting at x, most of them bumper to bumper."""
     rng = b.rng
     while x < 60:
         if x > 20 and rng.random() < 0.2:  # a van, truck or bus
@@ -77,7 +77,7 @@ def _line_up(b, y, x, yaw):
 
 
 def glazed_car(b, x, y, z, yaw, long):
-    """Put up a car of half length `long` meters: windows, seats behind them, perhaps people."""
+    """Add a car of half length `long` meters with windows, seats and perhaps people."""
     rng = b.rng
     g = b.group(x, y, z, yaw)
     paint = b.plain(base=b.color(0.03, 0.9), specular=0.7, gloss=60.0)
@@ -113,12 +113,12 @@ def glazed_car(b, x, y, z, yaw, long):
 
 
 def _glass(b, clear):
-    """Add the material of one pane; dark, or bright with the sky that it mirrors."""
+    """Add the material of a pane, dark or bright as if reflecting the sky."""
     return b.plain(base=b.color(0.02, 0.5), specular=0.9, gloss=90.0, echo=GLASS, clear=clear)
 
 
 def _body(g, paint, black, long, wide, belt, front):
-    """Add what lies below the windows: sheet metal, bumpers, lamps, plates and wheels."""
+    """Add the parts below the windows: body, bumpers, lamps, license plates and wheels."""
     rng = g.rng
     g.add(ROUNDED, (0, 0, 0.22 + 0.4 * belt), (long, wide, 0.4 * belt), paint, taper=0.4)
     half = (front + 0.1 + long) / 2
@@ -139,7 +139,7 @@ def _body(g, paint, black, long, wide, belt, front):
 
 
 def _bar(g, foot, head, thick, material):
-    """Add a bar from foot to head (3,), `thick` to both sides."""
+    """Add a bar from foot to head (3,), `thick` meters to both sides."""
     foot, head = np.array(foot), np.array(head)
     x, y, z = head - foot
     turn = rotation(np.arctan2(y, x), -np.arctan2(z, np.hypot(x, y)))
@@ -148,7 +148,7 @@ def _bar(g, foot, head, thick, material):
 
 
 def _inside(g, black, back, seat, front, wide, belt):
-    """Add what is seen through the windows: a shelf, seats with head rests, people."""
+    """Add the interior: a shelf, seats with head rests, people."""
     rng = g.rng
     g.add(BOX, ((back + front) / 2, 0, belt), ((front - back) / 2, wide, 0.012), black)
     cloth = g.plain(base=g.color(0.03, 0.4))

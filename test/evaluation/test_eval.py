@@ -159,7 +159,7 @@ def test_recording_is_scored_against_its_truth_topic(tmp_path):
     (['--dataset', 'procedural', '--samples', '0'], '--samples 0'),
     (['--dataset', 'procedural', '--samples', '5,x'], '--samples 5,x'),
     (['--dataset', 'procedural', '--pattern', 'spiral:3'], 'spiral'),
-    (['--dataset', 'procedural', '--pattern', 'random:-5'], "'-5' is not a number that random"),
+    (['--dataset', 'procedural', '--pattern', 'random:-5'], "'-5' is not a valid number for random"),
     (['--dataset', 'procedural', '--size', '640'], '--size 640'),
     (['--dataset', 'procedural', '--size', '640x99999'], '--size 640x99999'),
     (['--dataset', 'procedural', '--kind', 'alley'], 'room, corridor'),
