@@ -1,0 +1,100 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Many recordings: the same results whoever makes them, none twice, none half, none lost."""
+import json
+import multiprocessing
+import os
+import signal
+
+import pytest
+from sample_recordings import cloud_bag
+
+from steer_depth_ros.cli import main
+from steer_depth_ros.completion.completer import DepthCompleter
+from steer_depth_ros.errors import BagError
+from steer_depth_ros.recordings import bag
+from steer_depth_ros.recordings.bag_tools import complete_bag
+from steer_depth_ros.recordings.many import complete_many, find_recordings, targets
+
+COUNT = 6
+PRESET = {'preset': 'steering', 'device': 'cpu'}
+
+
+@pytest.fixture(scope='module')
+def drives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('drives')
+    for index in range(COUNT):
+        cloud_bag(folder / f'drive{index}{".mcap" if index % 2 else ""}', 1 + index % 3)
+    return folder
+
+
+def content(path):
+    with bag.BagReader(path) as recording:
+        return [(r.topic, r.log_ns, bytes(r.raw)) for r in recording.messages()]
+
+
+def test_workers_give_what_one_process_gives_even_when_one_of_them_is_killed(drives, tmp_path):
+    jobs = targets(find_recordings([str(drives)]), tmp_path / 'out')
+    killed = []
+
+    def kill_one(outcome):
+        if not killed:
+            worker = multiprocessing.active_children()[0]
+            killed.append(worker.pid)
+            os.kill(worker.pid, signal.SIGKILL)
+
+    outcomes = complete_many(jobs, PRESET, 2, progress=kill_one)
+    assert killed and not [o.error for o in outcomes if o.error]
+    assert [o.source for o in outcomes] == list(jobs) and len(jobs) == COUNT
+    completer = DepthCompleter(**PRESET)
+    for source, target in jobs.items():
+        complete_bag(source, tmp_path / 'alone.mcap', completer, overwrite=True)
+        assert content(target) == content(tmp_path / 'alone.mcap')
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(
+        target.name for target in jobs.values())  # nothing half-written beside them
+
+
+def test_what_is_done_stays_and_what_fails_is_listed(drives, tmp_path, capsys):
+    broken = tmp_path / 'broken.mcap'
+    broken.write_bytes((drives / 'drive1.mcap').read_bytes()[:2000])
+    argv = ['bag', str(drives / 'drive[01]*'), str(broken), '--out', str(tmp_path / 'out'),
+            '--preset', 'steering', '--json', str(tmp_path / 'f.json')]
+    assert main(argv) == 1
+    screen = capsys.readouterr().out
+    assert '2 recordings completed' in screen and f'{broken}: the recording' in screen
+    assert not (tmp_path / 'out' / 'broken.mcap').exists()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / 'out').iterdir()}
+    assert main(argv) == 1
+    assert '0 recordings completed (0 frames), 2 were there, 1 failed' in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / 'out').iterdir()} == before
+    figures = json.loads((tmp_path / 'f.json').read_text())
+    assert [f['skipped'] for f in figures] == [True, True, False]
+
+
+def test_recordings_are_found_once_and_names_that_clash_are_refused(drives, tmp_path):
+    found = find_recordings([str(drives), str(drives / '*.mcap')])
+    assert [path.name for path in found] == [
+        f'drive{i}{".mcap" if i % 2 else ""}' for i in range(COUNT)]
+    with pytest.raises(BagError, match='leads to no recording'):
+        find_recordings([str(tmp_path / '*.mcap')])
+    (tmp_path / 'drive0').mkdir()
+    with pytest.raises(BagError, match='would both become'):
+        targets([drives / 'drive0', tmp_path / 'drive0'], tmp_path)
+
+
+def test_wrong_usage_is_told(drives, capsys):
+    assert main(['bag', str(drives / 'drive0')]) == 2
+    assert '--out DIR' in capsys.readouterr().err
+    assert main(['bag', str(drives), '--out', 'out', '--workers', '0']) == 2
+    assert '--workers must be 1' in capsys.readouterr().err
