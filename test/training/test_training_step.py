@@ -125,7 +125,7 @@ def test_bfloat16_is_for_convolutions_alone(scene, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[0] != losses[1]
 
 
-def test_progress_tells_the_time_left(scene, tmp_path, monkeypatch):
+def test_progress_shows_the_time_left(scene, tmp_path, monkeypatch):
     minutes = count()
     monkeypatch.setattr(trainer_module, 'time',
                         types.SimpleNamespace(monotonic=lambda: 60 * next(minutes)))
@@ -133,8 +133,8 @@ def test_progress_tells_the_time_left(scene, tmp_path, monkeypatch):
     trainer(scene, tmp_path).run(progress=lines.append)
     # The clock is read once at the start and once a report, every other step.
     assert [re.sub(r'loss .* estimate, ', '', line) for line in lines] == [
-        'step 2/6 30.00 s a step, 2 min left', 'step 4/6 30.00 s a step, 1 min left',
-        'step 6/6 30.00 s a step, 0 min left']
+        'step 2/6 30.00 s per step, 2 min left', 'step 4/6 30.00 s per step, 1 min left',
+        'step 6/6 30.00 s per step, 0 min left']
 
 
 def test_tensorboard_reads_what_was_written(scene, tmp_path):
