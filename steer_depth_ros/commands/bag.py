@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Complete recordings offline, through the same code as the node."""
+from functools import partial
 from pathlib import Path
 import sys
 
@@ -73,10 +74,12 @@ def _many(args, values, given):
     """Complete many recordings; exit status 1 when one of them could not be."""
     if args.workers < 1:
         raise ConfigError(f'--workers must be 1 or more, not {args.workers}')
+    from steer_depth_ros.completion.completer import DepthCompleter
+    make_completer = partial(DepthCompleter, **options.completer_options(args, values))
     jobs = targets(find_recordings(args.paths), Path(args.out))
     with tqdm(total=len(jobs), unit=' recordings') as bar:
-        outcomes = complete_many(jobs, options.completer_options(args, values), args.workers,
-                                 args.overwrite, lambda outcome: bar.update(), **given)
+        outcomes = complete_many(jobs, make_completer, args.workers, args.overwrite,
+                                 lambda outcome: bar.update(), **given)
     failed = [outcome for outcome in outcomes if outcome.error]
     skipped = sum(outcome.skipped for outcome in outcomes)
     frames = sum(outcome.figures.get('frames', 0) for outcome in outcomes)

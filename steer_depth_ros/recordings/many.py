@@ -75,15 +75,15 @@ def targets(sources: Sequence[Path], out: Path) -> Dict[Path, Path]:
     return {source: target for target, source in named.items()}
 
 
-def complete_many(jobs: Dict[Path, Path], completer: Dict[str, Any], workers: int,
+def complete_many(jobs: Dict[Path, Path], make_completer: Callable[[], Any], workers: int,
                   overwrite: bool = False, progress: Callable[[Outcome], None] = lambda _: None,
                   **options) -> List[Outcome]:
     """
     Complete recordings in `workers` processes; give an Outcome for each, in order.
 
-    jobs: source to target. completer: keyword arguments of DepthCompleter. overwrite: do again
-    what is there. progress: called with each Outcome when it is known. options: of
-    `complete_bag`.
+    jobs: source to target. make_completer: makes the DepthCompleter of a process, to which it is
+    sent. overwrite: do again what is there. progress: called with each Outcome when it is known.
+    options: of `complete_bag`.
     """
     done: Dict[Path, Outcome] = {}
 
@@ -98,7 +98,7 @@ def complete_many(jobs: Dict[Path, Path], completer: Dict[str, Any], workers: in
         left = [source for source in jobs if source not in done]
         # One by one in the end, so that only what kills its own worker is given up.
         for batch in [left] if attempt < ATTEMPTS - 1 else [[source] for source in left]:
-            for outcome in _run(batch, jobs, completer, workers, options):
+            for outcome in _run(batch, jobs, make_completer, workers, options):
                 known(outcome)
     for source in jobs:
         if source not in done:
@@ -106,7 +106,7 @@ def complete_many(jobs: Dict[Path, Path], completer: Dict[str, Any], workers: in
     return [done[source] for source in jobs]
 
 
-def _run(sources, jobs, completer, workers, options) -> Iterator[Outcome]:
+def _run(sources, jobs, make_completer, workers, options) -> Iterator[Outcome]:
     """Give the outcomes until all are there, or a worker died and took the pool with it."""
     if not sources:
         return
@@ -114,7 +114,7 @@ def _run(sources, jobs, completer, workers, options) -> Iterator[Outcome]:
     context = multiprocessing.get_context('spawn')
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(min(workers, len(sources)), context, _start,
-                             (completer, threads)) as pool:
+                             (make_completer, threads)) as pool:
         futures = [pool.submit(_complete, source, jobs[source], options) for source in sources]
         for future in as_completed(futures):
             try:
@@ -126,13 +126,11 @@ def _run(sources, jobs, completer, workers, options) -> Iterator[Outcome]:
 _completer: Any = None  # of this worker process; loading it takes longer than a frame
 
 
-def _start(completer, threads):
+def _start(make_completer, threads):
     global _completer
     import torch
-
-    from steer_depth_ros.completion.completer import DepthCompleter
     torch.set_num_threads(threads)
-    _completer = DepthCompleter(**completer)
+    _completer = make_completer()
 
 
 def _complete(source, target, options) -> Outcome:

@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Many recordings: the same results whoever makes them, none twice, none half, none lost."""
+from functools import partial
 import json
 import multiprocessing
 import os
@@ -54,7 +55,7 @@ def test_workers_give_what_one_process_gives_even_when_one_of_them_is_killed(dri
             killed.append(worker.pid)
             os.kill(worker.pid, signal.SIGKILL)
 
-    outcomes = complete_many(jobs, PRESET, 2, progress=kill_one)
+    outcomes = complete_many(jobs, partial(DepthCompleter, **PRESET), 2, progress=kill_one)
     assert killed and not [o.error for o in outcomes if o.error]
     assert [o.source for o in outcomes] == list(jobs) and len(jobs) == COUNT
     completer = DepthCompleter(**PRESET)
