@@ -203,6 +203,7 @@ setup(
         'train': ['h5py', 'tensorboard'],
         'view': ['rerun-sdk>=0.39'],
         'files': ['laspy[lazrs]', 'plyfile'],  # clouds as .las, .laz and .ply
+        'ray': ['ray>=2.40'],
         'fuzz': ['atheris'],
         'test': [*OPENCV, 'build', 'hypothesis', 'laspy[lazrs]', 'mcap', 'mypy', 'plyfile',
                  'pytest', 'pytest-cov', 'ruff'],

@@ -33,6 +33,8 @@ def add_arguments(parser):
                         'NAME.mcap each; what is there already is not done again')
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes that '
                         'share many recordings (%(default)s)')
+    parser.add_argument('--ray', metavar='ADDRESS', help='share them over a Ray cluster instead, '
+                        'such as auto or HOST:6379; its machines must see the same files')
     parser.add_argument('--overwrite', action='store_true', help='replace what is there')
     parser.add_argument('--outputs-only', action='store_true', help='leave the image, its '
                         'camera_info and the transforms out of OUT, which a viewer needs')
@@ -79,7 +81,7 @@ def _many(args, values, given):
     jobs = targets(find_recordings(args.paths), Path(args.out))
     with tqdm(total=len(jobs), unit=' recordings') as bar:
         outcomes = complete_many(jobs, make_completer, args.workers, args.overwrite,
-                                 lambda outcome: bar.update(), **given)
+                                 lambda outcome: bar.update(), ray=args.ray, **given)
     failed = [outcome for outcome in outcomes if outcome.error]
     skipped = sum(outcome.skipped for outcome in outcomes)
     frames = sum(outcome.figures.get('frames', 0) for outcome in outcomes)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Many recordings, completed by several processes of one machine.
+Many recordings, completed by several processes of one machine or of a Ray cluster.
 
 Each result appears whole or not at all (BagWriter moves it into place), so what is there is done:
 a second run goes on where the first was stopped. Where a worker is killed, its recordings are
@@ -20,14 +20,14 @@ done again by new ones.
 """
 from concurrent.futures import as_completed, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from glob import glob
 import multiprocessing
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
-from steer_depth_ros.errors import BagError, SteerDepthError
+from steer_depth_ros.errors import BagError, ConfigError, SteerDepthError
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.recordings.bag_tools import complete_bag
 
@@ -77,9 +77,12 @@ def targets(sources: Sequence[Path], out: Path) -> Dict[Path, Path]:
 
 def complete_many(jobs: Dict[Path, Path], make_completer: Callable[[], Any], workers: int,
                   overwrite: bool = False, progress: Callable[[Outcome], None] = lambda _: None,
-                  **options) -> List[Outcome]:
+                  ray: Optional[str] = None, **options) -> List[Outcome]:
     """
     Complete recordings in `workers` processes; give an Outcome for each, in order.
+
+    ray: address of a Ray cluster whose processes do it instead, one task a recording; all its
+    machines must see the files under the same names.
 
     jobs: source to target. make_completer: makes the DepthCompleter of a process, to which it is
     sent. overwrite: do again what is there. progress: called with each Outcome when it is known.
@@ -94,6 +97,10 @@ def complete_many(jobs: Dict[Path, Path], make_completer: Callable[[], Any], wor
     for source, target in jobs.items():
         if target.exists() and not overwrite:
             known(Outcome(source, target, skipped=True))
+    if ray:
+        left = [source for source in jobs if source not in done]
+        for outcome in _run_on_ray(left, jobs, make_completer, ray, options):
+            known(outcome)
     for attempt in range(ATTEMPTS):
         left = [source for source in jobs if source not in done]
         # One by one in the end, so that only what kills its own worker is given up.
@@ -121,6 +128,38 @@ def _run(sources, jobs, make_completer, workers, options) -> Iterator[Outcome]:
                 yield future.result()
             except BrokenProcessPool:
                 pass  # the caller tries again
+
+
+def _run_on_ray(sources, jobs, make_completer, address, options) -> Iterator[Outcome]:
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError('--ray needs Ray, which is not installed: pip install '
+                          '"steer_depth_ros[ray]" on every machine of the cluster') from None
+    try:
+        ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
+    except ConnectionError as error:
+        raise ConfigError(f'no Ray cluster at {address}: {error}') from None
+
+    folder = Path.cwd()
+
+    def complete(source, target):  # its worker has another working directory
+        from steer_depth_ros.recordings import many
+        if many._completer is None:
+            many._start(make_completer, 1)
+        outcome = many._complete(Path(folder, source), Path(folder, target), options)
+        return replace(outcome, source=source, target=target)
+
+    # Ray itself starts a task again whose worker died.
+    task = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(complete)
+    waiting = {task.remote(source, jobs[source]): source for source in sources}
+    while waiting:
+        [ready], _ = ray.wait(list(waiting))
+        source = waiting.pop(ready)
+        try:
+            yield ray.get(ready)
+        except ray.exceptions.RayError:
+            yield Outcome(source, jobs[source], error=DIED)
 
 
 _completer: Any = None  # of this worker process; loading it takes longer than a frame

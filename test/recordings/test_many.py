@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 
 import pytest
 from sample_recordings import cloud_bag
@@ -66,6 +67,36 @@ def test_workers_give_what_one_process_gives_even_when_one_of_them_is_killed(dri
         target.name for target in jobs.values())  # nothing half-written beside them
 
 
+def test_a_ray_cluster_of_two_nodes_gives_the_same_though_a_worker_is_killed(drives, tmp_path):
+    ray = pytest.importorskip('ray', reason='ray is not installed; pip install .[ray]')
+    psutil = pytest.importorskip('psutil', reason='psutil is not installed')
+    from ray.cluster_utils import Cluster
+    cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1})
+    cluster.add_node(num_cpus=1)
+    jobs = targets(find_recordings([str(drives)]), tmp_path / 'out')
+    killed = []
+
+    def kill_one(outcome):
+        for process in [] if killed else psutil.Process().children(recursive=True):
+            if ' '.join(process.cmdline()).startswith('ray::complete'):
+                process.kill()
+                killed.append(process.pid)
+                break
+
+    try:
+        outcomes = complete_many(jobs, partial(DepthCompleter, **PRESET), 1, progress=kill_one,
+                                 ray=cluster.address)
+        nodes = len(ray.nodes())
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert killed and nodes == 2 and not [o.error for o in outcomes if o.error]
+    completer = DepthCompleter(**PRESET)
+    for source, target in jobs.items():
+        complete_bag(source, tmp_path / 'alone.mcap', completer, overwrite=True)
+        assert content(target) == content(tmp_path / 'alone.mcap')
+
+
 def test_what_is_done_stays_and_what_fails_is_listed(drives, tmp_path, capsys):
     broken = tmp_path / 'broken.mcap'
     broken.write_bytes((drives / 'drive1.mcap').read_bytes()[:2000])
@@ -99,3 +130,9 @@ def test_wrong_usage_is_told(drives, capsys):
     assert '--out DIR' in capsys.readouterr().err
     assert main(['bag', str(drives), '--out', 'out', '--workers', '0']) == 2
     assert '--workers must be 1' in capsys.readouterr().err
+
+
+def test_without_ray_it_says_how_to_install_it(drives, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    assert main(['bag', str(drives), '--out', str(tmp_path), '--ray', 'auto']) == 2
+    assert 'pip install "steer_depth_ros[ray]"' in capsys.readouterr().err
