@@ -206,7 +206,8 @@ setup(
         'ray': ['ray>=2.40'],
         'fuzz': ['atheris'],
         'test': [*OPENCV, 'build', 'hypothesis', 'laspy[lazrs]', 'mcap', 'mypy', 'plyfile',
-                 'pytest', 'pytest-cov', 'ruff'],
+                 'psutil', 'pytest', 'pytest-cov', 'ray>=2.40; python_version < "3.14"',
+                 'rerun-sdk>=0.39', 'ruff'],
     },
     entry_points={'console_scripts': [
         'steer_depth = steer_depth_ros.entry_points:steer_depth',
