@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8'
-# Above what either can reach: an 8 bit grey PNG of one value has 1000.
+# Above what either can reach: an 8 bit gray PNG of one value has 1000.
 PIXELS_PER_BYTE = 2_000
 PLAIN_CHUNKS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')
 ALONE = {0x01, *range(0xd0, 0xda)}  # JPEG markers that no length follows
@@ -113,7 +113,7 @@ def _pnm_size(start):
 
 
 def _plain_png(data):
-    """Give a PNG with the chunks of its pixels alone; None when any chunk is damaged."""
+    """Return a PNG with the chunks of its pixels alone; None when any chunk is damaged."""
     kept: List[np.ndarray] = []
     view, at = np.ascontiguousarray(data).data, len(PNG)
     while at + 12 <= len(view):

@@ -40,7 +40,7 @@ def add_arguments(parser):
                         help=f'image ({", ".join(PICTURES)})')
     parser.add_argument('--depth', metavar='FILE', help='sparse depth registered to the image, of '
                         f'its resolution or a lower one ({", ".join(DEPTHS)})')
-    parser.add_argument('--depth-scale', type=float, metavar='S', help='metres = value / S, also '
+    parser.add_argument('--depth-scale', type=float, metavar='S', help='meters = value / S, also '
                         f'of --out as .png; {COUNTS_PER_METRE:g} for whole numbers and 1 for '
                         'floats unless given')
     parser.add_argument('--points', metavar='FILE',
@@ -49,10 +49,10 @@ def add_arguments(parser):
                         '.bin; 4, 5 or 6 is told from its values unless given')
     options.add_calibration(parser, 'of the camera, with the pose of the LiDAR, for --points')
     parser.add_argument('--out', required=True, metavar='FILE', help='completed depth: 16 bit '
-                        '.png of the same scale, or metres as .npy or .tiff')
+                        '.png of the same scale, or meters as .npy or .tiff')
     parser.add_argument('--confidence', metavar='FILE', help='confidence: .png (0 to 65535), '
                         '.npy or .tiff (0 to 1)')
-    parser.add_argument('--preview', metavar='FILE', help='a coloured picture of the depth')
+    parser.add_argument('--preview', metavar='FILE', help='a colored picture of the depth')
     parser.add_argument('--json', metavar='FILE', help='write the figures to a file')
     options.add_completer(parser)
 

@@ -108,7 +108,7 @@ def examine() -> Iterator[Finding]:
 
 
 def module(name, purpose, remedy, needed=True) -> Finding:
-    """Say whether a module can be imported."""
+    """Check whether a module can be imported."""
     try:
         found = importlib.import_module(name)
     except Exception as error:  # a binary for another NumPy raises anything
@@ -120,7 +120,7 @@ def module(name, purpose, remedy, needed=True) -> Finding:
 
 
 def opencv() -> Finding:
-    """Say which OpenCV is used, and whether there is more than one."""
+    """Report which OpenCV is used, and whether there is more than one."""
     found = module('cv2', 'images', 'apt install python3-opencv, or pip install '
                    'opencv-python-headless')
     if found.state != OK:
@@ -147,7 +147,7 @@ def _installed(name):
 
 
 def model() -> Iterator[Finding]:
-    """Say what the completion runs on: torch, devices, native library, weights."""
+    """Report what the completion runs on: torch, devices, native library, weights."""
     torch = module('torch', 'tensors and networks', 'pip install torch (on a machine without a '
                    'GPU: --index-url with the CPU wheels of pytorch.org saves gigabytes)')
     yield torch
@@ -185,7 +185,7 @@ def model() -> Iterator[Finding]:
 
 
 def ros() -> Iterator[Finding]:
-    """Say which ROS packages and which middleware are there, and if large messages pass it."""
+    """Report ROS packages and middleware, and whether large messages pass it."""
     for entry in ROS_MODULES[1:]:
         yield module(*entry)
     for entry in OPTIONAL_ROS_MODULES:
@@ -206,7 +206,7 @@ def ros() -> Iterator[Finding]:
 
 
 def shared_memory() -> Finding:
-    """Say whether /dev/shm holds the segments with which Fast DDS passes large messages."""
+    """Check whether /dev/shm holds the segments with which Fast DDS passes large messages."""
     free, needed = distro.shared_memory_free() // MB, 2 * distro.SEGMENT_BYTES // MB
     profile = next((os.environ[v] for v in distro.PROFILE_VARIABLES if v in os.environ), None)
     text = f'{free} MB free in {distro.SHARED_MEMORY}, profile {profile or "not set"}'
@@ -223,7 +223,7 @@ def shared_memory() -> Finding:
 
 
 def receive_buffer() -> Finding:
-    """Say whether the system lets Cyclone DDS receive large messages."""
+    """Check whether the system lets Cyclone DDS receive large messages."""
     size = int(RECEIVE_BUFFER.read_text()) if RECEIVE_BUFFER.exists() else 0
     if size < 10 * MB:
         return Finding('large messages', SLOW, f'net.core.rmem_max is {size} bytes',

@@ -32,7 +32,7 @@ def add_completer(parser):
 
 def completer_options(args, values=None):
     """
-    Give the options that were set, as keyword arguments of DepthCompleter.
+    Return the options that were set, as keyword arguments of DepthCompleter.
 
     values: parameters of the node, which count where an option was not given.
     """
@@ -73,13 +73,13 @@ def add_calibration(parser, why):
 
 
 def topic_options(args):
-    """Give the topics that were named, as keyword arguments of choose_topics."""
+    """Return the topics that were named, as keyword arguments of choose_topics."""
     return {role: getattr(args, role) for role in ('image', 'camera_info', 'points',
                                                    'sparse_depth')}
 
 
 def node_parameters(args):
-    """Give the parameters set with --params and --param; ConfigError for what is none."""
+    """Return the parameters set with --params and --param; ConfigError for what is none."""
     values = read_parameter_file(args.params) if args.params else {}
     for entry in args.param:
         name, equals, text = entry.partition('=')
@@ -121,7 +121,7 @@ def read_parameter_file(path):
 
 
 def _sections(data, name):
-    """Give (node, parameters) of a file; namespaces may be keys of their own."""
+    """Yield (node, parameters) of a file; namespaces may be keys of their own."""
     for key, value in data.items():
         if key == 'ros__parameters' and isinstance(value, dict):
             yield name, value
@@ -130,7 +130,7 @@ def _sections(data, name):
 
 
 def _flat(values, prefix):
-    """Give parameters by their names with dots."""
+    """Yield parameters by their names with dots."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f'{prefix}{key}.')

@@ -83,7 +83,7 @@ def run(args):
 
 @contextmanager
 def _replacing(path):
-    """Give a name to write to, which becomes `path` when all went well."""
+    """Yield a name to write to, which becomes `path` when all went well."""
     partial = Path(f'{path}.partial')
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ class _Show:
     def __init__(self, stream):
         import rerun
         self._rerun, self._stream = rerun, stream
-        self._range = None  # metres, of the first depths; fixed, so that colors compare
+        self._range = None  # meters, of the first depths; fixed, so that colors compare
         self.counts = dict.fromkeys(('image', *OUTPUTS), 0)
         self._log('/', rerun.ViewCoordinates.RDF, static=True)
 
@@ -224,7 +224,7 @@ def _output_topic(recording, topic):
 
 
 def _cloud_arrays(message):
-    """Give float32 (N, 3) metres and uint8 (N, 3) RGB of the finite points of a cloud."""
+    """Return float32 (N, 3) meters and uint8 (N, 3) RGB of the finite points of a cloud."""
     offsets = {field.name: field.offset for field in message.fields}
     rows = np.frombuffer(message.data, np.uint8).reshape(-1, message.point_step)
     xyz = np.stack([rows[:, offsets[axis]:offsets[axis] + 4].copy().view('<f4')[:, 0]

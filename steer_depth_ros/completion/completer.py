@@ -37,7 +37,7 @@ class Completion:
     """
     Dense depth of one image.
 
-    depth: float32 (H, W) metres along the optical axis, NaN where nothing supports an estimate.
+    depth: float32 (H, W) meters along the optical axis, NaN where nothing supports an estimate.
     confidence: float32 (H, W) in [0, 1], the estimated probability that the relative error is
     under 5 %; 0 where depth is NaN.
     stages: milliseconds by stage, named as the modules of `completion`, with `operator`, `network`
@@ -109,7 +109,7 @@ class DepthCompleter:
 
         image: uint8 (H, W, 3) RGB. uv: (N, 2) pixels, u = column, v = row, sub-pixel; samples
         outside the image, and depths that are not finite and positive, are left out. depth: (N,)
-        metres. FrameError where shapes do not fit, DeviceMemoryError where memory does not last.
+        meters. FrameError where shapes do not fit, DeviceMemoryError where memory does not last.
         """
         image, uv, depth = _checked(image, uv, depth)
         size = image.shape[:2]
@@ -153,7 +153,7 @@ def find_device(name, cpu_only=False):
 
 
 def _out_of_memory(error):
-    """Tell whether this is what torch, numpy or the operator raise when no memory is left."""
+    """Return whether this is what torch, numpy or the operator raise when no memory is left."""
     return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
         "can't allocate memory" in str(error))  # torch's CPU allocator has no class of its own
 

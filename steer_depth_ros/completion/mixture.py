@@ -47,7 +47,7 @@ class MixtureModel:
         return cls(load_mixture(path), device)
 
     def estimate(self, image, uv, depth, has_parallax=False):
-        """Return depth (metres) and expected relative error, float32 (H, W)."""
+        """Return depth (meters) and expected relative error, float32 (H, W)."""
         inputs = mixture_inputs(image, uv, depth, has_parallax).to(self.device)
         with stage('network', self.device):
             log_inverse, log_error, tuned = self.net(inputs)

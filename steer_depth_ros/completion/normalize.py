@@ -41,7 +41,7 @@ class NormalizedFrame:
 
     size: (H, W) of the maps that are computed. lab: float32 (h, w, 3), the image in CIELab,
     smoothed and at half of its resolution. uv: (1, N, 2) pixels of `size`. inverse: (1, N)
-    median / depth. median: metres. aspect: the operator's. mean_spacing: mean distance of samples
+    median / depth. median: meters. aspect: the operator's. mean_spacing: mean distance of samples
     in pixels, row_spacing: that of scan lines. half: `size` is half of the image's.
     has_parallax: the sensor sees past edges. config: the constants of its completion.
     """
@@ -101,7 +101,7 @@ class NormalizedFrame:
 @stage('normalize')
 def normalize(image, uv, depth, has_parallax=False, half=False, config=CONFIG):
     """
-    Return the NormalizedFrame of image uint8 (H, W, 3), uv float32 (N, 2) and depth (N,) metres.
+    Return the NormalizedFrame of image uint8 (H, W, 3), uv float32 (N, 2) and depth (N,) meters.
 
     half: at half of the image's resolution, where a depth image keeps one sample a pixel.
     """

@@ -27,7 +27,7 @@ MAX_EMPTY_SECTORS = SECTORS // 2 - 1  # in a row; one more and the occluders lie
 
 
 class Samples(NamedTuple):
-    """uv (N, 2) pixels, depth (N,) metres; has_parallax: the sensor sees past edges."""
+    """uv (N, 2) pixels, depth (N,) meters; has_parallax: the sensor sees past edges."""
 
     uv: np.ndarray
     depth: np.ndarray
@@ -39,7 +39,7 @@ def occlusion_mask(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
     """
     Return which samples are occluded by others: a LiDAR beside the camera sees past an edge.
 
-    uv: float32 (N, 2) pixels. depth: float32 (N,) metres. size: (H, W) of the image.
+    uv: float32 (N, 2) pixels. depth: float32 (N,) meters. size: (H, W) of the image.
     Return bool (N,), true for occluded samples.
 
     A sample is occluded when samples of a clearly nearer surface surround it within about one

@@ -35,9 +35,9 @@ def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=
     """
     Complete one frame without weights.
 
-    image: uint8 (H, W, 3) RGB. uv: float32 (N, 2) inside the image. depth: float32 (N,) metres,
+    image: uint8 (H, W, 3) RGB. uv: float32 (N, 2) inside the image. depth: float32 (N,) meters,
     N > 0. half: at half of the resolution. drop_hidden: leave out occluded samples. reach: see
-    `valid_mask`. Return depth (metres, NaN outside the valid region) and confidence, (H, W).
+    `valid_mask`. Return depth (meters, NaN outside the valid region) and confidence, (H, W).
     """
     size = image.shape[:2]
     samples = remove_occluded(uv, depth, size, config) if drop_hidden else Samples(uv, depth)
@@ -145,7 +145,7 @@ def remove_bleed_through(problem: KernelProblem) -> KernelProblem:
 
 
 def at_full_size(frame, inverse, error, samples, size):
-    """Return depth in metres and error at the `size` of the image."""
+    """Return depth in meters and error at the `size` of the image."""
     depth = frame.median / inverse
     if not frame.half:
         return depth, error

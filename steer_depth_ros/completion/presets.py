@@ -37,7 +37,7 @@ class Preset:
 
     @property
     def cpu_only(self):
-        """Tell whether nothing of it runs on a GPU: there is no network."""
+        """Return whether nothing of it runs on a GPU: there is no network."""
         return self.model == 'steering'
 
     def weights_path(self):

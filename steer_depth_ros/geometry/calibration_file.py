@@ -26,7 +26,7 @@ from steer_depth_ros.errors import CalibrationError
 
 FORMATS = ('YAML of camera_calibration, OpenCV, Kalibr or `ros2 topic echo`, calib_cam_to_cam.txt '
            'or calib.txt of KITTI, a 3 x 3 camera matrix as text, or JSON with fx, fy, cx and cy')
-KITTI_CAMERA = '2'  # the left colour camera
+KITTI_CAMERA = '2'  # the left color camera
 KALIBR_MODELS = {'radtan': 'plumb_bob', 'equidistant': 'equidistant', 'none': ''}
 LARGEST_FILE = 2 ** 22  # bytes; a calibration has a few thousand
 
@@ -61,7 +61,7 @@ class Calibration:
             object.__setattr__(self, 'p', [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0])
 
     def of_size(self, width: int, height: int) -> 'Calibration':
-        """Give the calibration of images of this size where the file does not tell it."""
+        """Return the calibration of images of this size where the file does not tell it."""
         return self if self.width and self.height else replace(self, width=width, height=height)
 
 
@@ -69,7 +69,7 @@ def read_calibration(path, camera: Optional[str] = None) -> Calibration:
     """
     Read the calibration of a camera, whatever tool wrote it.
 
-    camera: which one, where the file holds several: a number of KITTI (the left colour camera, 2,
+    camera: which one, where the file holds several: a number of KITTI (the left color camera, 2,
     if None) or a name of Kalibr (cam0 if None).
     Raise CalibrationError naming the file and what it lacks.
     """
@@ -184,7 +184,7 @@ def _from_kalibr(data, camera):
 
 
 def _kitti_entries(text):
-    """Give the arrays of a KITTI file by name, leaving out what is no array."""
+    """Return the arrays of a KITTI file by name, leaving out what is no array."""
     found = {}
     for line in text.splitlines():
         name, colon, numbers = line.partition(':')
@@ -215,7 +215,7 @@ def _from_kitti(path, entries, camera):
 
 
 def _kitti_points(path, entries, baseline):
-    """Give the pose of the LiDAR, in the file itself or in calib_velo_to_cam.txt beside it."""
+    """Return the pose of the LiDAR, in the file itself or in calib_velo_to_cam.txt beside it."""
     rectification = np.eye(4)
     for name in ('R_rect_00', 'R0_rect', 'R_rect'):
         if entries.get(name, np.empty(0)).size == 9:
@@ -243,7 +243,7 @@ def _from_matrix(text):
 
 
 def _model_of(d):
-    """Tell the model of a file that names none by the count of its coefficients, as OpenCV."""
+    """Infer the model of a file that names none from the count of its coefficients, as OpenCV."""
     return '' if not np.size(d) else 'rational_polynomial' if np.size(d) > 5 else 'plumb_bob'
 
 

@@ -37,19 +37,19 @@ FAMILIES = {
     'flat': ('none', 'ideal', 'no_distortion', 'undistorted', 'rectified',
              'modified_brown_conrady', 'inverse_brown_conrady')}
 FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in names}
-MIN_Z = 1e-6  # metres; nothing nearer to the plane of the camera than this has an image
+MIN_Z = 1e-6  # meters; nothing nearer to the plane of the camera than this has an image
 WIDEST_ANGLE = np.pi / 2 - 1e-3  # rays with z = 1 exist up to here, whatever the lens sees
 TABLE_SIZE = 2048
 NEWTON_STEPS = 12
 LARGEST_COEFFICIENT = 1e6  # of a distortion model; those of lenses stay below a thousand
 NEGLIGIBLE = 1e-60  # a coefficient that no power of max_radius makes felt
-CONVERGED = 1e-9  # in normalised image coordinates, about 1e-6 pixels
+CONVERGED = 1e-9  # in normalized image coordinates, about 1e-6 pixels
 
 
 @dataclass(frozen=True)
 class Camera:
     """
-    Intrinsics of one image; pixel (0, 0) has its centre at u = 0, v = 0 (the OpenCV convention).
+    Intrinsics of one image; pixel (0, 0) has its center at u = 0, v = 0 (the OpenCV convention).
 
     width, height: size of the image in pixels.
     fx, fy, cx, cy: focal lengths and principal point in pixels.
@@ -111,7 +111,7 @@ class Camera:
         """
         Project points into the image.
 
-        points_cam: (N, 3) metres in the optical frame (x right, y down, z forward).
+        points_cam: (N, 3) meters in the optical frame (x right, y down, z forward).
         Return uv float64 (N, 2), NaN where invalid, and valid bool (N,). A point is valid when it
         is finite, in front of the camera and inside the field of view where the distortion model
         is monotonic; it may still lie beside the image.
@@ -120,12 +120,12 @@ class Camera:
         with np.errstate(all='ignore'):
             valid = (points[:, 2] > MIN_Z) & np.isfinite(points).all(axis=1)
             z = np.where(valid, points[:, 2], 1.0)
-            uv, inside = self.project_normalised(points[:, 0] / z, points[:, 1] / z)
+            uv, inside = self.project_normalized(points[:, 0] / z, points[:, 1] / z)
         valid &= inside & np.isfinite(uv).all(axis=1)  # 1e306 times a focal length
         uv[~valid] = np.nan
         return uv, valid
 
-    def project_normalised(self, x: np.ndarray, y: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def project_normalized(self, x: np.ndarray, y: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """
         Project directions x / z, y / z (float64 (N,) each) without any check of depth.
 
@@ -143,7 +143,7 @@ class Camera:
 
     def unproject(self, uv: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """
-        Give the ray of each pixel position.
+        Return the ray of each pixel position.
 
         uv: (N, 2) pixels. Return rays float64 (N, 3) with z = 1, NaN where invalid, and valid
         bool (N,): false outside the field of view, and for the rays of a fisheye that look
@@ -163,20 +163,20 @@ class Camera:
         return rays, valid
 
     def rays(self) -> np.ndarray:
-        """Give the ray of every pixel, float32 (H, W, 3), z = 1, NaN where none; cached."""
+        """Return the ray of every pixel, float32 (H, W, 3), z = 1, NaN where none; cached."""
         return self._rays
 
     def scaled(self, width: int, height: int) -> 'Camera':
-        """Give the camera of the same image resized to width x height pixels."""
+        """Return the camera of the same image resized to width x height pixels."""
         return self._resampled(width, height, width / self.width, height / self.height)
 
     def binned(self, bx: int, by: int) -> 'Camera':
-        """Give the camera of the image whose pixels are bx x by pixels of this one."""
+        """Return the camera of the image whose pixels are bx x by pixels of this one."""
         bx, by = max(bx, 1), max(by, 1)  # ROS writes 0 for "not binned"
         return self._resampled(self.width // bx, self.height // by, 1.0 / bx, 1.0 / by)
 
     def cropped(self, x: int, y: int, width: int, height: int) -> 'Camera':
-        """Give the camera of the window of width x height pixels whose corner is pixel (x, y)."""
+        """Return the camera of a window of width x height pixels with corner (x, y)."""
         return replace(self, width=width, height=height, cx=self.cx - x, cy=self.cy - y)
 
     @cached_property
@@ -264,7 +264,7 @@ class Camera:
                 y * radial + p2 * xy2 + p1 * (r2 + 2 * y * y) + r2 * (s3 + s4 * r2))
 
     def _brown_jacobian(self, x, y):
-        """Give the derivatives of _distort_brown: dxd/dx, dxd/dy, dyd/dx, dyd/dy."""
+        """Return the derivatives of _distort_brown: dxd/dx, dxd/dy, dyd/dx, dyd/dy."""
         (p1, p2), (s1, s2, s3, s4), _ = self._brown
         (_, a1, a2, a3), (_, b1, b2, b3) = self._radial
         r2 = x * x + y * y
@@ -331,7 +331,7 @@ class Camera:
 
 
 def _lens(name, d):
-    """Give (model, coefficients) of a model by any of its names."""
+    """Return (model, coefficients) of a model by any of its names."""
     family = FAMILY_OF.get(re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_'))
     if family is None:
         raise CalibrationError(_unknown(name))

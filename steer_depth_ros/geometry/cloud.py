@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From dense depth to a coloured point cloud, laid out as a PointCloud2 wants it."""
+"""From dense depth to a colored point cloud, laid out as a PointCloud2 wants it."""
 from typing import Optional
 
 import cv2
@@ -22,7 +22,7 @@ from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.ops.flying_points import flying_points, row_bands
 
 POINT_STEP = 16  # bytes: x, y, z, rgb, float32 each, rgb at offset 12
-NO_COLOUR = 0x00FFFFFF
+NO_COLOR = 0x00FFFFFF
 INVISIBLE = np.uint32(0x00FFFFFF)  # mask that clears alpha: with it set, rgb would be a NaN
 
 
@@ -33,8 +33,8 @@ def depth_to_cloud(depth: np.ndarray, camera: Camera, image: Optional[np.ndarray
     """
     Turn a depth image into a cloud in the camera's optical frame.
 
-    depth: float32 (H, W) metres, NaN or 0 where unknown; of the size that `camera` describes.
-    image: uint8 (H, W, 3) RGB for the colour, white without. confidence: float32 (H, W);
+    depth: float32 (H, W) meters, NaN or 0 where unknown; of the size that `camera` describes.
+    image: uint8 (H, W, 3) RGB for the color, white without. confidence: float32 (H, W);
     points below `min_confidence` are left out.
     stride: take every stride-th pixel of every stride-th row.
     voxel_m: keep one measured point (the first in row order) in each cube of this size.
@@ -42,9 +42,9 @@ def depth_to_cloud(depth: np.ndarray, camera: Camera, image: Optional[np.ndarray
     organized: keep the grid.
 
     Return float32 (N, 4), or (ceil(H / stride), ceil(W / stride), 4) with NaN x, y, z when
-    organized. The columns are x, y, z in metres and the colour, whose 32 bits are 0x00RRGGBB:
+    organized. The columns are x, y, z in meters and the color, whose 32 bits are 0x00RRGGBB:
     PointCloud2 fields x, y, z, rgb of FLOAT32 at offsets 0, 4, 8, 12 with a point_step of 16.
-    Move it as bytes: as a number the colour means nothing.
+    Move it as bytes: as a number the color means nothing.
     Raise FrameError when sizes differ and ConfigError for options that contradict.
     """
     _check(depth, camera, image, confidence, stride, voxel_m, organized)
@@ -101,9 +101,9 @@ def _points(z, rays, image):
 
 
 def _packed(image, shape):
-    """Colours as float32 (h, W) whose bits are 0x00RRGGBB."""
+    """Colors as float32 (h, W) whose bits are 0x00RRGGBB."""
     if image is None:
-        return np.full(shape, NO_COLOUR, np.uint32).view(np.float32)
+        return np.full(shape, NO_COLOR, np.uint32).view(np.float32)
     packed = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGRA).view('<u4')[..., 0]
     packed &= INVISIBLE
     return packed.view(np.float32)

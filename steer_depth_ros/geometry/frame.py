@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""One synchronised measurement on its way from messages (or files) to dense depth."""
+"""One synchronized measurement on its way from messages (or files) to dense depth."""
 from dataclasses import dataclass
 from typing import Optional
 
@@ -29,10 +29,10 @@ class Frame:
 
     image: uint8 (H, W, 3) RGB, of the size that `camera` describes.
     camera: intrinsics of `image`.
-    points: float32 (N, 3) metres in the sensor frame, with `camera_from_points`, or None.
+    points: float32 (N, 3) meters in the sensor frame, with `camera_from_points`, or None.
     camera_from_points: float64 (4, 4), takes `points` into the camera's optical frame.
     sparse: samples already in the image (a registered depth image), instead of `points`.
-    shift: float64 (3,) metres from frame_id to the optical centre of the image, for the second
+    shift: float64 (3,) meters from frame_id to the optical center of the image, for the second
     camera of a stereo pair, whose frame_id is that of the first; else None. camera_from_points
     has it in it.
     stamp_ns, frame_id: those of the image; outputs carry them unchanged.

@@ -20,8 +20,8 @@ import numpy as np
 from steer_depth_ros.errors import CalibrationError, FrameError
 from steer_depth_ros.geometry.camera import Camera
 
-FARTHEST = float(np.finfo(np.float32).max)  # metres; what lies beyond counts as infinite
-ZERO_RANGE = 1e-3  # metres; many drivers write missed returns as points at their own origin
+FARTHEST = float(np.finfo(np.float32).max)  # meters; what lies beyond counts as infinite
+ZERO_RANGE = 1e-3  # meters; many drivers write missed returns as points at their own origin
 
 
 @dataclass
@@ -29,8 +29,8 @@ class SparseDepth:
     """
     Samples of depth in one image.
 
-    uv: float32 (N, 2), column and row with their fractions, pixel centres at whole numbers.
-    depth: float32 (N,), metres along the optical axis.
+    uv: float32 (N, 2), column and row with their fractions, pixel centers at whole numbers.
+    depth: float32 (N,), meters along the optical axis.
     """
 
     uv: np.ndarray
@@ -44,7 +44,7 @@ def pixel_of(uv: np.ndarray, size) -> Tuple[np.ndarray, np.ndarray]:
     """
     Return the rows and columns, int64 (N,) each, of the pixels that hold positions uv (N, 2).
 
-    A pixel reaches from half a pixel before its centre, which is part of it, to half a pixel
+    A pixel reaches from half a pixel before its center, which is part of it, to half a pixel
     behind, which is part of the next. Positions beyond the image of `size` (H, W) go to its
     border.
     """
@@ -54,7 +54,7 @@ def pixel_of(uv: np.ndarray, size) -> Tuple[np.ndarray, np.ndarray]:
 
 def in_depth_range(depth: np.ndarray, min_depth: float = 0.0,
                    max_depth: float = np.inf) -> np.ndarray:
-    """Tell which depths are positive, finite and of min_depth to max_depth, both inclusive."""
+    """Return which depths are positive, finite and of min_depth to max_depth, both inclusive."""
     return (depth > 0) & (depth >= min_depth) & (depth <= min(max_depth, FARTHEST))
 
 
@@ -64,10 +64,10 @@ def project_points(points: np.ndarray, camera: Camera,
     """
     Project a point cloud into the image; where two points share a pixel the nearest one stays.
 
-    points: float32 or float64 (N, 3) metres, in any frame; NaN, infinite and zero-range points
+    points: float32 or float64 (N, 3) meters, in any frame; NaN, infinite and zero-range points
     are left out.
     camera_from_points: (4, 4), takes `points` into the optical frame; None when they are there.
-    min_depth, max_depth: metres along the optical axis; as in `in_depth_range`.
+    min_depth, max_depth: meters along the optical axis; as in `in_depth_range`.
     Raise FrameError for points, CalibrationError for a transform, of another shape.
     """
     points = _checked(points)
@@ -79,7 +79,7 @@ def project_points(points: np.ndarray, camera: Camera,
     with np.errstate(all='ignore'):
         points, z = _in_front(points, matrix[2], min_depth, max_depth)
         x, y, z = _in_frustum(points, matrix, z, camera)
-        uv, valid = camera.project_normalised(x, y)
+        uv, valid = camera.project_normalized(x, y)
     uv = uv.astype(np.float32)
     valid &= (uv[:, 0] >= -0.5) & (uv[:, 0] < camera.width - 0.5)
     valid &= (uv[:, 1] >= -0.5) & (uv[:, 1] < camera.height - 0.5)
@@ -93,7 +93,7 @@ def sparse_from_depth_image(depth_m: np.ndarray, stride: int = 1,
     """
     Take the measured pixels of a depth image: those that are finite and above zero.
 
-    depth_m: float32 (H, W) metres. stride: take every stride-th pixel of every stride-th row.
+    depth_m: float32 (H, W) meters. stride: take every stride-th pixel of every stride-th row.
     size: (H, W) of the image, where that has another resolution.
     """
     if depth_m.ndim != 2:

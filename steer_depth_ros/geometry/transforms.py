@@ -102,7 +102,7 @@ class TransformBuffer:
 
     def lookup(self, target: str, source: str, stamp_ns: Optional[int] = None) -> np.ndarray:
         """
-        Give the float64 4 x 4 matrix that takes points in `source` to `target`.
+        Return the float64 4 x 4 matrix that takes points in `source` to `target`.
 
         stamp_ns: the time asked for; None is the latest that every link between the two knows.
         Raise TransformError, naming the frames and times that exist.
@@ -128,7 +128,7 @@ class TransformBuffer:
                 @ self.lookup(fixed, source, source_stamp))
 
     def frames(self) -> List[str]:
-        """Give the names of all known frames, sorted."""
+        """Return the names of all known frames, sorted."""
         with self._lock:
             return sorted({*self._edges, *(e.parent for e in self._edges.values())})
 
@@ -243,7 +243,7 @@ class TransformBuffer:
 
 def matrix_from(xyz: Sequence[float], quaternion_xyzw: Sequence[float]) -> np.ndarray:
     """
-    Build the float64 4 x 4 matrix of a translation in metres and a quaternion (x, y, z, w).
+    Build the float64 4 x 4 matrix of a translation in meters and a quaternion (x, y, z, w).
 
     Raise TransformError for a quaternion without length and for numbers that are not finite.
     """
@@ -265,7 +265,7 @@ def matrix_from(xyz: Sequence[float], quaternion_xyzw: Sequence[float]) -> np.nd
 
 
 def matrix_from_rpy(xyz: Sequence[float], rpy: Sequence[float]) -> np.ndarray:
-    """Build a 4 x 4 matrix from metres and roll, pitch, yaw in radians about fixed x, y, z."""
+    """Build a 4 x 4 matrix from meters and roll, pitch, yaw in radians about fixed x, y, z."""
     roll, pitch, yaw = (0.5 * float(angle) for angle in rpy)
     cr, sr, cp, sp = np.cos(roll), np.sin(roll), np.cos(pitch), np.sin(pitch)
     cy, sy = np.cos(yaw), np.sin(yaw)
@@ -282,7 +282,7 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
 
 
 def quaternion_from(matrix: np.ndarray) -> np.ndarray:
-    """Give the unit quaternion float64 (x, y, z, w), w >= 0, of a 3 x 3 or 4 x 4 rotation."""
+    """Return the unit quaternion float64 (x, y, z, w), w >= 0, of a 3 x 3 or 4 x 4 rotation."""
     r = np.asarray(matrix, dtype=np.float64)[:3, :3]
     # Each row of this table is the quaternion times one of its entries; the longest is exact.
     table = np.array([
@@ -296,7 +296,7 @@ def quaternion_from(matrix: np.ndarray) -> np.ndarray:
 
 
 def _usual_gap(stamps, left_out):
-    """Give the median gap of rising stamps but for the one before `left_out`; 0 for no other."""
+    """Return the median gap of rising stamps but for the one before `left_out`; 0 for no other."""
     gaps = np.delete(np.diff(stamps), left_out - 1)
     return np.median(gaps) if len(gaps) else 0
 

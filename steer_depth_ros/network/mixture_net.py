@@ -42,7 +42,7 @@ class MixtureInputs:
     """
     One frame: `maps` (1, CHANNELS, h, w) at half resolution, and what is mixed.
 
-    estimates: (1, MIXED, H, W) log inverse depth, relative to `median` (metres).
+    estimates: (1, MIXED, H, W) log inverse depth, relative to `median` (meters).
     sampled: (1, H, W) bool, pixels with a sample.
     """
 

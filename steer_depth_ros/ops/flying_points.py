@@ -26,7 +26,7 @@ def flying_points(depth: np.ndarray) -> np.ndarray:
     """
     Find the pixels that hang in the air between foreground and background.
 
-    depth: float32 (H, W) metres, NaN or 0 where unknown. Return bool (H, W), true for a pixel
+    depth: float32 (H, W) meters, NaN or 0 where unknown. Return bool (H, W), true for a pixel
     inside a step of depth, clearly off both its sides. The pixels on the two sides of a sharp
     step stay, and so does a slanted plane, which goes on at the same rate on both sides.
     """
@@ -74,7 +74,7 @@ def _candidates(inverse, width):
 
 
 def _inside_step(inverse, width, at):
-    """Tell for the pixels `at` whether a step, flat on both sides, passes through them."""
+    """Return for the pixels `at` whether a step, flat on both sides, passes through them."""
     # What is unknown is NaN and compares false.
     found = np.zeros(len(at), bool)
     for direction in (1, width):  # a diagonal edge is a step along both

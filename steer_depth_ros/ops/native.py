@@ -98,7 +98,7 @@ def open_library(path, name):
 
 
 def _difference(abi):
-    """Say where a library's view of Problem and its own version differ from Python's, or None."""
+    """Return where a library's view of Problem and version differ from Python's, or None."""
     version, size, layout = abi.split(';', 2)
     if int(version) != ABI_VERSION:
         return f'its interface has version {version}, expected {ABI_VERSION}'

@@ -251,7 +251,7 @@ def _require_sound(tensors, smallest_sigma):
 
 
 def _overwrite(dense, uv, values, valid):
-    """Give the pixels that carry a sample its value; of several, the one nearest the centre."""
+    """Set the pixels that carry a sample to its value; of several, the one nearest the center."""
     batch, height, width = dense.shape
     count = uv.shape[1]
     if count == 0:

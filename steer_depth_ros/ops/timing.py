@@ -24,7 +24,7 @@ _of_thread = local()
 @contextmanager
 def measured_stages():
     """
-    Give a dictionary that the block fills: seconds by stage, without overlap.
+    Yield a dictionary that the block fills: seconds by stage, without overlap.
 
     The time of a stage within another one counts for the inner one alone. Only what runs in this
     thread is measured.

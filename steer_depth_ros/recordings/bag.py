@@ -107,7 +107,7 @@ class BagReader:
         raise BagError(f'the recording {path} is empty: it holds no messages; record again')
 
     def messages(self, *topics) -> Iterator[Record]:
-        """Give the messages of some topics (of all without arguments) in recorded order."""
+        """Yield the messages of some topics (of all without arguments) in recorded order."""
         yield from self._messages(topics or self.topics)
 
     def at(self, topic, log_ns, stamp_ns) -> Record:
@@ -412,7 +412,7 @@ def _as_rosbags(name, value):
 
 
 def ros_type(name) -> str:
-    """Give the name of a message type as ROS 2 writes it: other writers leave out /msg/."""
+    """Return the name of a message type as ROS 2 writes it: other writers leave out /msg/."""
     if not isinstance(name, str):
         return name
     parts = [part for part in name.replace('::', '/').split('/') if part not in ('dds_', '')]
@@ -451,7 +451,7 @@ def _is_storage(path):
 
 
 def _storage_files(folder):
-    """Give the storage files of a folder in the order of their numbers: a_2 before a_10."""
+    """Return the storage files of a folder in the order of their numbers: a_2 before a_10."""
     return sorted((p for p in folder.iterdir() if p.is_file() and _is_storage(p)), key=lambda p: [
         int(part) if part.isdigit() else part for part in re.split(r'(\d+)', p.name)])
 
@@ -464,7 +464,7 @@ def _metadata(folder):
 
 
 def _files(folder, metadata):
-    """Give the files that metadata.yaml lists, or what is there, if it was copied or renamed."""
+    """Return the files that metadata.yaml lists, or what is there, if it was copied or renamed."""
     listed = [folder / Path(name).name for name in metadata.get('relative_file_paths') or ()]
     missing = [file.name for file in listed if not file.exists()]
     if listed and not missing:

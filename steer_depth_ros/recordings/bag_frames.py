@@ -87,12 +87,12 @@ class Drops:
         self.first.setdefault(cause, error)
 
     def reasons(self) -> List[str]:
-        """Give a sentence for each cause that has one."""
+        """Return a sentence for each cause that has one."""
         return [f'{self.counts[cause]} dropped, {cause}: {error}'
                 for cause, error in self.first.items()]
 
     def failure(self, what: str) -> SteerDepthError:
-        """Give the error of a run that came to nothing: what each frame suffered from."""
+        """Return the error of a run that came to nothing: what each frame suffered from."""
         if len(self.first) == 1:
             return next(iter(self.first.values()))
         return BagError(f'{what}: ' + ('; '.join(self.reasons()) or 'it holds no frame'))
@@ -103,7 +103,7 @@ def choose_topics(recording, image=None, camera_info=None, points=None, sparse_d
     """
     Find the topics by message type where they are not given by name.
 
-    A colour image, the CameraInfo beside it, and a cloud, or without clouds a depth image.
+    A color image, the CameraInfo beside it, and a cloud, or without clouds a depth image.
     What the node itself publishes and the ground truth do not count.
     given: parameters of the node that were set; depth_source, image_compressed and
     depth_compressed decide between several topics. calibrated: there is a calibration file, and
@@ -111,7 +111,7 @@ def choose_topics(recording, image=None, camera_info=None, points=None, sparse_d
     Raise BagError, naming the topics there are, when one is missing or several could be meant.
     """
     given = given or {}
-    image = _choose(recording, image, IMAGE_TYPES, 'image', _is_colour,
+    image = _choose(recording, image, IMAGE_TYPES, 'image', _is_color,
                     compressed=given.get('image_compressed'))
     info: Optional[str] = None
     if not calibrated:
@@ -134,7 +134,7 @@ def choose_topics(recording, image=None, camera_info=None, points=None, sparse_d
 
 def node_values(recording, topics, **given) -> dict:
     """
-    Give the parameters that the node would have for these topics, checked.
+    Return the parameters that the node would have for these topics, checked.
 
     given: values that differ from the defaults. Raise ConfigError for an unknown name or a value
     that cannot be used.
@@ -156,7 +156,7 @@ def node_values(recording, topics, **given) -> dict:
 def run_pipeline(recording, topics, values, completer=None, wanted=(), drops=None,
                  calibration=None) -> Iterator[Result]:
     """
-    Give the node's result for each pair of image and depth of a recording, in order.
+    Yield the node's result for each pair of image and depth of a recording, in order.
 
     values: of `node_values`. completer: may be None when no output that needs it is `wanted`.
     drops: takes what was dropped; a frame that cannot be used is left out, as the node does.
@@ -255,12 +255,12 @@ def read_transforms(recording) -> Tuple[TransformBuffer, List[str]]:
 
 
 def tf_topics(recording) -> List[str]:
-    """Give the topics with transforms."""
+    """Return the topics with transforms."""
     return [t for t, kind in recording.topics.items() if kind == bag.TF_MESSAGE]
 
 
 def read_truth(recording):
-    """Read the ground truth: a dict of image stamp to float32 (H, W) metres, NaN unknown."""
+    """Read the ground truth: a dict of image stamp to float32 (H, W) meters, NaN unknown."""
     if TRUTH not in recording.topics:
         return {}
     found = (recording.decode(record) for record in recording.messages(TRUTH))
@@ -269,7 +269,7 @@ def read_truth(recording):
 
 @contextmanager
 def named(frame):
-    """Say which frame has no transform, and what helps."""
+    """Describe which frame has no transform, and what helps."""
     try:
         yield
     except TransformError as error:
@@ -341,7 +341,7 @@ def calibration_message(recording, topics, calibration: Calibration) -> Any:
 
 
 def _first(recording, topic):
-    """Give the first record of a topic; BagError where the recording only lists it."""
+    """Return the first record of a topic; BagError where the recording only lists it."""
     record = next(recording.messages(topic), None)
     if record is None:
         recording.first(topic)  # says what is wrong
@@ -393,7 +393,7 @@ def _sibling(recording, image):
 
 
 def info_beside(recording, image) -> str:
-    """Give the name of the camera_info beside .../image, or beside .../image/compressed."""
+    """Return the name of the camera_info beside .../image, or beside .../image/compressed."""
     parts = image.split('/')
     names = ['/'.join([*parts[:-cut], 'camera_info']) for cut in (1, 2)]
     here = next((n for n in names if recording.topics.get(n) == bag.CAMERA_INFO), None)
@@ -409,12 +409,12 @@ def _is_depth(recording, topic):
     return encoding in DEPTH_ENCODINGS
 
 
-def _is_colour(recording, topic):
+def _is_color(recording, topic):
     return not _is_depth(recording, topic)
 
 
 def count_drops(counts: Counter) -> dict:
-    """Name what the synchroniser dropped and how often, without the entries that are zero."""
+    """Name what the synchronizer dropped and how often, without the entries that are zero."""
     causes = ('unmatched', 'superseded', 'overflow', 'repeated', 'out_of_order', 'reset',
               'unstamped')
     return {name: counts[name] for stream in ('image', 'depth') for cause in causes

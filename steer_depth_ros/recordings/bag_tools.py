@@ -75,7 +75,7 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
     """
     Complete a recording offline: the pairs and results of the node, none dropped for time.
 
-    target: gets the completed depth, its camera_info, the confidence and the coloured cloud under
+    target: gets the completed depth, its camera_info, the confidence and the colored cloud under
     the node's topic names, with the stamps and frame ids of the images.
     completer: DepthCompleter. topics: keyword arguments of `choose_topics`. values: parameters of
     the node that differ from their defaults.
@@ -139,7 +139,7 @@ def _keep(recording, chosen, calibration, writer):
 
 
 def _completed_messages(result, values, gate):
-    """Give (role, message) of all that the node publishes for one result."""
+    """Yield (role, message) of all that the node publishes for one result."""
     stamp_ns = result.frame.stamp_ns
     for role, (_, kind) in OUTPUTS.items():
         if role == 'cloud':
@@ -151,7 +151,7 @@ def _completed_messages(result, values, gate):
 
 
 def _frame_messages(recorded, first):
-    """Give (topic, type, message) of one frame; the transform comes with the first."""
+    """Yield (topic, type, message) of one frame; the transform comes with the first."""
     frame = recorded.frame
     stamp = frame.stamp_ns
 
@@ -176,7 +176,7 @@ def _frame_messages(recorded, first):
 
 
 def _points_fields(points):
-    """Give the fields of a PointCloud2 of x, y, z alone, (N, 3) float32, or float64 of a map."""
+    """Return the fields of a PointCloud2 of x, y, z alone, (N, 3) float32, or float64 of a map."""
     size, datatype = points.dtype.itemsize, 8 if points.dtype == np.float64 else 7
     return {**messages.cloud_fields(np.zeros((0, 4), np.float32)), 'width': len(points),
             'point_step': 3 * size, 'row_step': 3 * size * len(points),

@@ -24,7 +24,7 @@ from steer_depth_ros.recordings.image_files import load_array, read_bytes
 ENDINGS = ('.bin', '.npy', '.npz', '.pcd', '.xyz', '.txt', '.csv', '.asc', '.pts', '.ply', '.las',
            '.laz')
 COLUMNS = (4, 5, 6)  # floats a point of a .bin: KITTI, nuScenes, and with a time
-FAR_M = 1e4  # beyond, float32 is coarser than a millimetre: coordinates of a map
+FAR_M = 1e4  # beyond, float32 is coarser than a millimeter: coordinates of a map
 ENOUGH_POINTS = 200  # to tell how many floats make a point
 # Kolmogorov-Smirnov distance of two columns: of different quantities, and of the same one.
 DIFFERENT, SAME = 0.12, 0.2
@@ -34,7 +34,7 @@ EXTRA = 'pip install "steer_depth_ros[files]"'
 
 def read_cloud(path, columns=None) -> np.ndarray:
     """
-    Read a cloud as (N, 3): float32 metres, float64 for coordinates of a map.
+    Read a cloud as (N, 3): float32 meters, float64 for coordinates of a map.
 
     columns: floats a point of a .bin, where it is known; else 4, 5 or 6, as its values tell.
     Raise DatasetError naming the file.
@@ -92,7 +92,7 @@ def _read_bin(path, columns):
 
 def _columns(path, values, possible):
     """
-    Tell how many floats make a point.
+    Return how many floats make a point.
 
     With the right number each column holds one quantity, and the fourth (an intensity) is spread
     in another way than the coordinates; with a wrong one the columns hold a mixture each.
@@ -119,7 +119,7 @@ def _fits(rows):
 
 
 def _distance(one, other):
-    """Give the Kolmogorov-Smirnov distance of two samples."""
+    """Return the Kolmogorov-Smirnov distance of two samples."""
     one, other = (np.sort(sample[np.isfinite(sample)]) for sample in (one, other))
     if not len(one) or not len(other):
         return 0.0

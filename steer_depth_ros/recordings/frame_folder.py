@@ -18,7 +18,7 @@ A frame folder holds rgb or image (.png, .jpg, ...); lidar (.bin of 4, 5 or 6 fl
 .npy, .pcd, ...) or depth (.png, .tiff, .npy, ...); meta.json; and gt (as depth) where the truth is
 known. meta.json gives fx, fy, cx, cy, and where they apply distortion (OpenCV's order) with
 distortion_model, T_cam_lidar (16 numbers, row-major, LiDAR frame to optical frame), depth_scale
-(metres = value / depth_scale, of whole numbers; floats are metres unless "depth": {"scale": ...}
+(meters = value / depth_scale, of whole numbers; floats are meters unless "depth": {"scale": ...}
 says otherwise), "lidar": {"columns": N} of lidar.bin, and stamp_ns. A depth image may be coarser
 than its image.
 """
@@ -46,7 +46,7 @@ from steer_depth_ros.recordings.image_files import (
 IMAGES = ('rgb', 'image'), PICTURES
 CLOUDS = ('lidar',), ENDINGS
 DEPTH, TRUTH = (('depth',), DEPTHS), (('gt',), DEPTHS)
-FLOATS = ('.npy', '.npz', '.exr', '.pfm', '.tif', '.tiff')  # what may hold metres
+FLOATS = ('.npy', '.npz', '.exr', '.pfm', '.tif', '.tiff')  # what may hold meters
 PERIOD_NS = 100_000_000
 FIRST_STAMP_NS = 1_000_000_000  # a stamp of zero means "latest" to tf
 LAST_STAMP_NS = 2 ** 31 * 1_000_000_000 - 1  # a message's seconds have 32 bit
@@ -54,11 +54,11 @@ LAST_STAMP_NS = 2 ** 31 * 1_000_000_000 - 1  # a message's seconds have 32 bit
 
 @dataclass
 class RecordedFrame:
-    """A frame, the name of its folder and, where known, the truth (H, W) metres, NaN unknown."""
+    """A frame, the name of its folder and, where known, the truth (H, W) meters, NaN unknown."""
 
     name: str
     frame: Frame
-    depth_image: Optional[np.ndarray] = None  # float32 (H, W) metres, when it came as an image
+    depth_image: Optional[np.ndarray] = None  # float32 (H, W) meters, when it came as an image
     truth: Optional[np.ndarray] = None
 
 
@@ -119,7 +119,7 @@ def _read_depth(path, meta, name, size):
 
 
 def _own(meta, name):
-    """Give the entry of meta.json about one file."""
+    """Return the entry of meta.json about one file."""
     entry = meta.get(name)
     return entry if isinstance(entry, dict) else {}
 
@@ -156,11 +156,11 @@ def _extrinsics(meta, path):
 
 
 def _scale(meta, name, path):
-    """Values a metre of an image: its own entry, or depth_scale."""
+    """Values a meter of an image: its own entry, or depth_scale."""
     scale = _own(meta, name).get('scale') or meta.get('depth_scale')
     scale = _number(scale, 'the scale', path) if scale else 0.0
     if not 0 < scale < np.inf:
-        raise DatasetError(f'meta.json beside {path} lacks depth_scale (metres = value / '
+        raise DatasetError(f'meta.json beside {path} lacks depth_scale (meters = value / '
                            'depth_scale); add it')
     return scale
 

@@ -22,9 +22,9 @@ from steer_depth_ros.image_decode import decode_picture
 
 PICTURES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp', '.bmp', '.pgm', '.ppm', '.jp2')
 DEPTHS = ('.png', '.tif', '.tiff', '.pgm', '.npy', '.npz', '.exr', '.pfm')
-COUNTS_PER_METRE = 1000.0  # of whole numbers where nobody says otherwise: millimetres
+COUNTS_PER_METRE = 1000.0  # of whole numbers where nobody says otherwise: millimeters
 SHAPE_TOLERANCE = 0.01  # relative difference of aspect ratio between image and depth image
-# A median in metres outside of which the scale cannot be right: no sensor measures there.
+# A median in meters outside of which the scale cannot be right: no sensor measures there.
 NEAREST_M, FARTHEST_M = 0.02, 300.0
 
 
@@ -36,11 +36,11 @@ def read_image(path) -> np.ndarray:
 
 def read_depth(path, scale=None, size=None, floats=None, other_sizes=False) -> np.ndarray:
     """
-    Read a depth image as float32 (H, W) metres, NaN where it holds no value.
+    Read a depth image as float32 (H, W) meters, NaN where it holds no value.
 
     Zero, negative and infinite values, and the largest of their type, are no measurement.
-    scale: counts a metre of whole numbers, COUNTS_PER_METRE if None. floats: the same for floating
-    numbers, which are metres if None; without it a depth that no sensor measures is refused.
+    scale: counts a meter of whole numbers, COUNTS_PER_METRE if None. floats: the same for floating
+    numbers, which are meters if None; without it a depth that no sensor measures is refused.
     size: (H, W) of its image, which it must have; with `other_sizes` its shape is enough.
     Raise DatasetError naming the file.
     """
@@ -120,12 +120,12 @@ def _metres(values, scale, floats):
 
 
 def _check_unit(path, depth):
-    """Refuse floats that cannot be metres."""
+    """Refuse floats that cannot be meters."""
     known = depth[np.isfinite(depth)]
     middle = float(np.median(known)) if known.size else 1.0
     if not NEAREST_M <= middle <= FARTHEST_M:
-        raise DatasetError(f'{path} holds floats around {middle:.4g}, which are no metres; say '
-                           'how many make a metre (--depth-scale, or "depth": {"scale": ...} in '
+        raise DatasetError(f'{path} holds floats around {middle:.4g}, which are no meters; say '
+                           'how many make a meter (--depth-scale, or "depth": {"scale": ...} in '
                            'meta.json)')
 
 

@@ -64,7 +64,7 @@ def find_recordings(patterns: Sequence[str]) -> List[Path]:
 
 
 def targets(sources: Sequence[Path], out: Path) -> Dict[Path, Path]:
-    """Give each recording its result, OUT/NAME.mcap; BagError where two would have one name."""
+    """Map each recording to its result, OUT/NAME.mcap; BagError where two would have one name."""
     named: Dict[Path, Path] = {}
     for source in sources:
         target = out / f'{source.stem if source.is_file() else source.name}.mcap'
@@ -114,7 +114,7 @@ def complete_many(jobs: Dict[Path, Path], make_completer: Callable[[], Any], wor
 
 
 def _run(sources, jobs, make_completer, workers, options) -> Iterator[Outcome]:
-    """Give the outcomes until all are there, or a worker died and took the pool with it."""
+    """Yield the outcomes until all are there, or a worker died and took the pool with it."""
     if not sources:
         return
     # Not forked: threads of torch and OpenMP do not survive it.
@@ -184,7 +184,7 @@ def _complete(source, target, options) -> Outcome:
 
 
 def _below(path):
-    """Give a path that is a recording itself, or else the recordings in this folder."""
+    """Return a path that is a recording itself, or else the recordings in this folder."""
     if path.is_file():
         return [path] if path.suffix in bag.ENDINGS else []
     if (path / 'metadata.yaml').exists():

@@ -80,7 +80,7 @@ class McapFile:
             raise
 
     def messages(self, ids, start_ns=0, stop_ns=2 ** 64) -> Iterator[Tuple[int, int, bytes]]:
-        """Give (channel id, log time, data) of some channels in the order of time."""
+        """Yield (channel id, log time, data) of some channels in the order of time."""
         ids = set(ids)
         waiting: List[Tuple[int, int, int, int, bytes]] = []
         for number, piece in enumerate(self._pieces):
@@ -186,7 +186,7 @@ class McapFile:
                                             metadata)
 
     def _content(self, piece):
-        """Give (channel id, log time, data) of all messages of a piece."""
+        """Yield (channel id, log time, data) of all messages of a piece."""
         self._file.seek(piece.offset)
         kind, content = next(_records(self._file, None))
         if kind == MESSAGE:
@@ -202,7 +202,7 @@ class McapFile:
 
 
 def _records(file, end):
-    """Give (kind, content) of one record after the other, up to a position or the end."""
+    """Yield (kind, content) of one record after the other, up to a position or the end."""
     while end is None or file.tell() < end:
         head = file.read(RECORD.size)
         if not head and end is None:

@@ -56,20 +56,20 @@ class RateMeter:
             self._started = time.monotonic()
 
     def rate(self) -> float:
-        """Give messages a second."""
+        """Return messages a second."""
         recent = [t for t, _ in self._copy() if t >= time.monotonic() - WINDOW_S]
         if len(recent) < 2 or recent[-1] <= recent[0]:
             return 0.0
         return (len(recent) - 1) / (recent[-1] - recent[0])
 
     def silent_for(self) -> float:
-        """Give the seconds since the last message, or since the start."""
+        """Return the seconds since the last message, or since the start."""
         with self._lock:
             last = self._arrivals[-1][0] if self._arrivals else self._started
         return time.monotonic() - last
 
     def loss(self) -> float:
-        """Give the share of messages that stamps say are missing; 0 for an irregular stream."""
+        """Return the share of messages that stamps say are missing; 0 for an irregular stream."""
         stamps = np.array([stamp for _, stamp in self._copy()], np.int64)
         back = np.flatnonzero(np.diff(stamps) < 0)  # a recording that starts over
         return share_lost(stamps[back[-1] + 1 if len(back) else 0:].tolist())
@@ -109,12 +109,12 @@ class Monitor:
             self._stages.setdefault(name, deque(maxlen=200)).append(milliseconds)
 
     def problems(self) -> List[str]:
-        """Give the recent problems."""
+        """Return the recent problems."""
         limit = time.monotonic() - 2 * WINDOW_S
         return [text for at, text in list(self._problems.values()) if at > limit]
 
     def judge_speed(self, pairs: int, busy: int) -> List[Tuple[int, str]]:
-        """Give a warning if many pairs since the last call were dropped for a newer one."""
+        """Return a warning if many pairs since the last call were dropped for a newer one."""
         came, dropped = pairs - self._told[0], busy - self._told[1]
         self._told = pairs, busy
         if came < ENOUGH_PAIRS or dropped <= LOSS * came:
@@ -123,16 +123,16 @@ class Monitor:
                        'were dropped; use a faster preset, a GPU, or a smaller image_scale')]
 
     def percentiles(self) -> Dict[str, Tuple[float, float]]:
-        """Give (p50, p99) in milliseconds by stage."""
+        """Return (p50, p99) in milliseconds by stage."""
         return {name: tuple(np.percentile(list(values), [50, 99]))
                 for name, values in list(self._stages.items())}
 
 
 def judge_inputs(inputs: Any, hint: Optional[str]) -> List[Tuple[int, str]]:
     """
-    Give (level, sentence) of what is wrong with the inputs; empty when all is well.
+    Return (level, sentence) of what is wrong with the inputs; empty when all is well.
 
-    What does not arrive goes before the hint of the synchroniser, which cannot tell then.
+    What does not arrive goes before the hint of the synchronizer, which cannot tell then.
     """
     found = []
     for name, rate in inputs.rates.items():
@@ -154,7 +154,7 @@ def judge_inputs(inputs: Any, hint: Optional[str]) -> List[Tuple[int, str]]:
 
 
 def status_values(inputs: Any, monitor: Monitor, tf_age_s: Optional[float]) -> Dict[str, str]:
-    """Give the table of key and value that the diagnostics show, but for the model."""
+    """Return the table of key and value that the diagnostics show, but for the model."""
     values = {}
     if inputs is not None:
         for name, rate in inputs.rates.items():
@@ -174,7 +174,7 @@ def status_values(inputs: Any, monitor: Monitor, tf_age_s: Optional[float]) -> D
 
 
 def drops(inputs: Any, monitor: Monitor) -> Counter:
-    """Give everything that was dropped, by cause."""
+    """Return everything that was dropped, by cause."""
     total = Counter(monitor.drops)
     if inputs is not None:
         total.update({cause: n for cause, n in inputs.sync.counts.items()
@@ -183,7 +183,7 @@ def drops(inputs: Any, monitor: Monitor) -> Counter:
 
 
 def gpu_memory_mb() -> Optional[float]:
-    """Give the memory that torch holds on the GPU, None without one or before torch is loaded."""
+    """Return the memory that torch holds on the GPU, None without a GPU or torch."""
     torch = sys.modules.get('torch')
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return None

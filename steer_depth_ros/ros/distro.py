@@ -40,19 +40,19 @@ def profile_variable(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def shared_memory_free() -> int:
-    """Give the bytes that are free in /dev/shm, 0 where there is none."""
+    """Return the bytes that are free in /dev/shm, 0 where there is none."""
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.exists() else 0
 
 
 def profile_environment(profile, environment: Mapping[str, str]) -> Dict[str, str]:
-    """Give the variables that make Fast DDS read a profile; none where one is set already."""
+    """Return the variables that make Fast DDS read a profile; none where one is set already."""
     if any(name in environment for name in PROFILE_VARIABLES):
         return {}
     return {name: str(profile) for name in PROFILE_VARIABLES}
 
 
 def local_discovery(environment: Mapping[str, str] = os.environ) -> Dict[str, str]:
-    """Give the variables that keep discovery on this machine."""
+    """Return the variables that keep discovery on this machine."""
     if environment.get('ROS_DISTRO') == 'humble':
         return {'ROS_LOCALHOST_ONLY': '1'}
     return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
@@ -60,7 +60,7 @@ def local_discovery(environment: Mapping[str, str] = os.environ) -> Dict[str, st
 
 def no_default_events():
     """
-    Give event callbacks of a subscription that do not log QoS that does not match.
+    Return event callbacks of a subscription that do not log QoS that does not match.
 
     The inputs look for that themselves, and name the remedy.
     """

@@ -28,7 +28,7 @@ from steer_depth_ros.geometry.transforms import (
 from steer_depth_ros.ros.messages import stamp_ns
 
 POLL_S = 0.005
-FAR_M = 1e4  # from the origin of a map float32 has no millimetres any more
+FAR_M = 1e4  # from the origin of a map float32 has no millimeters any more
 BESIDE = 0.02  # relative, and 2 mm: how well a baseline agrees in P and in the transforms
 TIME_BINS = 16  # poses along one sweep; the motion between two of them is nearly straight
 NO_TF = ('/tf cannot be heard, because the message type tf2_msgs is not installed: set '
@@ -105,7 +105,7 @@ class Extrinsics:
     def camera_from(self, camera_frame: str, image_ns: int, depth_frame: str,
                     depth_ns: int) -> np.ndarray:
         """
-        Give float64 (4, 4): points of `depth_frame` at `depth_ns` to the camera at `image_ns`.
+        Return float64 (4, 4): points of `depth_frame` at `depth_ns` to the camera at `image_ns`.
 
         Wait up to tf_timeout_s for a transform that is late, then raise TransformError, which
         names the frames that exist.
@@ -129,7 +129,7 @@ class Extrinsics:
 
 
     def knows_frame_at(self, camera_frame: str, xyz: np.ndarray) -> bool:
-        """Tell whether the transforms have a frame at these metres from that of the camera."""
+        """Return whether the transforms have a frame at these meters from that of the camera."""
         camera_frame = camera_frame.lstrip('/')
         for name in self._buffer.frames():
             try:
@@ -143,7 +143,7 @@ class Extrinsics:
 
 def calibrated_values(values: Dict[str, Any],
                       calibration: Optional[Calibration]) -> Dict[str, Any]:
-    """Give the parameters with the pose of the LiDAR from a calibration file, where it has one."""
+    """Return the parameters with the pose of the LiDAR of a calibration file, if any."""
     matrix = calibration.camera_from_points if calibration else None
     if matrix is None or values['extrinsics.source'] != 'auto':
         return values
@@ -153,7 +153,7 @@ def calibrated_values(values: Dict[str, Any],
 
 
 def is_far(matrix: np.ndarray) -> bool:
-    """Tell whether a (4, 4) transform spans distances for which float32 is too coarse."""
+    """Return whether a (4, 4) transform spans distances for which float32 is too coarse."""
     return np.abs(matrix[:3, 3]).max() > FAR_M
 
 

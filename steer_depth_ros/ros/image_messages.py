@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Images of all kinds to RGB, depth images of all kinds to metres; see ros/messages.py."""
+"""Images of all kinds to RGB, depth images of all kinds to meters; see ros/messages.py."""
 import re
 import struct
 from typing import Any, Dict, Optional, Tuple
@@ -119,7 +119,7 @@ def compressed_to_rgb(msg: Any, stretch: Optional[Stretch] = None) -> np.ndarray
 
 
 def is_depth(msg: Any) -> bool:
-    """Tell whether an Image or CompressedImage holds distances, not a picture, by its names."""
+    """Return whether an Image or CompressedImage holds distances, not a picture, by its names."""
     if hasattr(msg, 'encoding'):
         return _known(msg.encoding) in DEPTH_ENCODINGS and msg.encoding != 'mono16'
     encoding = msg.format.split(';')[0].strip()
@@ -128,7 +128,7 @@ def is_depth(msg: Any) -> bool:
 
 def depth_to_metres(msg: Any, unit_m: float = DEPTH_UNIT_M) -> np.ndarray:
     """
-    Convert a depth image (16UC1 in units of `unit_m`, 32FC1 metres) to float32 (H, W) metres.
+    Convert a depth image (16UC1 in units of `unit_m`, 32FC1 meters) to float32 (H, W) meters.
 
     NaN wherever the sensor measured nothing: 0, 65535 in 16 bit, negative, infinite or NaN.
     Raise MessageError for another encoding or a size that does not fit the data.
@@ -136,17 +136,17 @@ def depth_to_metres(msg: Any, unit_m: float = DEPTH_UNIT_M) -> np.ndarray:
     encoding = _known(msg.encoding)
     if encoding not in DEPTH_ENCODINGS:
         raise MessageError(
-            f'depth image encoding "{msg.encoding}" is not supported; use 32FC1 (metres) or '
-            '16UC1 (millimetres, or what depth_unit_m says)')
+            f'depth image encoding "{msg.encoding}" is not supported; use 32FC1 (meters) or '
+            '16UC1 (millimeters, or what depth_unit_m says)')
     return _metres(_pixels(msg, DEPTH_ENCODINGS[encoding], 1), unit_m)
 
 
 def compressed_depth_to_metres(msg: Any, unit_m: float = DEPTH_UNIT_M) -> np.ndarray:
     """
-    Decode a depth image in a CompressedImage to float32 (H, W) metres, NaN holes.
+    Decode a depth image in a CompressedImage to float32 (H, W) meters, NaN holes.
 
     Of the transport compressedDepth (PNG or RVL) or, lossless, of plain `compressed`: PNG of 16
-    bit in units of `unit_m`, TIFF of 16 bit or of float32 metres.
+    bit in units of `unit_m`, TIFF of 16 bit or of float32 meters.
     Raise MessageError for anything else, such as JPEG, and for damaged data.
     """
     if 'compressedDepth' not in msg.format:
@@ -173,7 +173,7 @@ def compressed_depth_to_metres(msg: Any, unit_m: float = DEPTH_UNIT_M) -> np.nda
 
 
 def _known(encoding):
-    """Give the name that this module uses; of upper and lower case, and of several names."""
+    """Return the name that this module uses; of upper and lower case, and of several names."""
     if encoding in IMAGE_ENCODINGS or encoding in DEPTH_ENCODINGS:
         return encoding
     lower = encoding.strip().lower()
@@ -183,7 +183,7 @@ def _known(encoding):
 
 
 def _layout(encoding):
-    """Give (number type, channels, conversion to RGB); the type is None for an unknown name."""
+    """Return (number type, channels, conversion to RGB); the type is None for an unknown name."""
     if encoding in IMAGE_ENCODINGS:
         size, channels, conversion = IMAGE_ENCODINGS[encoding]
         return f'u{size}', channels, conversion
@@ -199,15 +199,15 @@ def _to_rgb(pixels, conversion, stretch, encoding):
     if channels == 2 and conversion == cv2.COLOR_GRAY2RGB:
         pixels, channels = pixels[:, :, 0], 1
     if pixels.dtype != np.uint8:
-        grey = channels == 1 and conversion == cv2.COLOR_GRAY2RGB
-        pixels = (stretch or Stretch()).to_8_bit(pixels, not grey)
+        gray = channels == 1 and conversion == cv2.COLOR_GRAY2RGB
+        pixels = (stretch or Stretch()).to_8_bit(pixels, not gray)
     if conversion is None:
         return np.ascontiguousarray(pixels)
     try:
         return cv2.cvtColor(np.ascontiguousarray(pixels), conversion)
     except cv2.error:
         raise MessageError(f'an image of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be '
-                           f'{encoding}, whose colour belongs to several pixels') from None
+                           f'{encoding}, whose color belongs to several pixels') from None
 
 
 def _from_planes(msg, encoding):
@@ -244,7 +244,7 @@ def _planes(data, height, width, step, encoding):
 
 
 def _by_cv_bridge(msg):
-    """Let cv_bridge convert what it knows more, where it is installed."""
+    """Convert with cv_bridge, where it is installed, what only it knows."""
     why = f'image encoding "{msg.encoding}" is not supported'
     try:
         from cv_bridge import CvBridge
@@ -279,17 +279,17 @@ def _pixels(msg, kind, channels):
 
 
 def _metres(depth, unit_m):
-    """Convert numbers of a depth image: whole ones are in units of `unit_m`, others metres."""
+    """Convert numbers of a depth image: whole ones are in units of `unit_m`, others meters."""
     with np.errstate(over='ignore'):
-        metres = depth.astype(np.float32)
+        meters = depth.astype(np.float32)
     if depth.dtype.kind != 'f':
-        metres *= np.float32(unit_m)
+        meters *= np.float32(unit_m)
     with np.errstate(invalid='ignore'):
-        unknown = ~((metres > 0) & (metres < np.inf))
+        unknown = ~((meters > 0) & (meters < np.inf))
     if depth.dtype.kind == 'u':
         unknown |= depth == NO_DEPTH
-    metres[unknown] = np.nan
-    return metres
+    meters[unknown] = np.nan
+    return meters
 
 
 def _plain_depth(msg):

@@ -60,7 +60,7 @@ class InputQos:
         return changed
 
     def profile(self) -> QoSProfile:
-        """Give the QoS that was chosen last."""
+        """Return the QoS that was chosen last."""
         reliability, durability = self._chosen or tuple(
             self._choose(name, []) for name in POLICIES)
         return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=QUEUE, reliability=reliability,
@@ -68,11 +68,11 @@ class InputQos:
 
     @property
     def reliable(self) -> bool:
-        """Tell whether reliable was chosen last."""
+        """Return whether reliable was chosen last."""
         return self._chosen is not None and self._chosen[0] == ReliabilityPolicy.RELIABLE
 
     def obstacle(self) -> Optional[str]:
-        """Say why nothing can come from any publisher there is: type, or an override."""
+        """Explain why nothing can come from any publisher there is: type, or an override."""
         publishers = self._publishers()
         others = {p.topic_type
                   for p in self._node.get_publishers_info_by_topic(self._topic)}
@@ -119,7 +119,7 @@ class InputQos:
             self._node.get_logger().info(text)
 
     def _declared(self, policy, default):
-        """Give the policy that the parameter asks for, None for auto."""
+        """Return the policy that the parameter asks for, None for auto."""
         from rcl_interfaces.msg import ParameterDescriptor
         kinds, name = POLICIES[policy][0], self._parameter(policy)
         choices = [AUTO, *(kind.name.lower() for kind in kinds if kind.name != 'UNKNOWN')]

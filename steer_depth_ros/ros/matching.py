@@ -33,7 +33,7 @@ class Matcher:
 
     values: parameters of the node, see parameters.py. depth_name: what hint() calls the depth.
     on_jump: called when stamps jump back, before the jobs of the new time are given out.
-    sync: the synchroniser. info: the latest camera_info. depth_info: that of a depth image.
+    sync: the synchronizer. info: the latest camera_info. depth_info: that of a depth image.
     Messages may be anything: only their stamps are looked at (with message_filters, their header).
     """
 
@@ -91,11 +91,11 @@ class Matcher:
         clouds.append(Cloud(item, stamp_ns + round(self.values['time_offset_s'] * SECOND)))
 
     def flush(self) -> List[Job]:
-        """Give what still waits and has a partner, at the end of a recording."""
+        """Return what still waits and has a partner, at the end of a recording."""
         return self._jobs(self.sync.flush())
 
     def hint(self) -> Optional[str]:
-        """Say what is wrong if most messages since the last hint found no partner, else None."""
+        """Return what is wrong if most messages since the last hint found no partner."""
         hint = self.sync.hint()
         return hint and (self._apart() or hint)
 
@@ -109,7 +109,7 @@ class Matcher:
             return None
         return (f'the clocks of image and {self._depth_name} differ by {abs(offset):.3f} s '
                 f'(+- {1e3 * jitter:.0f} ms, by when messages arrived): set time_offset_s to '
-                f'{offset:.3f}, or synchronise the clocks (PTP, chrony, or a driver that stamps '
+                f'{offset:.3f}, or synchronize the clocks (PTP, chrony, or a driver that stamps '
                 'with the time of the host)')
 
     def _forget_clocks(self):
@@ -136,13 +136,13 @@ class Matcher:
         return jobs
 
     def _earlier(self, cloud):
-        """Give the clouds of `accumulate_s`; two LiDARs on one topic may have the same stamp."""
+        """Return the clouds of `accumulate_s`; two LiDARs on one topic may have the same stamp."""
         window = self.values['accumulate_s'] * SECOND
         return [c for c in self._recent if c is not cloud and
                 cloud.stamp_ns - window <= c.stamp_ns <= cloud.stamp_ns] if window else []
 
     def _beside(self, image_ns):
-        """Give the clouds of further LiDARs that belong to an image."""
+        """Return the clouds of further LiDARs that belong to an image."""
         near = max(OTHERS_NS, self.values['slop_s'] * SECOND)
         window = self.values['accumulate_s'] * SECOND
         found = []
@@ -172,7 +172,7 @@ class Clock:
         self._behind.clear()
 
     def behind(self):
-        """Give median and jitter (standard deviation, but robust) in seconds; None for too few."""
+        """Return median and jitter (a robust standard deviation), seconds; None for too few."""
         if len(self._behind) < ENOUGH:
             return None
         first = self._behind[0]  # nanoseconds since 1970 have more digits than a float

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The synchronisers of message_filters behind the interface of our own."""
+"""The synchronizers of message_filters behind the interface of our own."""
 from collections import Counter
 from typing import Any, List, Optional
 
@@ -65,7 +65,7 @@ class FilterSynchronizer:
         return self._add('depth', 1, stamp, item)
 
     def flush(self) -> List[Pair]:
-        """Give nothing: message_filters gives out what it is sure of, and no more."""
+        """Return nothing: message_filters gives out what it is sure of, and no more."""
         return []
 
     def reset(self) -> None:
@@ -74,7 +74,7 @@ class FilterSynchronizer:
         self._start()
 
     def hint(self) -> Optional[str]:
-        """Give None: message_filters does not say what it drops."""
+        """Return None: message_filters does not say what it drops."""
         return None
 
     def _add(self, name, index, stamp, item):

@@ -54,7 +54,7 @@ CLOUD_FIELDS = [{'name': name, 'offset': 4 * i, 'datatype': 7, 'count': 1}
 
 
 def stamp_ns(header: Any) -> int:
-    """Give the stamp of a std_msgs/Header in nanoseconds."""
+    """Return the stamp of a std_msgs/Header in nanoseconds."""
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
@@ -123,12 +123,12 @@ def cloud_times(msg: Any) -> Optional[np.ndarray]:
 
 
 def is_livox(msg: Any) -> bool:
-    """Tell a livox_ros_driver(2)/CustomMsg by its fields."""
+    """Return whether a message is a livox_ros_driver(2)/CustomMsg, by its fields."""
     return hasattr(msg, 'points') and hasattr(msg, 'timebase')
 
 
 def is_rectified_topic(name: str) -> bool:
-    """Tell whether a topic holds rectified images by its name, as image_proc gives it."""
+    """Return whether a topic holds rectified images by its name, as image_proc gives it."""
     return any(re.search(r'(^|_)rect(ified)?(_|$)', part) for part in name.split('/'))
 
 
@@ -166,7 +166,7 @@ def camera_from_info(msg: Any, rectified: bool = False,
 
 def stereo_shift(msg: Any) -> np.ndarray:
     """
-    Give float64 (3,) metres to add to points in frame_id for the rectified image of this camera.
+    Return float64 (3,) meters to add to points in frame_id for the rectified image of this camera.
 
     The fourth column of P, which is not zero for the second camera of a stereo pair, whose
     frame_id is that of the first.
@@ -178,7 +178,7 @@ def stereo_shift(msg: Any) -> np.ndarray:
 
 
 def image_fields(pixels: np.ndarray, encoding: str) -> Dict[str, Any]:
-    """Give the fields of a sensor_msgs/Image from an array (H, W) or (H, W, C)."""
+    """Return the fields of a sensor_msgs/Image from an array (H, W) or (H, W, C)."""
     pixels = np.ascontiguousarray(pixels)
     height, width = pixels.shape[:2]
     return {'height': height, 'width': width, 'encoding': encoding,
@@ -188,28 +188,28 @@ def image_fields(pixels: np.ndarray, encoding: str) -> Dict[str, Any]:
 
 def depth_fields(depth: np.ndarray, encoding: str = '32FC1') -> Dict[str, Any]:
     """
-    Give the fields of a depth image from float32 (H, W) metres, NaN where unknown.
+    Return the fields of a depth image from float32 (H, W) meters, NaN where unknown.
 
-    32FC1 stays as it is. 16UC1 holds millimetres, 0 where unknown or beyond 65.535 m.
+    32FC1 stays as it is. 16UC1 holds millimeters, 0 where unknown or beyond 65.535 m.
     """
     if encoding == '32FC1':
         return image_fields(depth.astype(np.float32, copy=False), encoding)
     if encoding != '16UC1':
         raise MessageError(f'depth encoding must be 32FC1 or 16UC1, not "{encoding}"')
-    millimetres = depth * np.float32(1e3) + np.float32(0.5)
+    millimeters = depth * np.float32(1e3) + np.float32(0.5)
     with np.errstate(invalid='ignore'):
-        valid = (millimetres >= 1) & (millimetres < MM_LIMIT + 1)
-    return image_fields(np.where(valid, millimetres, 0).astype(np.uint16), encoding)
+        valid = (millimeters >= 1) & (millimeters < MM_LIMIT + 1)
+    return image_fields(np.where(valid, millimeters, 0).astype(np.uint16), encoding)
 
 
 def confidence_fields(confidence: np.ndarray) -> Dict[str, Any]:
-    """Give the fields of a 32FC1 image from float32 (H, W) in [0, 1]."""
+    """Return the fields of a 32FC1 image from float32 (H, W) in [0, 1]."""
     return image_fields(confidence.astype(np.float32, copy=False), '32FC1')
 
 
 def cloud_fields(cloud: np.ndarray) -> Dict[str, Any]:
     """
-    Give the fields of a sensor_msgs/PointCloud2 from float32 x, y, z and packed rgb.
+    Return the fields of a sensor_msgs/PointCloud2 from float32 x, y, z and packed rgb.
 
     cloud: (H, W, 4) organized, NaN where there is no point, or (N, 4). The point fields are
     dicts of name, offset, datatype and count.
@@ -222,7 +222,7 @@ def cloud_fields(cloud: np.ndarray) -> Dict[str, Any]:
 
 
 def camera_info_fields(camera: Camera) -> Dict[str, Any]:
-    """Give the fields of a sensor_msgs/CameraInfo; P repeats K, as for any image of one camera."""
+    """Return the fields of a sensor_msgs/CameraInfo; P repeats K, as for one camera alone."""
     flat = camera.model == 'pinhole'
     return {'height': camera.height, 'width': camera.width,
             'distortion_model': 'plumb_bob' if flat else camera.model,
@@ -275,7 +275,7 @@ def _byte_order(msg):
 
 
 def _unit(told, stamp_s):
-    """Give the unit in seconds of the times of points, and whether they count from no cloud."""
+    """Return the unit in seconds of the times of points, and whether they count from no cloud."""
     middle = float(np.abs(np.median(told)))
     for _, unit in ABSOLUTE if stamp_s > 2 * SAME_CLOCK else ():
         if abs(middle * unit - stamp_s) < SAME_CLOCK:

@@ -88,7 +88,7 @@ class CompletionNode(LifecycleNode):
 
     @property
     def autostart(self) -> bool:
-        """Tell whether the node configures and activates itself."""
+        """Return whether the node configures and activates itself."""
         return check('autostart', self.get_parameter('autostart').value)
 
     def on_configure(self, state):

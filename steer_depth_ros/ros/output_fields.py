@@ -31,7 +31,7 @@ class RateGate:
         self._last = None
 
     def due(self, stamp_ns: int, rate_hz: float) -> bool:
-        """Tell whether an output with this stamp is due."""
+        """Return whether an output with this stamp is due."""
         if self._last is None or rate_hz <= 0 or stamp_ns < self._last:
             return True
         return stamp_ns - self._last >= EARLY * 1e9 / rate_hz
@@ -43,7 +43,7 @@ class RateGate:
 
 def output_fields(name: str, result: Result, values: Dict[str, Any]) -> Dict[str, Any]:
     """
-    Give the fields, without the header, of one output of a result.
+    Return the fields, without the header, of one output of a result.
 
     name: depth, camera_info, confidence, cloud, depth_color or overlay. values: parameters of the
     node, see parameters.py.

@@ -59,17 +59,17 @@ PARAMETERS = {parameter.name: parameter for parameter in (
     Parameter('calibration_file', '', 'file with the calibration of the camera (YAML of '
               'camera_calibration, OpenCV or Kalibr, KITTI, JSON) instead of camera_info; empty: '
               'none'),
-    Parameter('depth_unit_m', 0.001, 'metres of one count of a depth image of whole numbers '
+    Parameter('depth_unit_m', 0.001, 'meters of one count of a depth image of whole numbers '
               '(16UC1); 0.0002, 1/256, ... by sensor and data set', 1e-6, 10.0, dynamic=True),
-    Parameter('points_unit_m', 0.0, 'metres of the numbers of a cloud (0: metres, or millimetres '
+    Parameter('points_unit_m', 0.0, 'meters of the numbers of a cloud (0: meters, or millimeters '
               'where its size tells)', 0.0, 10.0, dynamic=True),
     Parameter('depth_image_stride', 1, 'take every n-th pixel of every n-th row of a depth image',
               1, 64, dynamic=True),
-    Parameter('min_depth_m', 0.1, 'metres; nearer measurements are left out', 0.0, 1000.0,
+    Parameter('min_depth_m', 0.1, 'meters; nearer measurements are left out', 0.0, 1000.0,
               dynamic=True),
-    Parameter('max_depth_m', 1000.0, 'metres; farther measurements are left out', 0.1, 100000.0,
+    Parameter('max_depth_m', 1000.0, 'meters; farther measurements are left out', 0.1, 100000.0,
               dynamic=True),
-    Parameter('sync_mode', 'nearest', 'nearest: own synchroniser; approximate, exact: those of '
+    Parameter('sync_mode', 'nearest', 'nearest: own synchronizer; approximate, exact: those of '
               'message_filters, where installed', choices=('nearest', 'approximate', 'exact')),
     Parameter('slop_s', 0.05, 'seconds; largest distance of the stamps of a pair', 0.0, 10.0,
               dynamic=True),
@@ -83,7 +83,7 @@ PARAMETERS = {parameter.name: parameter for parameter in (
     Parameter('extrinsics.source', 'auto', 'auto: TF for clouds and for depth images in another '
               'frame than the image, identity for other depth images; tf; '
               'parameters; identity', choices=('auto', 'tf', 'parameters', 'identity')),
-    Parameter('extrinsics.xyz', [0.0, 0.0, 0.0], 'metres; position of the depth sensor in the '
+    Parameter('extrinsics.xyz', [0.0, 0.0, 0.0], 'meters; position of the depth sensor in the '
               "camera's optical frame", dynamic=True),
     Parameter('extrinsics.rpy', [0.0, 0.0, 0.0], 'radians; roll, pitch, yaw of the depth sensor '
               "in the camera's optical frame", dynamic=True),
@@ -93,7 +93,7 @@ PARAMETERS = {parameter.name: parameter for parameter in (
               "robot's motion between cloud and image; empty: none"),
     Parameter('tf_timeout_s', 0.1, 'seconds to wait for a transform that is late', 0.0, 5.0,
               dynamic=True),
-    Parameter('depth_encoding', '32FC1', '32FC1: metres, NaN unknown; 16UC1: millimetres, 0 '
+    Parameter('depth_encoding', '32FC1', '32FC1: meters, NaN unknown; 16UC1: millimeters, 0 '
               'unknown', choices=('32FC1', '16UC1'), dynamic=True),
     Parameter('min_confidence', 0.0, 'depth of less confidence is published as unknown', 0.0, 1.0,
               dynamic=True),
@@ -102,7 +102,7 @@ PARAMETERS = {parameter.name: parameter for parameter in (
     Parameter('cloud_organized', False, 'keep the grid of the image, NaN where unknown',
               dynamic=True),
     Parameter('cloud_stride', 1, 'take every n-th pixel of every n-th row', 1, 64, dynamic=True),
-    Parameter('cloud_voxel_m', 0.0, 'metres; one point a cube of this size (0: all points)', 0.0,
+    Parameter('cloud_voxel_m', 0.0, 'meters; one point a cube of this size (0: all points)', 0.0,
               10.0, dynamic=True),
     Parameter('cloud_min_confidence', 0.0, 'points of less confidence are left out', 0.0, 1.0,
               dynamic=True),
@@ -117,7 +117,7 @@ PARAMETERS = {parameter.name: parameter for parameter in (
 
 def check(name: str, value: Any) -> Any:
     """
-    Give the value of a parameter in its own type.
+    Return the value of a parameter in its own type.
 
     Raise ConfigError, naming parameter, value and what is allowed.
     """
@@ -236,7 +236,7 @@ def _declare(node, parameter):
 
 
 def _is_given(node, name):
-    """Tell whether a parameter that the node does not have was given at start."""
+    """Return whether a parameter that the node does not have was given at start."""
     from rcl_interfaces.msg import ParameterDescriptor
     given = node.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True)).value
     node.undeclare_parameter(name)

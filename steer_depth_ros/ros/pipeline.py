@@ -40,7 +40,7 @@ NOTHING_INSIDE = ('no measured point lies in the image; check extrinsics, frames
 SHAPE_TOLERANCE = 0.01  # relative difference of aspect ratio between image and depth image
 SAME_PLACE = 1.0  # pixels; a depth image whose camera differs by more is not registered
 # Metres from the middle of a cloud that half its points lie beyond: no sensor that robots carry
-# measures so far, so the unit is a millimetre. Less is enough where all numbers are whole.
+# measures so far, so the unit is a millimeter. Less is enough where all numbers are whole.
 MILLIMETRES, WHOLE_MILLIMETRES = 400.0, 100.0
 ENOUGH_POINTS = 100
 FEW_INSIDE, TURNED_INSIDE, TIMES_MORE = 0.01, 0.03, 20  # shares of a cloud that lie in the image
@@ -56,7 +56,7 @@ class Cloud:
         self._xyz: Optional[np.ndarray] = None
 
     def xyz(self) -> np.ndarray:
-        """Give float32 (N, 3), converted once however often it is accumulated."""
+        """Return float32 (N, 3), converted once however often it is accumulated."""
         if self._xyz is None:
             self._xyz = messages.cloud_to_xyz(self.msg)
         return self._xyz
@@ -114,7 +114,7 @@ class Pipeline:
         self._told: Set[str] = set()
         self._cameras: Dict[tuple, Any] = {}
         self._stretch = Stretch()
-        self._units: Dict[str, float] = {}  # metres of a number, by frame
+        self._units: Dict[str, float] = {}  # meters of a number, by frame
         self._link_checks = 0
 
     def run(self, job: Job, wanted: Set[str]) -> Result:
@@ -167,7 +167,7 @@ class Pipeline:
         return Frame(image, camera, job.pair.image_ns, _frame_id(msg, job.info))
 
     def _camera(self, info, size, name='camera_info', of='image'):
-        """Give the camera of images of this size; the same object while the calibration stays."""
+        """Return the camera of images of this size; one object while calibration stays."""
         roi = info.roi
         key = (size, info.width, info.height, info.distortion_model, tuple(info.k), tuple(info.d),
                tuple(info.p), info.binning_x, info.binning_y, roi.x_offset, roi.y_offset,
@@ -181,7 +181,7 @@ class Pipeline:
         return self._cameras[key]
 
     def _rectified(self, info, of='image'):
-        """Tell whether P holds the intrinsics: as the parameter or the name of the topic says."""
+        """Return whether P holds the intrinsics, as parameter or topic name says."""
         if of == 'image' and self.values['image_rectified']:
             return True
         topic = self._topics.get(of, '')
@@ -200,7 +200,7 @@ class Pipeline:
                   else messages.compressed_depth_to_metres)
         with self._named('depth'):
             depth = decode(msg, self.values['depth_unit_m'])
-        if self._is_millimetres(depth, msg):
+        if self._is_millimeters(depth, msg):
             depth = depth * np.float32(1e-3)
         info, depth_frame = job.depth_info, _frame_id(msg, job.depth_info)
         registered = (self._extrinsics.source == 'identity' or not depth_frame
@@ -274,21 +274,21 @@ class Pipeline:
         return points if unit == 1.0 else points * points.dtype.type(unit)
 
     def _unit(self, points, frame_id):
-        """Give the metres of the numbers of a cloud; looked at once for each sensor."""
+        """Return the meters of the numbers of a cloud; looked at once for each sensor."""
         if self.values['points_unit_m']:
             return self.values['points_unit_m']
         if frame_id not in self._units:
-            found = _in_millimetres(points)
+            found = _in_millimeters(points)
             if found is None:
                 return 1.0  # too few points to tell
             self._units[frame_id] = 1e-3 if found else 1.0
             if found:
-                self._tell(f'the cloud in frame "{frame_id}" is in millimetres, as its size '
-                           'tells; it is taken so (points_unit_m: 1.0 takes it as metres)')
+                self._tell(f'the cloud in frame "{frame_id}" is in millimeters, as its size '
+                           'tells; it is taken so (points_unit_m: 1.0 takes it as meters)')
         return self._units[frame_id]
 
-    def _is_millimetres(self, depth, msg):
-        """Tell whether a depth image of floats holds millimetres, as some converters write."""
+    def _is_millimeters(self, depth, msg):
+        """Return whether a depth image of floats holds millimeters, as some converters write."""
         encoding = msg.encoding if hasattr(msg, 'encoding') else msg.format
         if not encoding.startswith(('32F', '64F')):
             return False
@@ -300,13 +300,13 @@ class Pipeline:
             whole = np.median(known) > WHOLE_MILLIMETRES and (known == np.rint(known)).all()
             self._units['depth'] = 1e-3 if whole else 1.0
             if whole:
-                self._tell('the depth image is of floats in millimetres, as its whole numbers '
+                self._tell('the depth image is of floats in millimeters, as its whole numbers '
                            'tell; it is taken so')
         return self._units['depth'] != 1.0
 
     def _shift(self, frame, info):
         """
-        Give metres from frame_id to the image's own centre, None where they are the same.
+        Return meters from frame_id to the image's own center, None where they are the same.
 
         The second camera of a stereo pair has its frame_id from the first, unless the transforms
         know the first at the distance that P tells: then this frame is its own.
@@ -323,7 +323,7 @@ class Pipeline:
         return shift
 
     def _beside(self, frame, sparse):
-        """Say why no points lie in the image, or few: a link instead of an optical frame."""
+        """Explain why no points lie in the image, or few: a link instead of an optical frame."""
         if frame.points is None or len(sparse) >= FEW_INSIDE * len(frame.points):
             return '' if len(sparse) else NOTHING_INSIDE
         if len(sparse) and self._link_checks >= LINK_CHECKS:
@@ -380,20 +380,20 @@ class Pipeline:
 
 
 def in_other_frame(job: Job) -> bool:
-    """Tell whether the depth of a job comes in another frame than its image."""
+    """Return whether the depth of a job comes in another frame than its image."""
     image = _frame_id(job.pair.image, job.info)
     depth = _frame_id(job.pair.depth.msg, job.depth_info)
     return bool(depth) and depth.lstrip('/') != image.lstrip('/')
 
 
 def _frame_id(msg, info):
-    """Give the frame of an image; some drivers leave it to the camera_info."""
+    """Return the frame of an image; some drivers leave it to the camera_info."""
     header = getattr(info, 'header', None)  # a calibration file has none
     return msg.header.frame_id or (header.frame_id if header else '')
 
 
 def _same_place(depth_camera, camera):
-    """Tell whether a depth image lies over the image as a whole, pixel on pixel."""
+    """Return whether a depth image lies over the image as a whole, pixel on pixel."""
     size = np.array([camera.width / depth_camera.width, camera.height / depth_camera.height])
     if abs(size[0] / size[1] - 1.0) > SHAPE_TOLERANCE:
         return False
@@ -405,8 +405,8 @@ def _same_place(depth_camera, camera):
     return apart.max(initial=0.0) <= SAME_PLACE * max(1.0, *size)
 
 
-def _in_millimetres(points):
-    """Tell whether the numbers of a cloud are millimetres; None for too few points."""
+def _in_millimeters(points):
+    """Return whether the numbers of a cloud are millimeters; None for too few points."""
     known = points[::max(1, len(points) // 5000)]
     known = known[np.isfinite(known).all(axis=1) & known.any(axis=1)]
     if len(known) < ENOUGH_POINTS:

@@ -52,11 +52,11 @@ class Outputs:
         self._gates = {name: RateGate() for name in TOPICS}
 
     def subscribed(self) -> Set[str]:
-        """Give the outputs that somebody subscribes to."""
+        """Return the outputs that somebody subscribes to."""
         return {name for name, p in self._publishers.items() if p.get_subscription_count()}
 
     def wanted(self, stamp_ns: int) -> Set[str]:
-        """Give the outputs to make for an image with this stamp."""
+        """Return the outputs to make for an image with this stamp."""
         rates = {'cloud': self.values['cloud_rate_hz'],
                  'depth_color': self.values['debug_rate_hz'],
                  'overlay': self.values['debug_rate_hz']}

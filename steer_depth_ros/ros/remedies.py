@@ -24,7 +24,7 @@ MB = 2 ** 20
 def against_loss(middleware: str, reliable: bool,
                  environment: Mapping[str, str] = os.environ) -> str:
     """
-    Give half a sentence: what to do at the publisher or on this machine.
+    Return half a sentence: what to do at the publisher or on this machine.
 
     middleware: as rclpy names it. reliable: how the topic is subscribed to.
     """

@@ -65,7 +65,7 @@ def _numbers(data):
 
 
 def _runs(numbers, count):
-    """Give the pixels that have a value, and the numbers that hold their differences."""
+    """Return the pixels that have a value, and the numbers that hold their differences."""
     pixel, at = 0, 0
     first_pixels, first_numbers, lengths = [], [], []
     while pixel < count:

@@ -24,7 +24,7 @@ from steer_depth_ros.geometry.frame import Frame
 from steer_depth_ros.geometry.projection import in_depth_range, pixel_of
 
 PNG_LIMIT = 65535
-SCALES = 1000.0, 256.0  # values a metre: millimetres, or coarser where they do not fit 16 bit
+SCALES = 1000.0, 256.0  # values a meter: millimeters, or coarser where they do not fit 16 bit
 
 
 def save_frame(frame: Frame, folder, min_depth: float = 0.0, max_depth: float = np.inf) -> Path:
@@ -32,7 +32,7 @@ def save_frame(frame: Frame, folder, min_depth: float = 0.0, max_depth: float = 
     Write rgb.png, lidar.npy or depth.png, and meta.json to `folder`/<stamp>; return that path.
 
     folder: a relative one is below ROS_HOME (~/.ros), since nobody knows where a node was started.
-    min_depth, max_depth: metres; points outside were not used and are not written.
+    min_depth, max_depth: meters; points outside were not used and are not written.
     Raise FrameError when it cannot be written.
     """
     home = Path(os.environ.get('ROS_HOME') or '~/.ros')

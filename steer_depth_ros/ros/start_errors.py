@@ -22,7 +22,7 @@ LISTS = 'write every number of a list with a decimal point, such as [0.0, 0.1, -
 
 
 def explain(error: Exception) -> str:
-    """Give what rcl says when it cannot read its arguments as a sentence, with the remedy."""
+    """Return what rcl says when it cannot read its arguments as a sentence, with the remedy."""
     text = re.sub(r', at /\S+:\d+', '', str(error)).removeprefix('failed to initialize rcl: ')
     file = re.search(r"'--params-file (.*?)'", text)
     rule = re.search(r"'(-p|--param|-r|--remap) (.*?)'", text)

@@ -19,7 +19,7 @@ import numpy as np
 SAMPLES = 20_000  # pixels that the range is taken from
 ENOUGH = 256  # pixels; fewer tell nothing about what a sensor uses
 LOWEST, HIGHEST, BRIGHTEST = 1.0, 99.0, 99.9  # percentiles
-NARROW, WIDE = 0.35, 0.5  # of the range; a grey image that spans less, or more, is (not) stretched
+NARROW, WIDE = 0.35, 0.5  # of the range; a gray image that spans less, or more, is (not) stretched
 STILL = 0.05  # of the window; smaller changes of the scene leave it where it is
 FOLLOW = 0.1  # of a larger change, and no more of the window, is followed with each image
 SAME_SCENE = 0.5  # of the window; with less in common it starts anew
@@ -29,7 +29,7 @@ class Stretch:
     """
     Map the values of one stream of images to 8 bit, the same from image to image.
 
-    Colours are only scaled, by the bits (or 1.0, or 255) that the stream has used so far. Grey
+    Colors are only scaled, by the bits (or 1.0, or 255) that the stream has used so far. Grey
     images that span a small part of that, as thermal cameras give them, are stretched between
     robust percentiles, which move slowly with the scene, and not at all while little changes.
     """
@@ -38,11 +38,11 @@ class Stretch:
         self._full = 0.0  # the value that is white, of all images so far
         self._window: Optional[Tuple[float, float]] = None
 
-    def to_8_bit(self, pixels: np.ndarray, colour: bool) -> np.ndarray:
+    def to_8_bit(self, pixels: np.ndarray, color: bool) -> np.ndarray:
         """
         Convert (H, W) or (H, W, C) of any number type to uint8 of the same shape.
 
-        colour: channels (or the pixels of a mosaic) belong together and keep their relation.
+        color: channels (or the pixels of a mosaic) belong together and keep their relation.
         What is not finite becomes black.
         """
         if pixels.dtype.kind != 'u':
@@ -50,18 +50,18 @@ class Stretch:
                 pixels = pixels.astype(np.float32)
             pixels[~np.isfinite(pixels)] = 0.0
         if pixels.shape[0] * pixels.shape[1] >= ENOUGH:
-            self._look(pixels, colour)
-        return self._map(pixels, colour)
+            self._look(pixels, color)
+        return self._map(pixels, color)
 
-    def _look(self, pixels, colour):
+    def _look(self, pixels, color):
         step = max(1, int(np.sqrt(pixels.size / SAMPLES)))
-        # By rows that shift, or the beat of a mosaic would show one of its colours alone.
+        # By rows that shift, or the beat of a mosaic would show one of its colors alone.
         sample = pixels[::step | 1, ::step | 1]
         low, high, brightest = np.percentile(sample, (LOWEST, HIGHEST, BRIGHTEST))
         if brightest <= sample.min():
             return  # one value all over tells nothing
         self._full = max(self._full, _full(brightest, pixels.dtype.kind))
-        if not colour:
+        if not color:
             self._follow(float(low), float(high))
 
     def _follow(self, low, high):
@@ -82,9 +82,9 @@ class Stretch:
             step = np.clip((low - old_low, high - old_high), -span, span)
             self._window = old_low + FOLLOW * step[0], old_high + FOLLOW * step[1]
 
-    def _map(self, pixels, colour):
+    def _map(self, pixels, color):
         full = self._full or _default(pixels)
-        low, high = (0.0, full) if colour or self._window is None else self._window
+        low, high = (0.0, full) if color or self._window is None else self._window
         if pixels.dtype.kind == 'u' and low == 0.0 and high == full:
             bits = int(full).bit_length() - 8
             return np.minimum(pixels >> bits, 255).astype(np.uint8)
@@ -94,14 +94,14 @@ class Stretch:
 
 
 def _full(brightest, kind):
-    """Give the value of white for images whose brightest pixels are of this value."""
+    """Return the value of white for images whose brightest pixels are of this value."""
     if kind != 'u' and brightest <= 1.0:
         return 1.0
     return float(2 ** max(8, int(brightest).bit_length()) - 1)
 
 
 def _default(pixels):
-    """Give the value of white where no image of the stream has told it."""
+    """Return the value of white where no image of the stream has told it."""
     if pixels.dtype.kind == 'u':
         return float(np.iinfo(pixels.dtype).max)
     return _full(max(float(pixels.max(initial=0.0)), 0.0), 'f')

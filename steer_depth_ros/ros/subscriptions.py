@@ -61,7 +61,7 @@ class Inputs:
 
     @property
     def info(self) -> Any:
-        """Give the latest camera_info, None before the first."""
+        """Return the latest camera_info, None before the first."""
         return self.matcher.info
 
     def describe(self) -> str:
@@ -74,7 +74,7 @@ class Inputs:
 
     @property
     def running(self) -> bool:
-        """Tell whether the subscriptions exist."""
+        """Return whether the subscriptions exist."""
         return bool(self._subscriptions)
 
     def start(self) -> None:
@@ -109,11 +109,11 @@ class Inputs:
         return self._node.count_publishers(self.topics[name])
 
     def obstacle(self, name: str) -> Optional[str]:
-        """Say why no publisher of an input can be received, None where that is not known."""
+        """Explain why no publisher of an input can be received, None where that is not known."""
         return self._qos[name].obstacle()
 
     def remedy(self, name: str) -> str:
-        """Say what to do where messages of an input get lost."""
+        """Describe what to do where messages of an input get lost."""
         return against_loss(get_rmw_implementation_identifier(), self._qos[name].reliable)
 
     def _subscribe(self, name):
@@ -209,5 +209,5 @@ class Inputs:
 
 
 def _without_transport(topic):
-    """Give the base topic of one that a remap set together with its transport."""
+    """Return the base topic of one that a remap set together with its transport."""
     return topic.rpartition('/')[0] if topic.endswith(TRANSPORTS) else topic

@@ -48,7 +48,7 @@ class Pair(NamedTuple):
 
 
 def share_lost(stamps_ns: Sequence[int]) -> float:
-    """Give the share of messages that stamps say are missing; 0 for an irregular stream."""
+    """Return the share of messages that stamps say are missing; 0 for an irregular stream."""
     if len(stamps_ns) < 10:
         return 0.0
     gaps = np.diff(np.asarray(stamps_ns, np.int64))
@@ -83,7 +83,7 @@ class Synchronizer:
     def __init__(self, slop_s: float, time_offset_s: float = 0.0, queue_size: int = 20,
                  depth_name: str = 'points'):
         if queue_size < 1:
-            raise ConfigError(f'the queue of the synchroniser needs a size of at least 1, '
+            raise ConfigError(f'the queue of the synchronizer needs a size of at least 1, '
                               f'got {queue_size}')
         self.offset_ns = round(time_offset_s * SECOND)
         self.configure(slop_s, time_offset_s)
@@ -113,7 +113,7 @@ class Synchronizer:
         return self._add(self._depth, self._image, stamp_ns, item, self.offset_ns)
 
     def flush(self) -> List[Pair]:
-        """Give the pairs among what still waits, for the end of a recording; then start anew."""
+        """Return the pairs among what still waits, for the end of a recording; then start anew."""
         pairs = self._settle(self._image.queue, self._depth.queue)
         self._image, self._depth = _Stream('image'), _Stream('depth')
         self._checked_ns = None
@@ -132,7 +132,7 @@ class Synchronizer:
 
     def hint(self) -> Optional[str]:
         """
-        Say what is wrong if most messages since the last hint found no partner, else None.
+        Describe what is wrong if most messages since the last hint found no partner, else None.
 
         The judgement needs a few messages of either stream and then starts anew.
         """
@@ -180,7 +180,7 @@ class Synchronizer:
         slop, offset = self.slop_ns / SECOND, self.offset_ns / SECOND
         if abs(median) > CLOCKS_DIFFER:
             return (f'image and {self.depth_name} are {abs(median):.1f} s apart: their clocks '
-                    'differ; synchronise them (PTP, chrony) or let one driver stamp both')
+                    'differ; synchronize them (PTP, chrony) or let one driver stamp both')
         periods = [np.percentile(stream.rhythm, 10) / SECOND
                    for stream in (self._image, self._depth) if stream.rhythm]
         if abs(median) > FARTHEST * max(periods, default=0.0):
@@ -209,7 +209,7 @@ class Synchronizer:
         return pairs
 
     def _restart(self, stream, other, stamp):
-        """Tell a jump back in time (a bag that loops) from a late or repeated message."""
+        """Distinguish a jump back in time (a bag that loops) from a late or repeated message."""
         if stamp == stream.last:
             self.counts[f'{stream.name}_repeated'] += 1
             return False

@@ -46,11 +46,11 @@ class Worker:
             self._slot = None
 
     def waiting(self) -> bool:
-        """Tell whether a job waits while another is at work."""
+        """Return whether a job waits while another is at work."""
         return self._slot is not None
 
     def stopping(self) -> bool:
-        """Tell a process that waits for something whether it should give up."""
+        """Return whether a process that waits for something should give up."""
         return self._stopping
 
     def stop(self) -> None:

@@ -56,8 +56,8 @@ def completer():
 def test_a_plane_is_exact_at_any_distance(completer, uv):
     image = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
     truth = plane()
-    for metres in (1.0, 50.0):
-        depth = completer.complete(image, uv, read(truth, uv) * metres).depth / metres
+    for meters in (1.0, 50.0):
+        depth = completer.complete(image, uv, read(truth, uv) * meters).depth / meters
         inside = np.isfinite(depth)
         inside[:8] = inside[-8:] = inside[:, :8] = inside[:, -8:] = False
         assert inside.mean() > 0.6
@@ -86,7 +86,7 @@ def test_depth_steps_follow_the_image(completer):
                                                 uv[:, 0].round().astype(int)]).depth
     assert np.abs(depth - truth)[10:-10, 50:57].max() < 0.4
     assert np.abs(depth - truth)[10:-10, 65:72].max() < 0.4
-    # The same step without a step of colour is blurred: the image did the work.
+    # The same step without a step of color is blurred: the image did the work.
     flat = completer.complete(np.full_like(image, 60), uv, read(truth, uv)).depth
     assert np.abs(flat - truth)[10:-10, 50:72].mean() > 2 * np.abs(depth - truth)[
         10:-10, 50:72].mean()

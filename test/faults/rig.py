@@ -14,7 +14,7 @@
 """
 A node under test whose every output is checked against what was sent.
 
-Each cloud is a wall at a depth of its own and each image has a colour of its own, so that an
+Each cloud is a wall at a depth of its own and each image has a color of its own, so that an
 output tells which messages it was made of.
 """
 from collections import Counter, deque
@@ -324,8 +324,8 @@ class FaultRig(Rig):
         xyz = messages.cloud_to_xyz(msg)
         rgb = np.frombuffer(msg.data, np.uint8).reshape(-1, 16)[:, 12:15]
         finite = np.isfinite(xyz).all(axis=1)
-        if not any((rgb[finite] == grey).all() for grey in self._images.get(stamp, [])):
-            return 'the colour of another image'
+        if not any((rgb[finite] == gray).all() for gray in self._images.get(stamp, [])):
+            return 'the color of another image'
         return self._judge_values(stamp, xyz[finite, 2])
 
     def _judge_values(self, stamp, values, absolute=0.0):

@@ -98,7 +98,7 @@ def compressed_image(data):
 
 
 def compressed_image_seeds():
-    """Give the formats that transports send: JPEG and PNG, in colour and grey, 8 and 16 bit."""
+    """Give the formats that transports send: JPEG and PNG, in color and gray, 8 and 16 bit."""
     return [bytes([ending == '.png']) + cv2.imencode(ending, pixels)[1].tobytes()
             for ending in ('.jpg', '.png')
             for pixels in (RGB, RGB[..., 0], PIXELS if ending == '.png' else RGB)]
@@ -115,12 +115,12 @@ def compressed_depth(data):
 
 
 def compressed_depth_seeds():
-    """Give millimetres and inverse depth, and two pictures that are no depth."""
+    """Give millimeters and inverse depth, and two pictures that are no depth."""
     png = cv2.imencode('.png', PIXELS)[1].tobytes()
-    colour = cv2.imencode('.png', RGB)[1].tobytes()
+    color = cv2.imencode('.png', RGB)[1].tobytes()
     header = struct.pack('<iff', 0, 1e4, -50.0)
     return [bytes([index + 128]) + header + body for index in range(len(COMPRESSED))
-            for body in (png, colour)]
+            for body in (png, color)]
 
 
 def camera_info(data):

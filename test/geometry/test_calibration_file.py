@@ -86,7 +86,7 @@ cam1:
 JSON = json.dumps({'fx': 500, 'fy': 501, 'cx': 320.5, 'cy': 240.5, 'width': 640, 'height': 480,
                    'distortion': [-0.2, 0.05, 0.001, -0.001, 0]})
 TR = '0 -1 0 0.1 0 0 -1 -0.2 1 0 0 -0.3'
-# The right camera is 0.54 m to the right of the grey one whose frame the LiDAR is given in.
+# The right camera is 0.54 m to the right of the gray one whose frame the LiDAR is given in.
 KITTI = f"""P0: 700 0 300 0 0 700 200 0 0 0 1 0
 P2: 700 0 300 35 0 700 200 0 0 0 1 0
 P3: 700 0 300 -378 0 700 200 0 0 0 1 0
@@ -140,11 +140,11 @@ def test_kitti_places_the_lidar_in_the_camera_of_the_image(tmp_path, camera):
     matrix[0, 3] -= 0.54
     np.testing.assert_allclose(found.camera_from_points, matrix)
     assert found.k[0] == 700 and found.camera == '3 of KITTI'
-    # The same pixel as by the 3 x 4 matrix from the frame of the grey camera.
+    # The same pixel as by the 3 x 4 matrix from the frame of the gray camera.
     point = np.array([10, 2, -1, 1.0])
-    grey = np.eye(4)
-    grey[:3] = np.array(TR.split(), float).reshape(3, 4)
-    u, v, w = np.array(KITTI.splitlines()[2].split()[1:], float).reshape(3, 4) @ grey @ point
+    gray = np.eye(4)
+    gray[:3] = np.array(TR.split(), float).reshape(3, 4)
+    u, v, w = np.array(KITTI.splitlines()[2].split()[1:], float).reshape(3, 4) @ gray @ point
     uv, _ = camera_from_info(found.of_size(600, 400)).project(
         (found.camera_from_points @ point)[None, :3])
     np.testing.assert_allclose(uv[0], [u / w, v / w])

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Clouds carry the right points and colours, and no points in mid-air."""
+"""Clouds carry the right points and colors, and no points in mid-air."""
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ RAW = Camera(64, 48, 50.0, 52.0, 31.0, 23.0, 'plumb_bob', (-0.2, 0.03, 0.001, 0.
 
 
 def plane(camera, slope_x=0.0, slope_y=0.0, distance=4.0):
-    """Depth of a plane that passes `distance` metres before the camera."""
+    """Depth of a plane that passes `distance` meters before the camera."""
     rays = camera.rays()
     inverse = (1 - slope_x * rays[..., 0] - slope_y * rays[..., 1]) / distance
     return np.where(inverse > 0, 1 / np.maximum(inverse, 1e-3), np.nan).astype(np.float32)
@@ -38,7 +38,7 @@ def picture(shape, seed=1):
     return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
-def colours(cloud):
+def colors(cloud):
     packed = np.ascontiguousarray(cloud[..., 3]).view(np.uint32)
     return np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], -1), packed
 
@@ -55,15 +55,15 @@ def test_points_project_back_to_their_pixels(camera):
 
 
 @pytest.mark.parametrize('stride', [1, 3])
-def test_colours_are_bits(stride):
+def test_colors_are_bits(stride):
     image = picture((48, 64))
     depth = plane(CAMERA)
     depth[10:13] = np.nan
-    rgb, packed = colours(depth_to_cloud(depth, CAMERA, image, stride=stride))
+    rgb, packed = colors(depth_to_cloud(depth, CAMERA, image, stride=stride))
     known = np.isfinite(depth)[::stride, ::stride]
     assert np.array_equal(rgb, image[::stride, ::stride][known])
     assert (packed >> 24 == 0).all()  # with alpha set the number would be a NaN
-    white, _ = colours(depth_to_cloud(depth, CAMERA))
+    white, _ = colors(depth_to_cloud(depth, CAMERA))
     assert (white == 255).all()
 
 
@@ -75,7 +75,7 @@ def test_organized_keeps_the_grid():
     for v, u in ((5, 7), (6, 9), (0, 0), (10, 10)):
         assert np.isnan(cloud[v, u, :3]).all()
     assert np.isfinite(cloud[..., :3]).all(-1).sum() == 48 * 64 - 4
-    assert np.array_equal(colours(cloud)[0], image)
+    assert np.array_equal(colors(cloud)[0], image)
     assert depth_to_cloud(depth, CAMERA, stride=5, organized=True).shape == (10, 13, 4)
 
 

@@ -153,7 +153,7 @@ def test_damaged_files_are_named(folder, name, content, words):
     ({'distortion': [0.1] * 5, 'distortion_model': 'magic'}, 'unknown distortion model "magic"'),
     ({'gt': None}, 'lacks depth_scale'),
     ({'gt': 5}, 'lacks depth_scale'),
-    ({'depth_scale': 'metres', 'gt': None}, 'the scale must be numbers'),
+    ({'depth_scale': 'meters', 'gt': None}, 'the scale must be numbers'),
     ({'fx': 'wide'}, 'fx must be numbers'),
     ({'cy': [1, 2]}, 'cy must be one number'),
     ({'fx': 10 ** 400}, 'fx must be numbers'),

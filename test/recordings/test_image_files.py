@@ -27,7 +27,7 @@ MM = np.nan_to_num(METRES * 1000)
 
 
 @pytest.mark.parametrize('kind', ['u2', '>u2', 'i2', 'i4', 'u4', 'i8', 'u8'])
-def test_whole_numbers_of_any_type_are_millimetres_unless_stated(tmp_path, kind):
+def test_whole_numbers_of_any_type_are_millimeters_unless_stated(tmp_path, kind):
     np.save(tmp_path / 'd.npy', MM.astype(kind))
     np.testing.assert_allclose(read_depth(tmp_path / 'd.npy'), METRES)
     np.save(tmp_path / 'd.npy', np.nan_to_num(METRES * 256).astype(kind))
@@ -39,7 +39,7 @@ def test_floats_are_metres_unless_stated(tmp_path, kind):
     np.save(tmp_path / 'd.npy', METRES.astype(kind))
     np.testing.assert_allclose(read_depth(tmp_path / 'd.npy', 1000), METRES)
     np.save(tmp_path / 'd.npy', (METRES * 1000).astype(kind))
-    with pytest.raises(DatasetError, match='floats around .*, which are no metres; say how many'):
+    with pytest.raises(DatasetError, match='floats around .*, which are no meters; say how many'):
         read_depth(tmp_path / 'd.npy')
     np.testing.assert_allclose(read_depth(tmp_path / 'd.npy', floats=1000), METRES)
 

@@ -120,10 +120,10 @@ def test_big_endian_mono16():
                                              (np.uint16, True)])
 @pytest.mark.parametrize('order, first_rows', [
     ('rggb', 'rg gb'), ('bggr', 'bg gr'), ('gbrg', 'gb rg'), ('grbg', 'gr bg')])
-def test_bayer_mosaics_give_their_colour(order, first_rows, kind, bigendian):
+def test_bayer_mosaics_give_their_color(order, first_rows, kind, bigendian):
     bits = 8 * np.dtype(kind).itemsize
-    colour = {'r': 200, 'g': 100, 'b': 30}
-    tile = np.array([[colour[c] for c in row] for row in first_rows.split()]) << (bits - 8)
+    color = {'r': 200, 'g': 100, 'b': 30}
+    tile = np.array([[color[c] for c in row] for row in first_rows.split()]) << (bits - 8)
     mosaic = np.tile(tile, (6, 6)).astype(kind)
     found = messages.image_to_rgb(image_msg(mosaic, f'bayer_{order}{bits}', bigendian=bigendian))
     assert np.array_equal(found[4:-4, 4:-4], np.broadcast_to([200, 100, 30], (4, 4, 3)))
@@ -381,7 +381,7 @@ def yuv_layouts():
 
 
 @pytest.mark.parametrize('name', yuv_layouts())
-def test_luma_and_chroma_in_every_layout_give_the_colours(name):
+def test_luma_and_chroma_in_every_layout_give_the_colors(name):
     data, height = yuv_layouts()[name], len(SCENE)
     step = SCENE.shape[1] if data.ndim == 1 else data.shape[1]
     msg = SimpleNamespace(height=height, width=SCENE.shape[1], encoding=name, is_bigendian=0,
@@ -409,8 +409,8 @@ def test_chroma_of_half_a_pixel_is_refused(encoding, size):
 @pytest.mark.parametrize('encoding', ['rgb16', 'bgr16', 'rgba16', 'bgra16', '16UC3', '16UC4',
                                       'mono16', '16UC1'])
 def test_sensors_that_use_a_part_of_16_bit_are_as_bright_as_others(encoding, bits):
-    colour = SCENE if encoding.startswith('rgb') else SCENE[..., ::-1]
-    pixels = np.dstack([colour, GREY]) if encoding in ('rgba16', 'bgra16', '16UC4') else colour
+    color = SCENE if encoding.startswith('rgb') else SCENE[..., ::-1]
+    pixels = np.dstack([color, GREY]) if encoding in ('rgba16', 'bgra16', '16UC4') else color
     expected = SCENE
     if encoding in ('mono16', '16UC1'):
         pixels, expected = GREY, np.dstack([GREY] * 3)
@@ -422,13 +422,13 @@ def test_sensors_that_use_a_part_of_16_bit_are_as_bright_as_others(encoding, bit
     ('32FC1', 1 / 255), ('32FC1', 1.0), ('32FC3', 1 / 255), ('32FC3', 1.0), ('64FC3', 1 / 255),
     ('8UC2', 1), ('8UC4', 1)])
 def test_arrays_of_opencv_are_pictures(encoding, scale):
-    grey = encoding[-1] in '12'
-    pixels = GREY if grey else SCENE[..., ::-1]
+    gray = encoding[-1] in '12'
+    pixels = GREY if gray else SCENE[..., ::-1]
     pixels = np.dstack([pixels, GREY]) if encoding[-1] in '24' else pixels
     if 'F' in encoding:
         pixels = (pixels * scale).astype(np.float32 if encoding.startswith('32') else np.float64)
     found = messages.image_to_rgb(image_msg(pixels, encoding)).astype(int)
-    assert np.abs(found - (np.dstack([GREY] * 3) if grey else SCENE)).max() <= 1
+    assert np.abs(found - (np.dstack([GREY] * 3) if gray else SCENE)).max() <= 1
 
 
 def test_a_thermal_image_is_stretched_and_does_not_flicker():
@@ -473,12 +473,12 @@ def compressed(data, form):
 
 @pytest.mark.parametrize('ending, exact', [('.png', 1), ('.webp', 20), ('.jpg', 20), ('.tif', 1),
                                            ('.bmp', 1), ('.jp2', 20)])
-@pytest.mark.parametrize('grey', [False, True])
-def test_pictures_of_every_codec(ending, exact, grey):
-    pixels = GREY if grey else SCENE[..., ::-1]
+@pytest.mark.parametrize('gray', [False, True])
+def test_pictures_of_every_codec(ending, exact, gray):
+    pixels = GREY if gray else SCENE[..., ::-1]
     msg = compressed(cv2.imencode(ending, pixels)[1], ending[1:])
     found = messages.compressed_to_rgb(msg).astype(int)
-    expected = np.dstack([GREY] * 3) if grey else SCENE
+    expected = np.dstack([GREY] * 3) if gray else SCENE
     assert np.abs(found - expected).mean() < exact
     assert np.abs(found.mean((0, 1)) - expected.mean((0, 1))).max() < 3
 
@@ -581,12 +581,12 @@ def test_units_and_types_of_depth():
     for unit in (1e-3, 2e-4, 1 / 256):
         found = messages.depth_to_metres(image_msg(DEPTH, '16UC1', 3), unit)
         assert np.allclose(found, METRES * unit * 1e3, equal_nan=True)
-    metres = METRES.copy()
-    metres[0, 0], metres[1, 0] = np.inf, -1.0
+    meters = METRES.copy()
+    meters[0, 0], meters[1, 0] = np.inf, -1.0
     for kind, encoding in ((np.float32, '32FC1'), (np.float64, '64FC1')):
         for bigendian in (False, True):
-            msg = image_msg(metres.astype(kind), encoding, 8, bigendian)
-            found = messages.depth_to_metres(msg, 2e-4)  # floats are metres
+            msg = image_msg(meters.astype(kind), encoding, 8, bigendian)
+            found = messages.depth_to_metres(msg, 2e-4)  # floats are meters
             assert np.allclose(found, METRES, equal_nan=True) and found.dtype == np.float32
     assert messages.is_depth(msg) and not messages.is_depth(image_msg(RGB, 'rgb8'))
     assert messages.is_depth(compressed([], '16UC1; png compressed '))
@@ -599,7 +599,7 @@ def test_a_step_of_zero_is_that_of_rows_without_padding():
     assert np.array_equal(messages.image_to_rgb(msg), RGB[..., ::-1])
 
 
-def test_coordinates_of_a_map_keep_their_millimetres():
+def test_coordinates_of_a_map_keep_their_millimeters():
     points = np.array([[500_000.123, 5_000_000.456, 100.789]])
     found = messages.cloud_to_xyz(cloud_msg(xyz_columns(points, 'f8', 8), (1, 1), 24))
     assert found.dtype == np.float64 and np.array_equal(found, points)

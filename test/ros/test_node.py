@@ -140,9 +140,9 @@ def test_a_jump_back_in_time_starts_over(rig, stamps):
 
 def test_encodings_and_a_bad_message_in_between(rig, stamps):
     rig.listen('depth/image')
-    grey = np.ascontiguousarray(picture()[..., 0])
-    kinds = [('bgr8', picture()), ('mono8', grey), ('bayer_rggb8', grey),
-             ('mono16', grey.astype(np.uint16) << 8), ('nv21', grey), ('rgb8', picture())]
+    gray = np.ascontiguousarray(picture()[..., 0])
+    kinds = [('bgr8', picture()), ('mono8', gray), ('bayer_rggb8', gray),
+             ('mono16', gray.astype(np.uint16) << 8), ('nv21', gray), ('rgb8', picture())]
     for stamp, (encoding, pixels) in zip(stamps, kinds, strict=False):
         rig.send_points(stamp)
         rig.send_image(stamp, pixels, encoding)
@@ -265,7 +265,7 @@ def test_lifecycle_ten_times_without_growth(rig, stamps):
 
 def test_depth_image_and_compressed_image(stamps):
     rig = Rig('preset:=steering', 'device:=cpu', 'depth_source:=depth_image',
-              'image_compressed:=true', 'image_scale:=0.5', 'cloud_organized:=true')
+              'image_compressed:=true', 'image_scale:=0.5', 'cloud_organised:=true')
     rig.listen('depth/image', 'depth/camera_info', 'points')
     depth = np.full((96, 160), np.nan, np.float32)
     depth[::4, ::4] = 3.0

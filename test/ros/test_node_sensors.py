@@ -85,7 +85,7 @@ def test_a_depth_image_of_another_frame_and_unit_with_latched_calibrations():
     transforms = publish_transforms(rig, ('camera', 'sensor', (0.05, 0.0, 1.0)))
 
     def send_depth(stamp):
-        counts = np.full((60, 80), 8000, np.uint16)  # of half a millimetre: 4 m
+        counts = np.full((60, 80), 8000, np.uint16)  # of half a millimeter: 4 m
         counts[:20] = 65535
         depth.publish(messages.fill(Image(header=header(stamp, 'sensor')),
                                     messages.image_fields(counts, '16UC1')))

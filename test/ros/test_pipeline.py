@@ -158,7 +158,7 @@ def depth_image(shape):
 def test_a_depth_image_of_another_resolution_is_scaled_to_the_image():
     run, completer = pipeline(depth_source='depth_image')
     run.run(job_of(depth_image((30, 40))), {'depth'})
-    assert completer.uv.tolist() == [[0.5, 0.5]]  # centre of the first 2 x 2 pixels
+    assert completer.uv.tolist() == [[0.5, 0.5]]  # center of the first 2 x 2 pixels
     with pytest.raises(MessageError, match='register'):
         run.run(job_of(depth_image((60, 60))), {'depth'})
 
@@ -332,8 +332,8 @@ def static(*links):
     return buffer
 
 
-def sensor_depth(size=(30, 40), frame='depth', metres=2.0, encoding='32FC1'):
-    pixels = np.full(size, metres, np.float32)
+def sensor_depth(size=(30, 40), frame='depth', meters=2.0, encoding='32FC1'):
+    pixels = np.full(size, meters, np.float32)
     return Cloud(SimpleNamespace(header=header(SECOND, frame),
                                  **messages.depth_fields(pixels, encoding)), SECOND)
 
@@ -391,16 +391,16 @@ def test_one_in_the_frame_of_the_image_with_another_view_is_no_registered_one():
     assert len(told) == 1
 
 
-def test_units_of_depth_by_parameter_and_floats_of_millimetres():
+def test_units_of_depth_by_parameter_and_floats_of_millimeters():
     run, completer, _ = told_pipeline(depth_source='depth_image', depth_unit_m=2e-4)
-    run.run(job_of(sensor_depth(metres=2.0, encoding='16UC1', frame='camera')), {'depth'})
+    run.run(job_of(sensor_depth(meters=2.0, encoding='16UC1', frame='camera')), {'depth'})
     assert completer.depth == pytest.approx(0.4)
     run, completer, told = told_pipeline(depth_source='depth_image')
     for _ in range(2):
         run.run(job_of(sensor_depth((60, 80), 'camera', 1500.0)), {'depth'})
-    assert completer.depth == pytest.approx(1.5) and len(told) == 1 and 'millimetres' in told[0]
+    assert completer.depth == pytest.approx(1.5) and len(told) == 1 and 'millimeters' in told[0]
     run, completer, told = told_pipeline(depth_source='depth_image')
-    run.run(job_of(sensor_depth(metres=150.25, frame='camera')), {'depth'})
+    run.run(job_of(sensor_depth(meters=150.25, frame='camera')), {'depth'})
     assert completer.depth == pytest.approx(150.25) and not told
 
 
@@ -410,7 +410,7 @@ SPREAD = np.random.default_rng(1).uniform((-6, -4, 3), (6, 4, 14), (400, 3))
 @pytest.mark.parametrize('points, unit', [
     (SPREAD, 1.0), (SPREAD + [700.0, 0, 0], 1.0), (SPREAD * 1000, 1e-3),
     (np.rint(SPREAD * 50), 1e-3), (np.rint(SPREAD), 1.0), (SPREAD[:20] * 1000, 1.0)])
-def test_millimetres_of_clouds_are_known_by_their_size_and_told_once(points, unit):
+def test_millimeters_of_clouds_are_known_by_their_size_and_told_once(points, unit):
     run, _, told = told_pipeline(extrinsics__source='parameters', max_depth_m=1e5)
     for _ in range(2):
         frame = run.run(job_of(cloud(points)), set()).frame

@@ -91,7 +91,7 @@ def test_images_have_the_size_of_the_input_and_plausible_content(replayed):
         assert (camera.height, camera.width) == replayed.size and 721 < camera.fx < 722
 
 
-def test_the_cloud_is_the_depth_in_space_and_coloured(replayed):
+def test_the_cloud_is_the_depth_in_space_and_colored(replayed):
     for stamp, (_, message) in replayed.outputs['cloud'].items():
         points = messages.cloud_to_xyz(message)
         known = np.isfinite(messages.depth_to_metres(replayed.outputs['depth'][stamp][1]))

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Properties of the synchroniser, for streams of any rate, jitter, offset and arrival order."""
+"""Properties of the synchronizer, for streams of any rate, jitter, offset and arrival order."""
 import pickle
 import random
 import re

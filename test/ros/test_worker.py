@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The worker, the rates of the diagnostics, and the synchronisers of message_filters."""
+"""The worker, the rates of the diagnostics, and the synchronizers of message_filters."""
 import sys
 from threading import Event, Thread
 from types import ModuleType, SimpleNamespace
@@ -136,7 +136,7 @@ def test_silent_inputs_are_judged_with_a_remedy(silent, publishers, word):
         assert word in found[0][1] and found[0][0] == diagnostics.ERROR
 
 
-def test_a_hint_of_the_synchroniser_is_a_warning():
+def test_a_hint_of_the_synchronizer_is_a_warning():
     assert diagnostics.judge_inputs(inputs(0.1, 1), 'set time_offset_s') == [
         (diagnostics.WARN, 'set time_offset_s')]
 

@@ -112,7 +112,7 @@ class Driver:
         return self._cloud.get_subscription_count() > 0
 
     def pairs(self) -> Optional[int]:
-        """Give the number of pairs that the node has made, when all is quiet; None if untold."""
+        """Return the number of pairs that the node has made, when all is quiet; None if untold."""
         self.spin(QUIET_S)
         self.status.clear()
         self.spin(QUIET_S)
@@ -125,7 +125,7 @@ class Driver:
 
 
 def _wall(camera, count):
-    """Give float32 (N, 4) points of a wall 10 m away, in the axes of the camera."""
+    """Return float32 (N, 4) points of a wall 10 m away, in the axes of the camera."""
     limits = (camera.width - 1, camera.height - 1)
     uv = np.random.default_rng(1).uniform((0, 0), limits, (count, 2))
     points = np.zeros((count, 4), np.float32)

@@ -74,7 +74,7 @@ def log_end(path) -> str:
 
 
 def node_arguments(topics, values):
-    """Give the arguments of the node for these topics and parameters."""
+    """Yield the arguments of the node for these topics and parameters."""
     depth = 'points' if topics.points else 'sparse_depth'
     # The node adds the transport's name to the topic of a compressed image itself.
     bases = {'image': topics.image.removesuffix('/compressed'), 'camera_info': topics.camera_info,
@@ -86,7 +86,7 @@ def node_arguments(topics, values):
 
 
 def child_environment():
-    """Give a domain of its own to the children, on this machine alone."""
+    """Keep the children in a domain of their own, on this machine alone."""
     environment = dict(os.environ)
     if not environment.get('LD_LIBRARY_PATH'):
         # The ROS wheels set it at start-up, unless this says that it is done.
@@ -124,7 +124,7 @@ class Processes:
                 stdin=subprocess.DEVNULL, start_new_session=True)
 
     def pid(self, name):
-        """Give the process id of one that runs."""
+        """Return the process id of one that runs."""
         return self._running[name].pid
 
     def wait(self, name, deadline, meanwhile=lambda: None):

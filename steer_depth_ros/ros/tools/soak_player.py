@@ -103,14 +103,14 @@ class SoakPlayer:
 
 
 def restamped(raw, stamp_ns):
-    """Give the CDR of a message with a header another stamp."""
+    """Set another stamp in the CDR of a message with a header."""
     order = 'little' if raw[1] & 1 else 'big'
     stamp = b''.join(part.to_bytes(4, order) for part in divmod(stamp_ns, 10 ** 9))
     return raw[:4] + stamp + raw[12:]
 
 
 def read_pairs(recording, image, depth, info, slop_s):
-    """Give (image, depth, camera_info), as raw bytes, of each matched pair of a recording."""
+    """Yield (image, depth, camera_info), as raw bytes, of each matched pair of a recording."""
     sync = Synchronizer(slop_s)
     add = {image: sync.add_image, depth: sync.add_depth}
     about = bytes(next(recording.messages(info)).raw)

@@ -82,7 +82,7 @@ def summarise(samples: List[Dict[str, float]], log: Dict[str, Any]) -> Dict[str,
 
 
 def judge(report: Dict[str, Any]) -> List[str]:
-    """Say what grew or went missing, a clause each; empty when the run passes."""
+    """Describe what grew or went missing, a clause each; empty when the run passes."""
     found = []
     if report['frames'] - report['left_out'] == report['dropped']:
         found.append('the node answered no frame')
@@ -132,15 +132,15 @@ def _plot(box, seconds, lines):
         return
     x = LEFT + (WIDTH - 20 - LEFT) * np.array(seconds) / max(seconds[-1], 1e-9)
     _text(box, f'{seconds[-1] / 60:.1f} min', WIDTH - 90, HEIGHT - 6, QUIET)
-    for colour, line in zip(LINES, lines):
+    for color, line in zip(LINES, lines):
         known = np.isfinite(line)
         y = (HEIGHT - 1) * (1 - line[known] / high)
         points = np.stack([x[known], y], 1).round().astype(np.int32)
-        cv2.polylines(box, [points], False, colour, 1, cv2.LINE_AA)
+        cv2.polylines(box, [points], False, color, 1, cv2.LINE_AA)
 
 
-def _text(canvas, text, x, y, colour):
-    cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+def _text(canvas, text, x, y, color):
+    cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 1, cv2.LINE_AA)
 
 
 def _growth(series, after, rate):
