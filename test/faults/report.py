@@ -21,7 +21,7 @@ HEAD = ('| fault | injected alone + at random | the node counted (alone) | healt
 
 
 def table(recorded):
-    """Give the lines of the table."""
+    """Return the lines of the table."""
     lines = [HEAD]
     for name, alone in recorded['each'].items():
         mixed = recorded['random']['faults'].get(name, {})
@@ -38,17 +38,17 @@ def table(recorded):
 
 
 def totals(recorded):
-    """Give the sentence on the random run."""
+    """Return the sentences on the random run."""
     run = recorded['random']
     times = run['recovery_ms']
     return (f'{run["steps"]:,} random steps (seed {run["seed"]}) with {run["injected"]:,} faults: '
             f'{run["crashes"]} crashes, {run["hangs"]} hangs, {run["wrong"]} wrong outputs of '
-            f'{run["messages_checked"]:,} checked ({run["depth_images_checked"]:,} depth images); '
-            f'the node answered the first healthy pair after {run["first_pair"]:,} faults, the '
+            f'{run["messages_checked"]:,} checked ({run["depth_images_checked"]:,} depth images). '
+            f'The node answered the first healthy pair after {run["first_pair"]:,} faults, the '
             f'second after {run["second_pair"]:,}, a later one after {run["later"]:,}. Time from '
             f'that first pair to the answer: p50 {times["p50"]} ms, p99 {times["p99"]} ms, '
-            f'longest {times["max"]} ms; more than two periods by the clock of this machine, busy '
-            f'otherwise, in {run["over_two_periods"]:,} of {run["steps"]:,} steps.')
+            f'maximum {times["max"]} ms; more than two periods in {run["over_two_periods"]:,} of '
+            f'{run["steps"]:,} steps, on a machine that was busy otherwise.')
 
 
 if __name__ == '__main__':
