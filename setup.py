@@ -207,7 +207,7 @@ setup(
         'fuzz': ['atheris'],
         'test': [*OPENCV, 'build', 'hypothesis', 'laspy[lazrs]', 'mcap', 'mypy', 'plyfile',
                  'psutil', 'pytest', 'pytest-cov', 'ray>=2.40; python_version < "3.14"',
-                 'rerun-sdk>=0.39', 'ruff'],
+                 'rerun-sdk>=0.39', 'ruff', 'wheel'],
     },
     entry_points={'console_scripts': [
         'steer_depth = steer_depth_ros.entry_points:steer_depth',
