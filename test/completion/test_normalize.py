@@ -13,7 +13,6 @@
 # limitations under the License.
 """The frame as it is completed: free of scale, thinned to its own resolution."""
 import numpy as np
-import pytest
 
 from steer_depth_ros.completion.completer import DepthCompleter
 from steer_depth_ros.completion.normalize import normalize
@@ -33,14 +32,3 @@ def test_half_resolution_keeps_one_sample_a_pixel_of_a_depth_image():
     assert sparse.uv.shape[1] == len(uv[::9])
     completed = DepthCompleter('fast', 'cpu').complete(image, uv, depth.ravel()).depth
     np.testing.assert_allclose(completed, depth, rtol=0.01)
-
-
-@pytest.mark.parametrize('shape', [(60, 80), (61, 81), (1, 300)])
-def test_half_of_a_full_frame_is_the_frame_of_half_resolution(shape):
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (*shape, 3), np.uint8)
-    uv = rng.uniform((0, 0), (shape[1] - 1, shape[0] - 1), (50, 2)).astype(np.float32)
-    depth = rng.uniform(2, 9, 50).astype(np.float32)
-    half, small = normalize(image, uv, depth, half=True), normalize(image, uv, depth).downsampled()
-    assert small.size == half.size and small.median == half.median and small.half
-    assert (small.lab == half.lab).all() and small.uv.equal(half.uv)
