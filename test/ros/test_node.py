@@ -265,7 +265,7 @@ def test_lifecycle_ten_times_without_growth(rig, stamps):
 
 def test_depth_image_and_compressed_image(stamps):
     rig = Rig('preset:=steering', 'device:=cpu', 'depth_source:=depth_image',
-              'image_compressed:=true', 'image_scale:=0.5', 'cloud_organised:=true')
+              'image_compressed:=true', 'image_scale:=0.5', 'cloud_organized:=true')
     rig.listen('depth/image', 'depth/camera_info', 'points')
     depth = np.full((96, 160), np.nan, np.float32)
     depth[::4, ::4] = 3.0
