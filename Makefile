@@ -1,11 +1,14 @@
-# Two commands: `make demo` (recording -> node -> picture) and `make test`.
+# `make demo` (recording -> node -> picture), `make test`, and where there is a GPU `make gpu`.
 VENV ?= .venv
 PYTHON ?= python3
 # The torch build to install; set e.g. TORCH="torch --index-url ..." for a CUDA build.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-ros venv clean
+# For `make gpu`: a PYTHON that was asked for, else the environment here, else the system's.
+GPU_PYTHON = $(if $(filter file,$(origin PYTHON)),$(firstword $(wildcard $(BIN)/python) python3),$(PYTHON))
+
+.PHONY: demo test test-ros gpu venv clean
 
 demo: venv
 	$(BIN)/steer_depth demo --out out/demo $(if $(FRAMES),--frames $(FRAMES)) $(if $(BAG),--bag $(BAG)) $(if $(PRESET),--preset $(PRESET))
@@ -16,6 +19,11 @@ test: venv
 # A colcon workspace of its own: builds, installed scripts, drivers of every QoS.
 test-ros: venv
 	$(BIN)/python -m pytest -rA --tb=short -q test/ros/workspace_checks.py
+
+# Tests, compute-sanitizer and benchmarks on the GPU here, without a network; writes
+# docs/benchmarks/gpu_NAME.json and .md. Needs nvcc, pytest, hypothesis and a torch with CUDA.
+gpu:
+	$(GPU_PYTHON) -m steer_depth_ros.benchmarks.gpu
 
 venv: $(BIN)/.installed
 

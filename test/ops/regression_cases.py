@@ -27,6 +27,12 @@ from steer_depth_ros.ops import kernel_regression, native, regression, regressio
 
 CPU_VARIANTS = ('generic', 'avx2', 'avx512')
 CALL = regression._call
+# Marks of what `make gpu` runs.
+ON_GPU = (pytest.mark.gpu, pytest.mark.skipif(
+    not torch.cuda.is_available() or native.load('cuda') is None,
+    reason='needs a GPU, a torch with CUDA, and the package built with nvcc'))
+BACKENDS = ('native', 'cuda on host', pytest.param('gpu', marks=ON_GPU))
+_device = 'cpu'  # of run_native
 
 
 def scene(batch=2, samples=150, size=(41, 57), features=0, seed=0, padding=0., margin=0.):
@@ -67,8 +73,11 @@ def run_twin(data, size, dtype=torch.float64, **options):
 
 
 def run_native(data, size, **options):
-    """Run the public function in float32."""
-    return kernel_regression(size=size, **cast(data, torch.float32), **options)
+    """Run the public function in float32, on the device of `backend`."""
+    data, options = ({k: v.to(_device) if torch.is_tensor(v) else v for k, v in each.items()}
+                     for each in (cast(data, torch.float32), options))
+    dense, mass = kernel_regression(size=size, **data, **options)
+    return (dense.cpu(), mass.cpu()) if _device == 'cuda' else (dense, mass)
 
 
 def available(name):
@@ -78,9 +87,25 @@ def available(name):
             and CPU_VARIANTS.index(name) <= CPU_VARIANTS.index(widest))
 
 
+def needs_gpu(test):
+    """Mark a test that runs on a GPU."""
+    for mark in ON_GPU:
+        test = mark(test)
+    return test
+
+
 @contextmanager
 def backend(name):
-    """Send float32 calls through one CPU library, or through the CUDA code built for the host."""
+    """
+    Send float32 calls through one library.
+
+    name: a CPU library, 'cuda on host' (the CUDA code built for the host), 'native' (what users
+    of the CPU get) or 'gpu', on which `run_native` then computes.
+    """
+    if name in ('native', 'gpu'):
+        with mock.patch(f'{__name__}._device', 'cuda' if name == 'gpu' else 'cpu'):
+            yield
+        return
     on_host = name == 'cuda on host'
     library = cuda_on_host() if on_host else native.load(name)
 

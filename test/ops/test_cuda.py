@@ -18,19 +18,16 @@ import subprocess
 
 import numpy as np
 import pytest
-from regression_cases import backend, cast, run_native, run_twin, scene
+from regression_cases import backend, cast, needs_gpu, run_native, run_twin, scene
 import torch
 
-from steer_depth_ros.ops import kernel_regression, native
+from steer_depth_ros.ops import kernel_regression
 
 SOURCE = Path(__file__).parents[2] / 'csrc' / 'kernel_regression' / 'cuda.cu'
 SIZE = (41, 57)
 MODES = [dict(window=(9, 13)), dict(window=(9, 13), border='mirror', profile='tanh'),
          dict(neighbours=16), dict(neighbours=32, sectors=4, aspect=2.),
          dict(neighbours=32, sectors=8)]
-needs_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available() or native.load('cuda') is None,
-    reason='needs a GPU, a torch with CUDA, and the package built with nvcc')
 
 
 @pytest.mark.skipif(shutil.which('nvcc') is None, reason='needs nvcc')

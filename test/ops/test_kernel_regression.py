@@ -16,7 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
-from regression_cases import available, backend, CPU_VARIANTS, run_native, run_twin, scene
+from regression_cases import (
+    available,
+    backend,
+    BACKENDS,
+    CPU_VARIANTS,
+    run_native,
+    run_twin,
+    scene,
+)
 import regression_oracle as oracle
 import torch
 
@@ -28,7 +36,7 @@ MODES = [dict(window=(9, 13)), dict(window=(9, 13), border='mirror'),
          dict(neighbours=16, aspect=3.)]
 VARIANTS = [pytest.param(name, marks=pytest.mark.skipif(
     not available(name), reason=f'no {name} library, or a machine without it'))
-    for name in CPU_VARIANTS] + ['cuda on host']
+    for name in CPU_VARIANTS] + list(BACKENDS[1:])
 
 
 def check_pixels(data, size, pixels, mass_tolerance=1e-4, **options):
@@ -124,14 +132,11 @@ def layouts(size):
             'repeated': (rand(60, 2) * extent).repeat(3, 1)}
 
 
-@pytest.fixture(params=['native', 'cuda on host'])
+@pytest.fixture(params=BACKENDS)
 def each_backend(request):
-    """Run a test on the CPU library and on the CUDA code built for the host."""
-    if request.param == 'native':
+    """Run a test on the CPU library, on the CUDA code built for the host, and on a GPU."""
+    with backend(request.param):
         yield
-    else:
-        with backend(request.param):
-            yield
 
 
 @pytest.mark.parametrize('layout', layouts(SIZE))

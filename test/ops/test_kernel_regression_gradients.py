@@ -13,7 +13,16 @@
 # limitations under the License.
 """The operator's gradients: gradcheck of the twin, and the native ones against the twin's."""
 import pytest
-from regression_cases import available, backend, cast, CPU_VARIANTS, run_native, run_twin, scene
+from regression_cases import (
+    available,
+    backend,
+    BACKENDS,
+    cast,
+    CPU_VARIANTS,
+    run_native,
+    run_twin,
+    scene,
+)
 import torch
 
 from steer_depth_ros.ops import kernel_regression
@@ -31,14 +40,11 @@ MODES = {
 EXTENTS = {'number': (), 'per sample': (2, 90), 'per pixel': (2, *SIZE)}
 
 
-@pytest.fixture(params=['native', 'cuda on host'], autouse=True)
+@pytest.fixture(params=BACKENDS, autouse=True)
 def each_backend(request):
-    """Run every test on the CPU library and on the CUDA code built for the host."""
-    if request.param == 'native':
+    """Run every test on the CPU library, on the CUDA code built for the host, and on a GPU."""
+    with backend(request.param):
         yield
-    else:
-        with backend(request.param):
-            yield
 
 
 def problem(mode, bandwidth='number', ridge='number'):

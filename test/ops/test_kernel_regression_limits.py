@@ -16,7 +16,7 @@ import math
 from unittest import mock
 
 import pytest
-from regression_cases import backend, cast, run_native, run_twin, scene
+from regression_cases import backend, BACKENDS, cast, run_native, run_twin, scene
 import torch
 
 from steer_depth_ros.ops import kernel_regression, regression
@@ -27,14 +27,11 @@ MODES = [dict(window=(4, 6)), dict(window=(4, 6), border='mirror'),
          dict(neighbours=16, sectors=8)]
 
 
-@pytest.fixture(params=['native', 'cuda on host'], autouse=True)
+@pytest.fixture(params=BACKENDS, autouse=True)
 def each_backend(request):
-    """Run every test on the CPU library and on the CUDA code built for the host."""
-    if request.param == 'native':
+    """Run every test on the CPU library, on the CUDA code built for the host, and on a GPU."""
+    with backend(request.param):
         yield
-    else:
-        with backend(request.param):
-            yield
 
 
 def assert_like_twin(data, size, rtol=1e-3, **options):

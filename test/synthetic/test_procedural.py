@@ -190,6 +190,7 @@ def test_frames_depend_on_seed_and_index_alone():
         frames[10]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_gpu_sees_the_same_geometry():
     a, b = render_scene(2, SIZE), render_scene(2, SIZE, 'cuda')
