@@ -11,9 +11,15 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Speed and memory of the presets on rendered frames, by stage."""
+"""
+Speed and memory of the presets on rendered frames, by stage.
+
+Milliseconds depend on the machine, so every row also states the ratio to Delaunay-linear
+interpolation (scipy) of the same frame, measured in the same process right afterwards.
+"""
 import json
 from pathlib import Path
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -63,16 +69,17 @@ def run(args) -> int:
     device = find_device(args.device)
     process_tuning.prepare()  # the children, which import torch first of all, run as the node does
     print(', '.join(f'{k} {v}' for k, v in about.items()))
-    print(f'{"preset":<12}{"size":>10}{"samples":>9}{"median ms":>11}{"p90 ms":>9}'
+    print(f'{"preset":<12}{"size":>10}{"samples":>9}{"of linear":>11}'
+          f'{"median ms":>11}{"p90 ms":>9}'
           + ''.join(f'{s:>16}' for s in (*STAGES, 'rest')) + f'{"operator %":>12}{"peak MB":>9}')
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for preset in presets:
             weights = args.weights
             if preset.model == 'reference' and weights is None:
-                weights = _random_reference(folder)
+                weights = random_reference(folder)
             for case in _cases(args, preset):
-                frame = _rendered(Path(folder), *case)
+                frame = rendered(Path(folder), *case)
                 found = _in_a_child({'preset': preset.name, 'weights': weights, 'frame': frame,
                                      'device': args.device, 'frames': args.frames})
                 results.append(found)
@@ -94,12 +101,12 @@ def _row(found):
     columns = [found['stages_ms'].get(name, 0.0) for name in STAGES]
     columns.append(sum(found['stages_ms'].values()) - sum(columns))
     return (f'{found["preset"]:<12}{f"{width}x{height}":>10}{found["samples"]:>9}'
-            f'{found["median_ms"]:>11.1f}{found["p90_ms"]:>9.1f}'
+            f'{found["of_linear"]:>11.3f}{found["median_ms"]:>11.1f}{found["p90_ms"]:>9.1f}'
             + ''.join(f'{column:>16.1f}' for column in columns)
             + f'{100 * found["operator_share"]:>12.1f}{found["peak_mb"]:>9.0f}')
 
 
-def _random_reference(folder):
+def random_reference(folder):
     """Write weights for the paper's network: speed does not depend on their values."""
     from steer_depth_ros.network.checkpoints import save_safetensors
     from steer_depth_ros.network.reference import ARCHITECTURE, SteeringKernelNet
@@ -108,8 +115,12 @@ def _random_reference(folder):
     return path
 
 
-def _rendered(folder, width, height, count, kind):
-    """Render a frame with `count` samples into a file; the child's memory is then the model's."""
+def rendered(folder, width, height, count, kind):
+    """
+    Render a frame with `count` samples into an npz file of a folder; return its name.
+
+    In a file, so that the memory of the process that measures is the model's alone.
+    """
     from steer_depth_ros.synthetic.procedural import ProceduralFrames
     from steer_depth_ros.synthetic.sensors import lidar_lines, random_samples
     path = folder / f'{width}x{height}_{count}_{kind}.npz'
@@ -131,6 +142,24 @@ def _in_a_child(task):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def read_frame(file):
+    """Return image, uv and depth of an npz file."""
+    with np.load(file) as data:
+        return data['image'], data['uv'], data['depth']
+
+
+def linear_ms(image, uv, depth, runs=3):
+    """Return the median milliseconds of Delaunay-linear interpolation (scipy) of a frame."""
+    from scipy.interpolate import griddata
+    rows, columns = np.mgrid[:image.shape[0], :image.shape[1]]
+    times = []
+    for _ in range(1 + runs):
+        start = time.perf_counter()
+        griddata(uv, 1 / depth, (columns, rows), method='linear')
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times[1:])  # the first search for triangles can take seconds
+
+
 def measure(preset, weights, frame, device, frames):
     """
     Measure one preset on one frame; the figures of this process's memory are part of it.
@@ -140,8 +169,7 @@ def measure(preset, weights, frame, device, frames):
     from steer_depth_ros.completion.completer import DepthCompleter
     completer = DepthCompleter(preset, device, weights)
     device = str(completer.device)
-    with np.load(frame) as data:
-        image, uv, depth = data['image'], data['uv'], data['depth']
+    image, uv, depth = read_frame(frame)
     for _ in range(WARM_UP):
         completer.complete(image, uv, depth)
     times, laps = [], []
@@ -157,6 +185,8 @@ def measure(preset, weights, frame, device, frames):
               'peak_mb': _peak_mb()}
     if device.startswith('cuda'):
         result['peak_gpu_mb'] = torch.cuda.max_memory_allocated() / 2 ** 20
+    result['linear_ms'] = linear_ms(image, uv, depth)
+    result['of_linear'] = result['median_ms'] / result['linear_ms']
     return result
 
 

@@ -59,9 +59,13 @@ def format_preset(entry):
         tasks = ', '.join(f'{task} {value:.2f}'
                           for task, value in measured['mae_vs_linear'].items())
         lines.append(f'  MAE relative to linear interpolation: {tasks}')
+    if measured.get('of_linear'):
+        ratios = ', '.join(f'{ratio:.2f} at {size}'
+                           for size, ratio in measured['of_linear'].items())
+        lines.append(f'  time      relative to linear interpolation in the same run: {ratios}')
     if measured.get('ms'):
         times = ', '.join(f'{ms:.0f} ms at {size}' for size, ms in measured['ms'].items())
-        lines.append(f'  time      {times}; {measured.get("machine", "machine not stated")}')
+        lines.append(f'            {times}; {measured.get("machine", "machine not stated")}')
     if 'command' in measured:
         lines.append(f'  repeat    {measured["command"]}')
     return lines

@@ -71,8 +71,9 @@ def measured_figures():
     """
     Return what was measured of each preset, {} where nothing was.
 
-    weights/presets.json: {preset: {score, mae_vs_linear: {task: quotient}, ms: {WxH: median},
-    machine, command}}, each entry optional; `command` repeats the measurement.
+    weights/presets.json: {preset: {score, mae_vs_linear: {task: quotient}, of_linear: {WxH: time
+    relative to linear interpolation in the same run}, ms: {WxH: median}, machine, command}}, each
+    entry optional; `command` repeats the measurement.
     """
     path = WEIGHTS / 'presets.json'
     return json.loads(path.read_text()) if path.exists() else {}

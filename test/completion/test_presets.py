@@ -26,7 +26,8 @@ from steer_depth_ros.completion import presets
 from steer_depth_ros.completion.presets import Preset, PRESETS, stored_parameters
 
 FIGURES = {'own': {'score': 0.7, 'mae_vs_linear': {'lidar': 0.9, 'random500': 0.6},
-                   'ms': {'640x480': 42.0}, 'machine': '2 cores', 'command': 'score.py'}}
+                   'of_linear': {'640x480': 0.25}, 'ms': {'640x480': 42.0},
+                   'machine': '2 cores', 'command': 'score.py'}}
 
 
 def test_lists_every_preset(tmp_path, capsys):
@@ -53,7 +54,8 @@ def test_shows_size_and_measured_figures(tmp_path, monkeypatch, capsys):
     assert main(['presets']) == 0
     shown = capsys.readouterr().out
     for text in ('15 parameters', 'score     0.700', 'lidar 0.90, random500 0.60',
-                 '42 ms at 640x480; 2 cores', 'score.py', 'gone.safetensors (missing)'):
+                 'in the same run: 0.25 at 640x480', '42 ms at 640x480; 2 cores', 'score.py',
+                 'gone.safetensors (missing)'):
         assert text in shown
 
 
@@ -78,6 +80,7 @@ def test_bench_measures_stages_and_memory(tmp_path, capsys):
     assert steering['preset'] == 'steering' and steering['samples'] == 200
     for result in (steering, reference):
         assert 0 < result['median_ms'] <= result['p90_ms'] and result['peak_mb'] > 50
+        assert result['of_linear'] == result['median_ms'] / result['linear_ms']
         assert 0 < result['operator_share'] < 1 and min(result['stages_ms'].values()) >= 0
     assert reference['stages_ms']['network'] > reference['stages_ms']['operator']
     assert {*bench.STAGES, 'rest'} - {'network'} <= set(steering['stages_ms'])
