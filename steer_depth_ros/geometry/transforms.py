@@ -14,6 +14,7 @@
 """Rigid transforms between named frames over time, without tf2."""
 import bisect
 from dataclasses import dataclass, field
+import math
 from threading import RLock
 from typing import Dict, List, Optional, Sequence
 
@@ -82,10 +83,17 @@ class TransformBuffer:
         Raise TransformError when the frames are empty or would form a loop, or the matrix is not
         rigid; the buffer stays as it was.
         """
-        parent, child = _frame(parent), _frame(child)
+        self._set(_frame(parent), _frame(child), stamp_ns, _pose(matrix, parent, child), static)
+
+    def set_pose(self, parent: str, child: str, stamp_ns: int, xyz: Sequence[float],
+                 quaternion_xyzw: Sequence[float], static: bool = False) -> None:
+        """Do as `set_transform`, from meters and a quaternion (x, y, z, w) of any length."""
+        pose = np.array(xyz, np.float64), np.array(_unit(xyz, quaternion_xyzw), np.float64)
+        self._set(_frame(parent), _frame(child), stamp_ns, pose, static)
+
+    def _set(self, parent, child, stamp_ns, pose, static):
         if parent == child:
             raise TransformError(f'frame "{child}" cannot be its own parent; correct it')
-        pose = _pose(matrix, parent, child)
         with self._lock:
             path = self._ancestors(parent)
             if child in path and not self._break_loop(child, path[:path.index(child)]):
@@ -247,20 +255,12 @@ def matrix_from(xyz: Sequence[float], quaternion_xyzw: Sequence[float]) -> np.nd
 
     Raise TransformError for a quaternion without length and for numbers that are not finite.
     """
-    q = np.asarray(quaternion_xyzw, dtype=np.float64)
-    t = np.asarray(xyz, dtype=np.float64)
-    with np.errstate(over='ignore'):
-        length = np.linalg.norm(q)
-    if (q.shape != (4,) or t.shape != (3,) or not np.isfinite([*q, *t, length]).all()
-            or length < 1e-6):
-        raise TransformError(f'xyz {t.tolist()} and quaternion {q.tolist()} are no pose; three '
-                             'and four finite numbers (x y z w, not all zero) are needed')
-    x, y, z, w = q / length
+    x, y, z, w = _unit(xyz, quaternion_xyzw)
     matrix = np.eye(4)
     matrix[:3, :3] = [[1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
                       [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
                       [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]]
-    matrix[:3, 3] = t
+    matrix[:3, 3] = xyz
     return matrix
 
 
@@ -309,6 +309,18 @@ def _slerp(q0, q1, share):
         return q0 + share * (q1 - q0)
     angle = np.arccos(cosine)
     return (np.sin((1.0 - share) * angle) * q0 + np.sin(share * angle) * q1) / np.sin(angle)
+
+
+def _unit(xyz, quaternion):
+    """Return a quaternion of length 1 as numbers of Python: thousands come in a second."""
+    numbers = tuple(map(float, (*xyz, *quaternion)))
+    length = math.sqrt(sum(number * number for number in numbers[3:]))
+    if (len(xyz) != 3 or len(quaternion) != 4 or not all(map(math.isfinite, (*numbers, length)))
+            or length < 1e-6):
+        raise TransformError(f'xyz {list(numbers[:3])} and quaternion {list(numbers[3:])} are no '
+                             'pose; three and four finite numbers (x y z w, not all zero) are '
+                             'needed')
+    return [number / length for number in numbers[3:]]
 
 
 def _pose(matrix, parent, child):

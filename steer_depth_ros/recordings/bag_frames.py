@@ -20,10 +20,10 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from steer_depth_ros.errors import BagError, ConfigError, SteerDepthError
 from steer_depth_ros.geometry.calibration_file import Calibration
-from steer_depth_ros.geometry.transforms import matrix_from, TransformBuffer, TransformError
+from steer_depth_ros.geometry.transforms import TransformBuffer, TransformError
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.ros import messages, parameters
-from steer_depth_ros.ros.extrinsics import calibrated_values, Extrinsics
+from steer_depth_ros.ros.extrinsics import add_transform, calibrated_values, Extrinsics
 from steer_depth_ros.ros.matching import Matcher
 from steer_depth_ros.ros.pipeline import Job, Pipeline, Result
 
@@ -240,11 +240,8 @@ def read_transforms(recording) -> Tuple[TransformBuffer, List[str]]:
             ignored.setdefault(record.topic, str(error))
             continue
         for one in message.transforms:
-            xyz, q = one.transform.translation, one.transform.rotation
             try:
-                transforms.set_transform(
-                    one.header.frame_id, one.child_frame_id, messages.stamp_ns(one.header),
-                    matrix_from((xyz.x, xyz.y, xyz.z), (q.x, q.y, q.z, q.w)), static)
+                add_transform(transforms, one, static)
             except TransformError as error:
                 name = f'"{one.child_frame_id}" in "{one.header.frame_id}"'
                 ignored.setdefault(name, str(error))

@@ -70,14 +70,17 @@ class TfListener:
 
     def _take(self, msg, static):
         for transform in msg.transforms:
-            t, q = transform.transform.translation, transform.transform.rotation
             try:
-                self._buffer.set_transform(
-                    transform.header.frame_id, transform.child_frame_id,
-                    stamp_ns(transform.header),
-                    matrix_from((t.x, t.y, t.z), (q.x, q.y, q.z, q.w)), static)
+                add_transform(self._buffer, transform, static)
             except TransformError as error:
                 self._logger.warning(f'ignored a transform: {error}', throttle_duration_sec=10.0)
+
+
+def add_transform(buffer: TransformBuffer, transform: Any, static: bool) -> None:
+    """Add a TransformStamped; raise TransformError where it is no pose."""
+    t, q = transform.transform.translation, transform.transform.rotation
+    buffer.set_pose(transform.header.frame_id, transform.child_frame_id,
+                    stamp_ns(transform.header), (t.x, t.y, t.z), (q.x, q.y, q.z, q.w), static)
 
 
 class Extrinsics:

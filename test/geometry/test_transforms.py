@@ -32,10 +32,28 @@ def moved(x, yaw=0.0):
     return matrix_from_rpy((x, 0, 0), (0, 0, yaw))
 
 
+@pytest.fixture(params=['ours', 'tf2'])
+def make_buffer(request):
+    """Our buffer and that of tf2, for what both have to answer alike."""
+    if request.param == 'ours':
+        return TransformBuffer
+    pytest.importorskip('tf2_py', reason='tf2_py is not installed (ros-$ROS_DISTRO-tf2-py)')
+    from tf2_buffer import Tf2Buffer
+    return Tf2Buffer
+
+
+@pytest.fixture
+def robot(make_buffer):
+    return on_the_move(make_buffer())
+
+
 @pytest.fixture
 def buffer():
+    return on_the_move(TransformBuffer())
+
+
+def on_the_move(buffer):
     """Odometry of a robot that drives 1 m and turns 0.2 rad a second, camera and LiDAR on it."""
-    buffer = TransformBuffer()
     for tenth in range(21):
         buffer.set_transform('odom', 'base', 100 * SECOND + tenth * SECOND // 10,
                              moved(0.1 * tenth, 0.02 * tenth))
@@ -44,41 +62,41 @@ def buffer():
     return buffer
 
 
-def test_takes_points_of_the_source_to_the_target(buffer):
-    matrix = buffer.lookup('camera', 'lidar')
+def test_takes_points_of_the_source_to_the_target(robot):
+    matrix = robot.lookup('camera', 'lidar')
     assert np.allclose(matrix @ [5, 0, 0, 1], [-2, 5, 0, 1])
-    assert np.allclose(buffer.lookup('lidar', 'camera') @ matrix, np.eye(4))
-    assert np.allclose(buffer.lookup('lidar', '/lidar'), np.eye(4))
-    assert np.allclose(buffer.lookup('unheard', 'unheard'), np.eye(4))
+    assert np.allclose(robot.lookup('lidar', 'camera') @ matrix, np.eye(4))
+    assert np.allclose(robot.lookup('lidar', '/lidar'), np.eye(4))
+    assert np.allclose(robot.lookup('unheard', 'unheard'), np.eye(4))
 
 
-def test_interpolates_between_stamps(buffer):
+def test_interpolates_between_stamps(robot):
     stamp = 100 * SECOND + 1_234_000_000
-    assert np.allclose(buffer.lookup('odom', 'base', stamp), moved(1.234, 0.2 * 1.234))
-    assert np.allclose(buffer.lookup('odom', 'base'), moved(2.0, 0.4))  # the latest
+    assert np.allclose(robot.lookup('odom', 'base', stamp), moved(1.234, 0.2 * 1.234))
+    assert np.allclose(robot.lookup('odom', 'base'), moved(2.0, 0.4))  # the latest
 
 
-def test_turns_the_short_way():
-    buffer = TransformBuffer()
+def test_turns_the_short_way(make_buffer):
+    buffer = make_buffer()
     for stamp, yaw in ((0, 3.0), (100, -3.0)):
         buffer.set_transform('a', 'b', stamp, moved(0, yaw))
     assert np.allclose(buffer.lookup('a', 'b', 50), moved(0, np.pi))
 
 
-def test_latest_is_what_all_links_know(buffer):
+def test_latest_is_what_all_links_know(robot):
     for stamp in (100 * SECOND, 101 * SECOND):
-        buffer.set_transform('base', 'arm', stamp, moved(0.0))
-    assert np.allclose(buffer.lookup('odom', 'arm'), moved(1.0, 0.2))
+        robot.set_transform('base', 'arm', stamp, moved(0.0))
+    assert np.allclose(robot.lookup('odom', 'arm'), moved(1.0, 0.2))
 
 
-def test_two_stamps_through_a_fixed_frame(buffer):
+def test_two_stamps_through_a_fixed_frame(robot):
     early, late = 100 * SECOND, 101 * SECOND
-    matrix = buffer.lookup_full('base', late, 'base', early, 'odom')
+    matrix = robot.lookup_full('base', late, 'base', early, 'odom')
     assert np.allclose(matrix, inverse(moved(1.0, 0.2)))
 
 
-def test_stamps_out_of_order():
-    buffer = TransformBuffer()
+def test_stamps_out_of_order(make_buffer):
+    buffer = make_buffer()
     for stamp in (30, 10, 20, 20):
         buffer.set_transform('a', 'b', stamp, moved(stamp))
     assert np.allclose(buffer.lookup('a', 'b', 15), moved(15))
@@ -171,8 +189,8 @@ def test_nothing_is_interpolated_towards_a_pose_with_a_wrong_stamp(ahead):
         buffer.lookup('odom', 'base', 19 * tenth + ahead * SECOND)
 
 
-def test_interpolates_what_is_published_seldom():
-    buffer = TransformBuffer()
+def test_interpolates_what_is_published_seldom(make_buffer):
+    buffer = make_buffer()
     for second in (0, 2, 4):
         buffer.set_transform('odom', 'base', second * SECOND, moved(second))
     assert buffer.lookup('odom', 'base', 3 * SECOND)[0, 3] == moved(3)[0, 3]
@@ -256,5 +274,19 @@ def test_quaternions_and_angles():
 
 @pytest.mark.parametrize('quaternion', [(0, 0, 0, 0), (0, 0, 0, np.nan), (1e200, 0, 0, 1e200)])
 def test_quaternions_that_are_no_rotation(quaternion):
-    with pytest.raises(TransformError, match='no pose'):
-        matrix_from((0, 0, 0), quaternion)
+    buffer = TransformBuffer()
+    for use in (matrix_from, lambda *pose: buffer.set_pose('a', 'b', 0, *pose)):
+        with pytest.raises(TransformError, match='no pose'):
+            use((0, 0, 0), quaternion)
+    assert buffer.frames() == []
+
+
+def test_a_pose_is_the_transform_of_its_matrix():
+    rng = np.random.default_rng(5)
+    buffer = TransformBuffer()
+    for stamp in range(20):
+        xyz, quaternion = rng.normal(size=3), 3 * rng.normal(size=4)  # of any length
+        buffer.set_pose('a', '/b', stamp, xyz, quaternion)
+        buffer.set_transform('a', 'c', stamp, matrix_from(xyz, quaternion))
+    for stamp in (0, 7, 19):
+        assert np.allclose(buffer.lookup('b', 'c', stamp), np.eye(4))
