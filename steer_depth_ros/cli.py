@@ -14,6 +14,7 @@
 """Command line entry point `steer_depth`."""
 import argparse
 import importlib
+import os
 import sys
 
 from steer_depth_ros.errors import SteerDepthError
@@ -35,7 +36,11 @@ COMMANDS = {
 
 
 def main(argv=None):
-    """Run one subcommand; exit status 0, 1 (a check failed) or 2 (bad input or usage)."""
+    """
+    Run one subcommand; exit status 0, 1 (a check failed) or 2 (bad input or usage).
+
+    Interrupted: 130; where the reader of its output left (`| head`): 141, as other programs.
+    """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         prog='steer_depth', description='Dense metric depth from an image and sparse depth.')
@@ -49,12 +54,18 @@ def main(argv=None):
             sub.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     try:
-        return args.run(args) or 0
+        status = args.run(args) or 0
+        sys.stdout.flush()
+        return status
     except SteerDepthError as error:
         print(f'steer_depth {args.command}: error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # What is still to be written at the end of the process would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
 
 
 if __name__ == '__main__':

@@ -209,7 +209,5 @@ def _print(figures, source, out):
     print(f'{out / "completed.mcap"}: the completed recording')
     print(f'{out / "sheet.png"}: the contact sheet')
     print(f'Rerun: steer_depth view {source} {out / "completed.mcap"}')
-    layout = distro.profile_path()
-    if layout is not None:
-        print(f'Foxglove: open completed.mcap with the layout '
-              f'{layout.with_name("depth_completion.foxglove.json")}')
+    print('Foxglove: open completed.mcap with the layout '
+          f'{distro.config_file(distro.FOXGLOVE)}')

@@ -36,11 +36,9 @@ from steer_depth_ros.recordings.bag_frames import (
     TRUTH,
 )
 from steer_depth_ros.recordings.bag_tools import OUTPUTS
-from steer_depth_ros.ros import messages
+from steer_depth_ros.ros import distro, messages
 from steer_depth_ros.viz import preview
 
-MISSING = ('view needs Rerun, which is not installed: pip install "steer_depth_ros[view]"; '
-           'or open the recording in Foxglove with config/depth_completion.foxglove.json')
 TIMELINE = 'stamp'
 CAMERA, IMAGE, OVERLAY, DEPTH, CONFIDENCE, CLOUD = (
     'camera', 'camera/image', 'camera/image/measured', 'camera/depth', 'confidence', 'points')
@@ -60,7 +58,10 @@ def run(args):
     try:
         import rerun
     except ImportError:
-        raise ConfigError(MISSING) from None
+        raise ConfigError(
+            'view needs Rerun, which is not installed: pip install "steer_depth_ros[view]"; or '
+            f'open the recording in Foxglove with {distro.config_file(distro.FOXGLOVE)}'
+        ) from None
     stream = rerun.RecordingStream('steer_depth')
     # Only the stamps of the images: when something was read says nothing.
     stream.set_log_time_enabled(False)

@@ -19,19 +19,25 @@ import sysconfig
 from typing import Dict, Mapping, Optional
 
 PACKAGE = 'steer_depth_ros'
+FOXGLOVE = 'depth_completion.foxglove.json'
 SEGMENT_BYTES = 134217728  # of config/fastdds_shm.xml, for each process
 SHARED_MEMORY = Path('/dev/shm')
 # Fast DDS 2 (Humble, Jazzy) reads the first, Fast DDS 3 (Lyrical) the second.
 PROFILE_VARIABLES = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
 
 
-def profile_path() -> Optional[Path]:
-    """Find config/fastdds_shm.xml in the source tree or where it was installed; None without."""
+def config_file(name: str) -> Optional[Path]:
+    """Find a file of config/ in the source tree or where it was installed; None without."""
     places = [Path(__file__).parents[2], Path(sysconfig.get_path('data')) / 'share' / PACKAGE]
     places += [Path(p) / 'share' / PACKAGE
                for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
-    found = (p / 'config' / 'fastdds_shm.xml' for p in places)
+    found = (p / 'config' / name for p in places)
     return next((p.resolve() for p in found if p.exists()), None)
+
+
+def profile_path() -> Optional[Path]:
+    """Find the profile with which Fast DDS passes large messages through shared memory."""
+    return config_file('fastdds_shm.xml')
 
 
 def profile_variable(environment: Mapping[str, str] = os.environ) -> str:

@@ -12,6 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 import json
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -36,6 +39,17 @@ def refused(capsys, *argv):
     error = capsys.readouterr().err
     assert 'Traceback' not in error
     return next(line for line in error.splitlines() if ': error: ' in line)
+
+
+def test_a_reader_that_leaves_gets_no_traceback():
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run([sys.executable, '-m', 'steer_depth_ros.cli', 'presets'],
+                               stdout=writing, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(writing)
+    assert (ended.stderr, ended.returncode) == ('', 141)
 
 
 def test_complete_from_points(folder, tmp_path, capsys):
