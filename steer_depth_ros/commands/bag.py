@@ -32,7 +32,7 @@ def add_arguments(parser):
     parser.add_argument('--out', metavar='DIR', help='complete many recordings into this folder, '
                         'NAME.mcap each; what is there already is not done again')
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes that '
-                        'share many recordings (%(default)s)')
+                        'share many recordings, or the parts of long ones (%(default)s)')
     parser.add_argument('--ray', metavar='ADDRESS', help='share them over a Ray cluster instead, '
                         'such as auto or HOST:6379; its machines must see the same files')
     parser.add_argument('--overwrite', action='store_true', help='replace what is there')
@@ -79,9 +79,10 @@ def _many(args, values, given):
     from steer_depth_ros.completion.completer import DepthCompleter
     make_completer = partial(DepthCompleter, **options.completer_options(args, values))
     jobs = targets(find_recordings(args.paths), Path(args.out))
-    with tqdm(total=len(jobs), unit=' recordings') as bar:
-        outcomes = complete_many(jobs, make_completer, args.workers, args.overwrite,
-                                 lambda outcome: bar.update(), ray=args.ray, **given)
+    with tqdm(total=len(jobs), bar_format='{l_bar}{bar}| {n:.1f} of {total} recordings '
+              '[{elapsed}<{remaining}]') as bar:
+        outcomes = complete_many(jobs, make_completer, args.workers, args.overwrite, bar.update,
+                                 ray=args.ray, **given)
     failed = [outcome for outcome in outcomes if outcome.error]
     skipped = sum(outcome.skipped for outcome in outcomes)
     frames = sum(outcome.figures.get('frames', 0) for outcome in outcomes)

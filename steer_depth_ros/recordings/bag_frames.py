@@ -169,21 +169,24 @@ def run_pipeline(recording, topics, values, completer=None, wanted=(), drops=Non
 
 
 def run_jobs(recording, topics, values, completer=None, wanted=(), drops=None, calibration=None,
-             also=(), seen=lambda record: None,
-             tell=lambda sentence: None) -> Iterator[Tuple[Job, Result]]:
+             also=(), seen=lambda record: None, tell=lambda sentence: None,
+             stored=None) -> Iterator[Tuple[Job, Any]]:
     """
     Do as `run_pipeline`, and give each job, too, with Recorded messages.
 
     also: topics that are read as well. seen: called with each record in recorded order. tell:
-    called with each sentence about what was taken in another way than it says.
+    called with each sentence about what was taken in another way than it says. stored: yields the
+    result of each job, or its error, where they were run elsewhere.
     """
     drops = Drops() if drops is None else drops
     values = calibrated_values(values, calibration)
-    pipeline = make_pipeline(recording, values, topics, completer, tell)
+    pipeline = None if stored else make_pipeline(recording, values, topics, completer, tell)
     found = failed = 0
     for job in read_jobs(recording, topics, values, drops, calibration, also, seen):
         try:
-            result = run_job(pipeline, topics, job, wanted)
+            result = next(stored) if stored else run_job(pipeline, topics, job, wanted)
+            if isinstance(result, SteerDepthError):
+                raise result
         except SteerDepthError as error:
             drops.add(error)
             failed += not isinstance(error, TransformError)

@@ -12,6 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Recordings from folders of frames, and recordings completed offline by the node's own code."""
+from contextlib import contextmanager
+
 import numpy as np
 
 from steer_depth_ros.errors import BagError
@@ -30,6 +32,7 @@ from steer_depth_ros.recordings.bag_frames import (
     TRUTH,
 )
 from steer_depth_ros.ros import messages
+from steer_depth_ros.ros.extrinsics import calibrated_values
 from steer_depth_ros.ros.output_fields import output_fields, RateGate
 
 CAMERA_FRAME = 'camera_optical_frame'
@@ -69,9 +72,34 @@ def frames_to_bag(frames, target, overwrite=False) -> int:
     return count
 
 
+class Stored:
+    """What `completed_messages` gave for a pair; depth: None where it has none, and `why`."""
+
+    def __init__(self, why='', messages=()):
+        self.why, self.messages = why, messages
+        self.depth = messages or None
+
+
+@contextmanager
+def open_bag(source, topics=None, values=None, calibration=None):
+    """
+    Open a recording; give it, its Topics, all parameters, and the Calibration if there is one.
+
+    The arguments are those of `complete_bag`.
+    """
+    with bag.BagReader(source) as recording:
+        given = values or {}
+        if calibration is None and given.get('calibration_file'):
+            calibration = read_calibration(given['calibration_file'])
+        chosen = choose_topics(recording, **(topics or {}), given=given,
+                               calibrated=calibration is not None)
+        values = calibrated_values(node_values(recording, chosen, **given), calibration)
+        yield recording, chosen, values, calibration
+
+
 def complete_bag(source, target, completer, topics=None, values=None, overwrite=False,
                  progress=None, keep_inputs=False, calibration=None,
-                 tell=lambda sentence: None) -> dict:
+                 tell=lambda sentence: None, stored=None) -> dict:
     """
     Complete a recording offline: the pairs and results of the node, none dropped for time.
 
@@ -82,18 +110,13 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
     progress: called with each frame's number and the number of images.
     keep_inputs: the target also gets the image, its camera_info and all transforms, so that a
     viewer needs nothing else. calibration: of `read_calibration`, instead of a camera_info.
-    tell: called with each sentence about what was left out and why.
+    tell: called with each sentence about what was left out and why. stored: yields for each pair
+    what was made of it elsewhere (a Stored, or the error), instead of completing it here.
     Return a dict of frames, images and what was dropped, by cause. Raise BagError, MessageError,
     CalibrationError or ConfigError; the target appears only when a frame was completed.
     """
     drops, frames, gate = Drops(), 0, RateGate()
-    with bag.BagReader(source) as recording:
-        given = values or {}
-        if calibration is None and given.get('calibration_file'):
-            calibration = read_calibration(given['calibration_file'])
-        chosen = choose_topics(recording, **(topics or {}), given=given,
-                               calibrated=calibration is not None)
-        values = node_values(recording, chosen, **given)
+    with open_bag(source, topics, values, calibration) as (recording, chosen, values, calibration):
         images = recording.counts[chosen.image]
         with bag.BagWriter(target, overwrite) as writer:
             for topic, kind in OUTPUTS.values():
@@ -105,14 +128,17 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
                     writer.write(record.topic, record.log_ns, record.raw)
 
             for job, result in run_jobs(recording, chosen, values, completer, {*OUTPUTS}, drops,
-                                        calibration, kept, copy, tell):
+                                        calibration, kept, copy, tell, stored):
                 if result.depth is None:
                     drops.add(BagError(result.why), 'no_points_in_image')
                     continue
                 frames += 1
                 # When the image was recorded, so that a player shows them together.
                 log_ns = job.pair.image.record.log_ns
-                for role, message in _completed_messages(result, values, gate):
+                cloud = gate.due(job.pair.image_ns, values['cloud_rate_hz'])
+                if cloud:
+                    gate.passed(job.pair.image_ns)
+                for role, message in completed_messages(result, values, cloud):
                     writer.write(OUTPUTS[role][0], log_ns, message)
                 if progress:
                     progress(frames, images)
@@ -138,16 +164,15 @@ def _keep(recording, chosen, calibration, writer):
     return kept
 
 
-def _completed_messages(result, values, gate):
-    """Yield (role, message) of all that the node publishes for one result."""
-    stamp_ns = result.frame.stamp_ns
+def completed_messages(result, values, cloud=True):
+    """Yield (role, message) of all that the node publishes for a result; cloud: of that, too."""
+    if isinstance(result, Stored):
+        yield from (made for made in result.messages if cloud or made[0] != 'cloud')
+        return
     for role, (_, kind) in OUTPUTS.items():
-        if role == 'cloud':
-            if not gate.due(stamp_ns, values['cloud_rate_hz']):
-                continue
-            gate.passed(stamp_ns)
-        fields = output_fields(role, result, values)
-        yield role, bag.build(kind, stamp_ns, result.frame.frame_id, fields)
+        if cloud or role != 'cloud':
+            fields = output_fields(role, result, values)
+            yield role, bag.build(kind, result.frame.stamp_ns, result.frame.frame_id, fields)
 
 
 def _frame_messages(recorded, first):

@@ -16,7 +16,8 @@ Many recordings, completed by several processes of one machine or of a Ray clust
 
 Each result appears whole or not at all (BagWriter moves it into place), so what is there is done:
 a second run goes on where the first was stopped. Where a worker is killed, its recordings are
-done again by new ones.
+done again by new ones. Where there are fewer recordings than would keep the workers busy, long
+ones are divided, see `parts`.
 """
 from concurrent.futures import as_completed, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,13 +26,17 @@ from glob import glob
 import multiprocessing
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+import shutil
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from steer_depth_ros.errors import BagError, ConfigError, SteerDepthError
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.recordings.bag_tools import complete_bag
+from steer_depth_ros.recordings.parts import complete_part, divide, Part, Reason, results
 
 ATTEMPTS = 3  # for a recording whose worker died; more often, it is the recording that kills them
+PART = 300  # pairs; half a minute of work and more, beside which reading the transforms is little
+ENOUGH = 2  # recordings for each worker: none of them need be divided
 DIED = 'its worker died (out of memory?) each time it was tried; try it alone, or fewer --workers'
 
 
@@ -44,6 +49,25 @@ class Outcome:
     figures: Dict[str, Any] = field(default_factory=dict)
     error: str = ''
     skipped: bool = False
+
+
+@dataclass
+class Task:
+    """What one worker does at a time: a recording, or a part of it into a file of its own."""
+
+    source: Path
+    target: Path
+    part: Optional[Part] = None
+
+
+@dataclass
+class Done:
+    """What became of a task: figures of a recording, or reasons of a part, or an error."""
+
+    task: Path  # its target, which tells tasks apart
+    figures: Dict[str, Any] = field(default_factory=dict)
+    reasons: List[Reason] = field(default_factory=list)
+    error: str = ''
 
 
 def find_recordings(patterns: Sequence[str]) -> List[Path]:
@@ -76,61 +100,104 @@ def targets(sources: Sequence[Path], out: Path) -> Dict[Path, Path]:
 
 
 def complete_many(jobs: Dict[Path, Path], make_completer: Callable[[], Any], workers: int,
-                  overwrite: bool = False, progress: Callable[[Outcome], None] = lambda _: None,
+                  overwrite: bool = False, progress: Callable[[float], None] = lambda _: None,
                   ray: Optional[str] = None, **options) -> List[Outcome]:
     """
     Complete recordings in `workers` processes; give an Outcome for each, in order.
 
-    ray: address of a Ray cluster whose processes do it instead, one task a recording; all its
-    machines must see the files under the same names.
+    ray: address of a Ray cluster whose processes do it instead; all its machines must see the
+    files under the same names.
 
     jobs: source to target. make_completer: makes the DepthCompleter of a process, to which it is
-    sent. overwrite: do again what is there. progress: called with each Outcome when it is known.
-    options: of `complete_bag`.
+    sent. overwrite: do again what is there. progress: called with the share of a recording
+    whenever so much of one is finished. options: of `complete_bag`.
     """
-    done: Dict[Path, Outcome] = {}
+    outcomes = {source: Outcome(source, target, skipped=True)
+                for source, target in jobs.items() if target.exists() and not overwrite}
+    progress(len(outcomes))
+    cluster = _connect(ray) if ray else None
+    if cluster:
+        workers = max(1, int(cluster.cluster_resources().get('CPU', 1)))
+    left = [source for source in jobs if source not in outcomes]
+    whole = len(left) >= ENOUGH * workers or workers == 1
+    tasks = {source: _tasks(source, jobs[source], whole, options) for source in left}
+    done: Dict[Path, Done] = {}
 
-    def known(outcome):
-        done[outcome.source] = outcome
-        progress(outcome)
+    def take(source, finished):
+        done[finished.task] = finished
+        mine = tasks[source]
+        if all(task.target in done for task in mine):
+            outcomes[source] = _join(source, jobs[source], mine, done, options)
+        progress(1 / len(mine))
 
-    for source, target in jobs.items():
-        if target.exists() and not overwrite:
-            known(Outcome(source, target, skipped=True))
-    if ray:
-        left = [source for source in jobs if source not in done]
-        for outcome in _run_on_ray(left, jobs, make_completer, ray, options):
-            known(outcome)
+    try:
+        _run_all([task for mine in tasks.values() for task in mine], done, take, make_completer,
+                 workers, cluster, options)
+    finally:
+        for source in left:
+            shutil.rmtree(_parts_folder(jobs[source]), ignore_errors=True)
+    return [outcomes[source] for source in jobs]
+
+
+def _tasks(source, target, whole, options) -> List[Task]:
+    """Divide a recording, unless it is to stay whole."""
+    try:
+        parts = [] if whole else divide(source, PART, **_of_parts(options))
+    except SteerDepthError:
+        parts = []  # who completes it finds out, too
+    folder = _parts_folder(target)
+    return [Task(source, folder / f'{number}.mcap', part) for number, part in enumerate(parts)
+            ] or [Task(source, target)]
+
+
+def _join(source, target, tasks, done, options) -> Outcome:
+    """Make the outcome of a recording from those of its tasks."""
+    finished = [done[task.target] for task in tasks]
+    error = next((one.error for one in finished if one.error), '')
+    if error or tasks[0].part is None:
+        return Outcome(source, target, finished[0].figures, error)
+    made = results([(one.task, one.reasons) for one in finished])
+    joined = _attempt(target, lambda: {'figures': complete_bag(
+        source, target, None, overwrite=True, stored=made, **options)})
+    return Outcome(source, target, joined.figures, joined.error)
+
+
+def _run_all(tasks, done, take, make_completer, workers, cluster, options):
+    """Run tasks until each is done, or has killed its worker too often."""
+    def left():
+        return [task for task in tasks if task.target not in done]
+
+    if cluster:
+        for task, finished in _run_on_ray(cluster, tasks, make_completer, options):
+            take(task.source, finished)
     for attempt in range(ATTEMPTS):
-        left = [source for source in jobs if source not in done]
         # One by one in the end, so that only what kills its own worker is given up.
-        for batch in [left] if attempt < ATTEMPTS - 1 else [[source] for source in left]:
-            for outcome in _run(batch, jobs, make_completer, workers, options):
-                known(outcome)
-    for source in jobs:
-        if source not in done:
-            known(Outcome(source, jobs[source], error=DIED))
-    return [done[source] for source in jobs]
+        for batch in [left()] if attempt < ATTEMPTS - 1 else [[task] for task in left()]:
+            for task, finished in _run(batch, make_completer, workers, options):
+                take(task.source, finished)
+    for task in left():
+        take(task.source, Done(task.target, error=DIED))
 
 
-def _run(sources, jobs, make_completer, workers, options) -> Iterator[Outcome]:
-    """Yield the outcomes until all are there, or a worker died and took the pool with it."""
-    if not sources:
+def _run(tasks, make_completer, workers, options) -> Iterator[Tuple[Task, Done]]:
+    """Yield what is done until all is, or a worker died and took the pool with it."""
+    if not tasks:
         return
     # Not forked: threads of torch and OpenMP do not survive it.
     context = multiprocessing.get_context('spawn')
     threads = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(min(workers, len(sources)), context, _start,
+    with ProcessPoolExecutor(min(workers, len(tasks)), context, _start,
                              (make_completer, threads)) as pool:
-        futures = [pool.submit(_complete, source, jobs[source], options) for source in sources]
+        futures = {pool.submit(_complete, task, options): task for task in tasks}
         for future in as_completed(futures):
             try:
-                yield future.result()
+                yield futures[future], future.result()
             except BrokenProcessPool:
                 pass  # the caller tries again
 
 
-def _run_on_ray(sources, jobs, make_completer, address, options) -> Iterator[Outcome]:
+def _connect(address) -> Any:
+    """Join a Ray cluster; give the module ray."""
     try:
         import ray
     except ImportError:
@@ -140,26 +207,32 @@ def _run_on_ray(sources, jobs, make_completer, address, options) -> Iterator[Out
         ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
     except ConnectionError as error:
         raise ConfigError(f'no Ray cluster at {address}: {error}') from None
+    return ray
 
+
+def _run_on_ray(ray, tasks, make_completer, options) -> Iterator[Tuple[Task, Done]]:
     folder = Path.cwd()
 
-    def complete(source, target):  # its worker has another working directory
+    def complete(task):  # its worker has another working directory
         from steer_depth_ros.recordings import many
         if many._completer is None:
             many._start(make_completer, 1)
-        outcome = many._complete(Path(folder, source), Path(folder, target), options)
-        return replace(outcome, source=source, target=target)
+        there = replace(task, source=Path(folder, task.source), target=Path(folder, task.target))
+        return replace(many._complete(there, options), task=task.target)
 
     # Ray itself starts a task again whose worker died.
-    task = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(complete)
-    waiting = {task.remote(source, jobs[source]): source for source in sources}
+    remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(complete)
+    waiting = {remote.remote(task): task for task in tasks}
     while waiting:
         [ready], _ = ray.wait(list(waiting))
-        source = waiting.pop(ready)
+        task = waiting.pop(ready)
         try:
-            yield ray.get(ready)
+            yield task, ray.get(ready)
+        except ray.exceptions.RayTaskError as error:  # such as a package that is missing there
+            reason = str(error).strip().splitlines()[-1]
+            yield task, Done(task.target, error=f'a worker of the cluster failed: {reason}')
         except ray.exceptions.RayError:
-            yield Outcome(source, jobs[source], error=DIED)
+            yield task, Done(task.target, error=DIED)
 
 
 _completer: Any = None  # of this worker process; loading it takes longer than a frame
@@ -172,15 +245,31 @@ def _start(make_completer, threads):
     _completer = make_completer()
 
 
-def _complete(source, target, options) -> Outcome:
-    try:
+def _complete(task, options) -> Done:
+    if task.part is None:
         # What is there by now is of an earlier run: those that were done are not given again.
-        return Outcome(source, target, complete_bag(source, target, _completer, overwrite=True,
-                                                    **options))
+        return _attempt(task.target, lambda: {'figures': complete_bag(
+            task.source, task.target, _completer, overwrite=True, **options)})
+    return _attempt(task.target, lambda: {'reasons': complete_part(
+        task.source, task.target, _completer, task.part, **_of_parts(options))})
+
+
+def _attempt(target, complete) -> Done:
+    try:
+        return Done(target, **complete())
     except SteerDepthError as error:
-        return Outcome(source, target, error=str(error))
+        return Done(target, error=str(error))
     except Exception as error:  # one strange recording must not end the others
-        return Outcome(source, target, error=f'unexpected {type(error).__name__}: {error}')
+        return Done(target, error=f'unexpected {type(error).__name__}: {error}')
+
+
+def _of_parts(options):
+    """Return those options that decide what a pair becomes."""
+    return {name: options.get(name) for name in ('topics', 'values', 'calibration')}
+
+
+def _parts_folder(target):
+    return target.parent / f'.{target.name}.parts'
 
 
 def _below(path):

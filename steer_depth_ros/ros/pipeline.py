@@ -104,6 +104,7 @@ class Pipeline:
     values: parameters of the node, see parameters.py. completer: a DepthCompleter.
     topics: of `image`, `camera_info` and `depth`, named by what is wrong with their messages.
     tell: called once with each sentence about what was taken in another way than it says.
+    units: meters of the numbers of a sensor, by frame; its first messages tell.
     """
 
     def __init__(self, values: Dict[str, Any], completer: Any, extrinsics: Extrinsics,
@@ -114,8 +115,13 @@ class Pipeline:
         self._told: Set[str] = set()
         self._cameras: Dict[tuple, Any] = {}
         self._stretch = Stretch()
-        self._units: Dict[str, float] = {}  # meters of a number, by frame
+        self.units: Dict[str, float] = {}
         self._link_checks = 0
+
+    @property
+    def stretches(self) -> bool:
+        """Return whether images had more than 8 bit, so that each is mapped like those before."""
+        return self._stretch.used
 
     def run(self, job: Job, wanted: Set[str]) -> Result:
         """
@@ -277,32 +283,32 @@ class Pipeline:
         """Return the meters of the numbers of a cloud; looked at once for each sensor."""
         if self.values['points_unit_m']:
             return self.values['points_unit_m']
-        if frame_id not in self._units:
+        if frame_id not in self.units:
             found = _in_millimeters(points)
             if found is None:
                 return 1.0  # too few points to tell
-            self._units[frame_id] = 1e-3 if found else 1.0
+            self.units[frame_id] = 1e-3 if found else 1.0
             if found:
                 self._tell(f'the cloud in frame "{frame_id}" is in millimeters, as its size '
                            'tells; it is taken so (points_unit_m: 1.0 takes it as meters)')
-        return self._units[frame_id]
+        return self.units[frame_id]
 
     def _is_millimeters(self, depth, msg):
         """Return whether a depth image of floats holds millimeters, as some converters write."""
         encoding = msg.encoding if hasattr(msg, 'encoding') else msg.format
         if not encoding.startswith(('32F', '64F')):
             return False
-        if 'depth' not in self._units:
+        if 'depth' not in self.units:
             known = depth[::4, ::4]
             known = known[np.isfinite(known)]
             if len(known) < ENOUGH_POINTS:
                 return False
             whole = np.median(known) > WHOLE_MILLIMETRES and (known == np.rint(known)).all()
-            self._units['depth'] = 1e-3 if whole else 1.0
+            self.units['depth'] = 1e-3 if whole else 1.0
             if whole:
                 self._tell('the depth image is of floats in millimeters, as its whole numbers '
                            'tell; it is taken so')
-        return self._units['depth'] != 1.0
+        return self.units['depth'] != 1.0
 
     def _shift(self, frame, info):
         """

@@ -38,6 +38,11 @@ class Stretch:
         self._full = 0.0  # the value that is white, of all images so far
         self._window: Optional[Tuple[float, float]] = None
 
+    @property
+    def used(self) -> bool:
+        """Return whether it has seen an image."""
+        return self._full > 0.0
+
     def to_8_bit(self, pixels: np.ndarray, color: bool) -> np.ndarray:
         """
         Convert (H, W) or (H, W, C) of any number type to uint8 of the same shape.

@@ -19,15 +19,28 @@ import os
 import signal
 import sys
 
+import numpy as np
 import pytest
-from sample_recordings import cloud_bag
+from sample_recordings import (
+    CAMERA,
+    CAMERA_FROM_LIDAR,
+    cloud_bag,
+    cloud_frames,
+    IMAGE_TOPIC,
+    INFO_TOPIC,
+    PlaneCompleter,
+    POINTS_TOPIC,
+)
 
 from steer_depth_ros.cli import main
 from steer_depth_ros.completion.completer import DepthCompleter
 from steer_depth_ros.errors import BagError
-from steer_depth_ros.recordings import bag
+from steer_depth_ros.geometry.transforms import quaternion_from
+from steer_depth_ros.recordings import bag, many
 from steer_depth_ros.recordings.bag_tools import complete_bag
 from steer_depth_ros.recordings.many import complete_many, find_recordings, targets
+from steer_depth_ros.recordings.parts import divide
+from steer_depth_ros.ros import messages
 
 COUNT = 6
 PRESET = {'preset': 'steering', 'device': 'cpu'}
@@ -50,8 +63,8 @@ def test_workers_give_what_one_process_gives_even_when_one_of_them_is_killed(dri
     jobs = targets(find_recordings([str(drives)]), tmp_path / 'out')
     killed = []
 
-    def kill_one(outcome):
-        if not killed:
+    def kill_one(share):
+        if share and not killed:
             worker = multiprocessing.active_children()[0]
             killed.append(worker.pid)
             os.kill(worker.pid, signal.SIGKILL)
@@ -76,8 +89,8 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_though_a_worker_is_killed(dri
     jobs = targets(find_recordings([str(drives)]), tmp_path / 'out')
     killed = []
 
-    def kill_one(outcome):
-        for process in [] if killed else psutil.Process().children(recursive=True):
+    def kill_one(share):
+        for process in [] if killed or not share else psutil.Process().children(recursive=True):
             if ' '.join(process.cmdline()).startswith('ray::complete'):
                 process.kill()
                 killed.append(process.pid)
@@ -95,6 +108,98 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_though_a_worker_is_killed(dri
     for source, target in jobs.items():
         complete_bag(source, tmp_path / 'alone.mcap', completer, overwrite=True)
         assert content(target) == content(tmp_path / 'alone.mcap')
+
+
+@pytest.fixture
+def split(tmp_path, monkeypatch):
+    """Give a recording of two files, a pair across the seam, what is latched in the first."""
+    monkeypatch.setattr(many, 'PART', 2)
+    frames = [recorded.frame for recorded in cloud_frames(9)]
+    frames[2].points[:, 0] *= -1  # behind the camera: none in the image
+    split = tmp_path / 'split'
+    split.mkdir()
+    seam = frames[4].stamp_ns
+    for number in (0, 1):
+        with bag.BagWriter(split / f'split_{number}.mcap') as writer:
+            for topic, kind in ((IMAGE_TOPIC, bag.IMAGE), (POINTS_TOPIC, bag.POINT_CLOUD)):
+                writer.add_topic(topic, kind)
+            if number == 0:
+                writer.add_topic('/tf_static', bag.TF_MESSAGE)
+                writer.write('/tf_static', 1, bag.transform_message(
+                    'camera', 'lidar', 1, (0, -0.2, 0), quaternion_from(CAMERA_FROM_LIDAR)))
+                writer.add_topic(INFO_TOPIC, bag.CAMERA_INFO)
+                writer.write(INFO_TOPIC, 1, bag.build(
+                    bag.CAMERA_INFO, 1, 'camera', messages.camera_info_fields(CAMERA)))
+            for i, frame in enumerate(frames):
+                cloud = np.zeros((len(frame.points), 4), np.float32)
+                cloud[:, :3] = frame.points
+                image = messages.image_fields(frame.image, 'rgb8')
+                if i == 6:
+                    image['step'] = 1  # cannot be decoded
+                stamp = frame.stamp_ns
+                if (stamp > seam) == number:
+                    writer.write(POINTS_TOPIC, stamp, bag.build(
+                        bag.POINT_CLOUD, stamp, 'lidar', messages.cloud_fields(cloud)))
+                if (stamp >= seam) == number:
+                    writer.write(IMAGE_TOPIC, stamp + 1, bag.build(
+                        bag.IMAGE, stamp + 1, 'camera', image))
+    return split
+
+
+@pytest.mark.parametrize('values', [{}, {'accumulate_s': 0.35, 'cloud_rate_hz': 4.0}])
+def test_parts_of_a_recording_give_what_one_process_gives(split, tmp_path, values):
+    target, killed = tmp_path / 'out' / 'split.mcap', []
+    options = {'values': values, 'keep_inputs': True}
+
+    def kill_one(share):
+        if share and not killed:
+            killed.append(multiprocessing.active_children()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    [outcome] = complete_many({split: target}, PlaneCompleter, 2, progress=kill_one, **options)
+    alone = complete_bag(split, tmp_path / 'alone.mcap', PlaneCompleter(), **options)
+    assert killed and not outcome.error and outcome.figures == alone
+    assert (alone['frames'], alone['dropped']) == (
+        (7, {'no_points_in_image': 1, 'MessageError': 1}) if not values else
+        (8, {'MessageError': 1}))
+    assert content(target) == content(tmp_path / 'alone.mcap')
+    assert list(target.parent.iterdir()) == [target]  # the parts are gone
+
+
+def test_parts_on_a_ray_cluster_give_the_same(split, tmp_path):
+    ray = pytest.importorskip('ray', reason='ray is not installed; pip install .[ray]')
+    ray.init(num_cpus=2, log_to_driver=False)
+    try:
+        address = ray.get_runtime_context().gcs_address
+        # Its workers do not have the folder of the tests, where the stand-in is.
+        [failed] = complete_many({split: tmp_path / 'out.mcap'}, PlaneCompleter, 1, ray=address)
+        [outcome] = complete_many({split: tmp_path / 'out.mcap'},
+                                  partial(DepthCompleter, **PRESET), 1, ray=address)
+    finally:
+        ray.shutdown()
+    alone = complete_bag(split, tmp_path / 'alone.mcap', DepthCompleter(**PRESET))
+    assert 'a worker of the cluster failed' in failed.error
+    assert "No module named 'sample_recordings'" in failed.error
+    assert not outcome.error and outcome.figures == alone
+    assert content(tmp_path / 'out.mcap') == content(tmp_path / 'alone.mcap')
+
+
+def test_a_recording_is_divided_only_where_no_frame_tells_the_next(split, tmp_path):
+    parts = divide(split, 2)
+    assert [len(part.jobs) for part in parts] == [2, 2, 2, 2, 1]
+    assert divide(split, 9) == []
+    deep = tmp_path / 'deep.mcap'
+    with bag.BagReader(split) as recording, bag.BagWriter(deep) as writer:
+        for topic, kind in recording.topics.items():
+            writer.add_topic(topic, kind)
+        for record in recording.messages():
+            message = record.raw
+            if record.topic == IMAGE_TOPIC:
+                pixels = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)
+                message = bag.build(bag.IMAGE, bag.cdr_stamp_ns(message), 'camera',
+                                    messages.image_fields(pixels, 'mono16'))
+            writer.write(record.topic, record.log_ns, message)
+    assert divide(deep, 2) == []
 
 
 def test_what_is_done_stays_and_what_fails_is_listed(drives, tmp_path, capsys):

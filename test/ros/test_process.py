@@ -64,7 +64,7 @@ def run(code, *arguments, **environment):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='memory is kept with glibc only')
 def test_freed_memory_is_used_again_without_page_faults():
-    assert int(run(FAULTS, 'prepare')) < 0.4 * int(run(FAULTS))
+    assert int(run(FAULTS, 'prepare')) < 10_000  # pages, of 98,000 that are used
 
 
 def test_idle_threads_sleep_unless_told_otherwise(monkeypatch):

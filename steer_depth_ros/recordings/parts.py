@@ -1,0 +1,165 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+A long recording in parts that several processes complete, with the result of a single one.
+
+The whole recording is matched once, by stamps alone, and each part is given its pairs with the
+places of their messages. So a pair across two files of a recording, earlier clouds, the latest
+camera_info and all transforms are what they are in one piece: there are no seams. Only what one
+frame tells the next is left, see `divide`.
+"""
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple, Union
+
+from steer_depth_ros.errors import SteerDepthError
+from steer_depth_ros.recordings import bag
+from steer_depth_ros.recordings.bag_frames import (
+    Drops,
+    make_pipeline,
+    read_jobs,
+    Recorded,
+    run_job,
+)
+from steer_depth_ros.recordings.bag_tools import completed_messages, open_bag, OUTPUTS, Stored
+from steer_depth_ros.ros.pipeline import Cloud, Job
+
+FIRST = 20  # pairs that tell the units of the sensors
+
+Reason = Union[SteerDepthError, str, None]  # why a pair has no depth; None: it has
+
+
+class Place(NamedTuple):
+    """Where a message is in its recording."""
+
+    topic: str
+    log_ns: int
+    stamp_ns: int
+
+
+@dataclass
+class Part:
+    """Consecutive pairs, with Places for messages. units: see `Pipeline`."""
+
+    jobs: List[Job]
+    units: Dict[str, float]
+
+
+def divide(source, pairs: int, topics=None, values=None, calibration=None) -> List[Part]:
+    """
+    Divide a recording into parts of `pairs` pairs; give none where it must stay in one piece.
+
+    That is a recording of fewer pairs, and one whose images have more than 8 bit: their
+    brightness follows those before. The other arguments are those of `complete_bag`.
+    """
+    with open_bag(source, topics, values, calibration) as (recording, chosen, values, calibration):
+        if recording.counts[chosen.image] <= pairs:
+            return []
+
+        def jobs():
+            return read_jobs(recording, chosen, values, Drops(), calibration)
+
+        pipeline = make_pipeline(recording, values, chosen)
+        for job in islice(jobs(), FIRST):
+            try:
+                run_job(pipeline, chosen, job)
+            except SteerDepthError:
+                pass  # told when its part comes to it
+        if pipeline.stretches:
+            return []
+        placed = [_placed(job) for job in jobs()]
+    return [Part(placed[i:i + pairs], pipeline.units) for i in range(0, len(placed), pairs)]
+
+
+def complete_part(source, target, completer, part: Part, topics=None, values=None,
+                  calibration=None) -> List[Reason]:
+    """
+    Complete a part; write the messages of its i-th pair with the log time i.
+
+    Return for each pair why it has no messages, None where it has.
+    """
+    reasons: List[Reason] = []
+    with open_bag(source, topics, values, calibration) as (recording, chosen, values, calibration):
+        pipeline = make_pipeline(recording, values, chosen, completer)
+        pipeline.units.update(part.units)
+        with bag.BagWriter(target, overwrite=True) as writer:
+            for topic, kind in OUTPUTS.values():
+                writer.add_topic(topic, kind)
+            for number, job in enumerate(_found(part.jobs, recording)):
+                try:
+                    result = run_job(pipeline, chosen, job, {*OUTPUTS})
+                except SteerDepthError as error:
+                    reasons.append(error)
+                    continue
+                reasons.append(None if result.depth is not None else result.why)
+                if result.depth is not None:
+                    for role, message in completed_messages(result, values):
+                        writer.write(OUTPUTS[role][0], number, message)
+    return reasons
+
+
+def results(parts: List[Tuple[Path, List[Reason]]]) -> Iterator[Union[SteerDepthError, Stored]]:
+    """Yield what `complete_part` wrote and returned for each pair, part by part."""
+    roles = {topic: role for role, (topic, _) in OUTPUTS.items()}
+    for path, reasons in parts:
+        if all(reason is not None for reason in reasons):
+            yield from (r if isinstance(r, SteerDepthError) else Stored(r) for r in reasons)
+            continue
+        with bag.BagReader(path) as written:
+            by_pair = groupby(written.messages(), key=lambda record: record.log_ns)
+            for reason in reasons:
+                if isinstance(reason, SteerDepthError):
+                    yield reason
+                elif reason is not None:
+                    yield Stored(reason)
+                else:
+                    yield Stored('', [(roles[r.topic], r.raw) for r in next(by_pair)[1]])
+
+
+def _placed(job):
+    """Put places for the messages of a job; a cloud that several share stays one object."""
+    for cloud in (*job.earlier, job.pair.depth):
+        cloud.msg = _place(cloud.msg)
+    return replace(job, pair=job.pair._replace(image=_place(job.pair.image)),
+                   info=_place(job.info), depth_info=_place(job.depth_info), arrived=0.0)
+
+
+def _place(message):
+    if not isinstance(message, Recorded):
+        return message  # a place already, a calibration file, or nothing
+    record = message.record
+    return Place(record.topic, record.log_ns, bag.cdr_stamp_ns(record.raw))
+
+
+def _found(jobs, recording) -> Iterator[Job]:
+    """
+    Yield jobs with Recorded messages for their places.
+
+    What one job shares with the next, clouds and camera_info, is read once.
+    """
+    clouds: Dict[int, Cloud] = {}
+    infos: Dict[Any, Any] = {}
+
+    def find(place) -> Any:
+        return Recorded(recording, recording.at(*place)) if isinstance(place, Place) else place
+
+    for job in jobs:
+        clouds = {id(c): clouds.get(id(c)) or Cloud(find(c.msg), c.stamp_ns)
+                  for c in (*job.earlier, job.pair.depth)}
+        infos = {info: infos.get(info) or find(info) for info in (job.info, job.depth_info)}
+        yield replace(job, pair=job.pair._replace(image=find(job.pair.image),
+                                                  depth=clouds[id(job.pair.depth)]),
+                      earlier=[clouds[id(c)] for c in job.earlier],
+                      info=infos[job.info], depth_info=infos[job.depth_info])
