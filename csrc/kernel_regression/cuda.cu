@@ -12,8 +12,8 @@
 // See the License for the specific language governing permissions and
 // limitations under the License.
 //
-// Kernel regression on CUDA devices: launches what device.h computes. Built
-// with g++ (-x c++) the launches are loops, which is how the tests run without a GPU.
+// Kernel regression on CUDA devices: launches what device.h computes. Built with g++ (-x c++) the
+// launches are loops, which is how the tests run without a GPU.
 
 #include "device.h"
 
@@ -24,9 +24,14 @@ typedef void *cudaStream_t;
 namespace steer {
 namespace device {
 
-#if defined(__CUDACC__)
+// Up to so many slots and cells a batch are sorted by one block.
+#if !defined(STEER_FEW)
+#define STEER_FEW 2048
+#endif
+constexpr int kFewSlots = STEER_FEW, kFewCells = 4 * STEER_FEW;
+constexpr int kThreads = 256;
 
-constexpr int kScanThreads = 1024;
+#if defined(__CUDACC__)
 
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local bool error_was_there;
@@ -38,45 +43,29 @@ bool begin() {
 }
 
 template <class Functor>
-__global__ void __launch_bounds__(256) run(const Functor f) {
+__global__ void __launch_bounds__(kThreads) run(const Functor f) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   // Whole warps work or do not, so that lanes can exchange values.
   if (i < f.count()) f(i);
 }
 
 template <class Functor>
+__global__ void __launch_bounds__(Functor::kThreads) run_blocks(const Functor f) {
+  __shared__ int shared[Functor::kThreads];
+  f(blockIdx.x, Block{Functor::kThreads}, shared);
+}
+
+template <class Functor>
 void launch(const Functor &f, cudaStream_t stream) {
   if (f.count() == 0 || last_error != cudaSuccess) return;
-  run<<<(f.count() + 255) / 256, 256, 0, stream>>>(f);
+  run<<<(f.count() + kThreads - 1) / kThreads, kThreads, 0, stream>>>(f);
   last_error = cudaGetLastError();
 }
 
-// Turns counts into first places: a block a batch, every thread a stretch of cells.
-__device__ void scan_block(int *counts, int n) {
-  __shared__ int sums[kScanThreads];
-  const int t = threadIdx.x, each = (n + kScanThreads - 1) / kScanThreads;
-  const int first = min(t * each, n), end = min(first + each, n);
-  int sum = 0;
-  for (int i = first; i < end; i++) sum += counts[i];
-  sums[t] = sum;
-  __syncthreads();
-  for (int step = 1; step < kScanThreads; step *= 2) {
-    const int before = t >= step ? sums[t - step] : 0;
-    __syncthreads();
-    sums[t] += before;
-    __syncthreads();
-  }
-  int total = t ? sums[t - 1] : 0;
-  for (int i = first; i < end; i++) counts[i] = total += counts[i];
-}
-
-__global__ void __launch_bounds__(kScanThreads) scan_counts(const Workspace w) {
-  scan_block(w.start + (size_t)blockIdx.x * (w.cells + 1), w.cells + 1);
-}
-
-void scan(const Problem &p, const Workspace &w, cudaStream_t stream) {
-  if (p.batch == 0 || last_error != cudaSuccess) return;
-  scan_counts<<<p.batch, kScanThreads, 0, stream>>>(w);
+template <class Functor>
+void launch_blocks(const Functor &f, cudaStream_t stream) {
+  if (f.blocks() == 0 || last_error != cudaSuccess) return;
+  run_blocks<<<f.blocks(), Functor::kThreads, 0, stream>>>(f);
   last_error = cudaGetLastError();
 }
 
@@ -84,16 +73,29 @@ int failed() { return last_error != cudaSuccess; }
 
 #else
 
+// Backwards: no result may depend on the order.
 template <class Functor>
 void launch(const Functor &f, cudaStream_t) {
-  for (int i = f.count(); i-- > 0;) f(i);  // backwards: no result may depend on the order
+#if defined(STEER_EMULATED_WARPS)
+  for (int block = (f.count() + kThreads - 1) / kThreads; block-- > 0;)
+    emulated::run_block(kThreads, [&] {
+      const int i = block * kThreads + emulated::thread();
+      if (i < f.count()) f(i);
+    });
+#else
+  for (int i = f.count(); i-- > 0;) f(i);
+#endif
 }
 
-void scan(const Problem &p, const Workspace &w, cudaStream_t) {
-  for (int b = 0; b < p.batch; b++) {
-    int *counts = w.start + (size_t)b * (w.cells + 1);
-    for (int i = 1; i <= w.cells; i++) counts[i] += counts[i - 1];
-  }
+template <class Functor>
+void launch_blocks(const Functor &f, cudaStream_t) {
+  static int shared[Functor::kThreads];
+  for (int block = f.blocks(); block-- > 0;)
+#if defined(STEER_EMULATED_WARPS)
+    emulated::run_block(Functor::kThreads, [&] { f(block, Block{Functor::kThreads}, shared); });
+#else
+    f(block, Block{1}, shared);
+#endif
 }
 
 bool begin() { return true; }
@@ -104,23 +106,27 @@ int failed() { return 0; }
 Workspace sort_samples(const Problem &p, bool backward, cudaStream_t stream) {
   size_t bytes;
   const Workspace w = plan_workspace(p, backward, &bytes);
+  if (w.slots <= kFewSlots && w.cells <= kFewCells) {
+    launch_blocks(SortFew{p, w}, stream);
+    return w;
+  }
   launch(Clear{p, w}, stream);
   if (p.valid) launch(FindFirst{p, w}, stream);
   launch(Count{p, w}, stream);
-  scan(p, w, stream);
+  launch_blocks(Scan{p, w}, stream);
   launch(Fill{p, w}, stream);
-  launch(SortRuns{p, w}, stream);
-  // How full the fullest cell is only the device knows; cells that are done pass the merges by.
-  int merge = 0;
-  for (int runs = (w.capacity + kRun - 1) / kRun; runs > 1; runs = (runs + 1) / 2)
-    launch(MergeRuns{p, w, merge++}, stream);
-  launch(WriteSorted{p, w}, stream);
+  launch_blocks(SortCells{p, w}, stream);
   return w;
 }
 
 template <int ORDER, bool WINDOW>
 void forward(const Problem &p, cudaStream_t stream) {
-  launch(Forward<ORDER, WINDOW>{p, sort_samples(p, false, stream)}, stream);
+  const Workspace w = sort_samples(p, false, stream);
+  if constexpr (WINDOW) {
+    if (p.features == 0 && p.profile == kGaussian)
+      return launch(Forward<ORDER, WINDOW, true>{p, w}, stream);
+  }
+  launch(Forward<ORDER, WINDOW>{p, w}, stream);
 }
 
 template <int ORDER, bool WINDOW>

@@ -13,7 +13,7 @@
 // limitations under the License.
 //
 // What a GPU runs, as functions of an index: one call is one thread's work. Built with g++ the same
-// functions run in plain loops (a warp is then one lane wide), so they can be tested without a GPU.
+// functions run in plain loops, so they can be tested without a GPU (see lanes.h).
 //
 // Nothing is allocated and nothing waits: all memory is the caller's workspace. Results do not depend
 // on the order in which threads run: samples are sorted into grid cells by counting and then by their
@@ -24,11 +24,7 @@
 #include <math.h>
 #include <stddef.h>
 
-#if defined(__CUDACC__)
-#define STEER_ANYWHERE __host__ __device__ __forceinline__
-#else
-#define STEER_ANYWHERE inline
-#endif
+#include "lanes.h"
 
 namespace steer {
 STEER_ANYWHERE float exponential(float x) { return expf(x); }
@@ -38,25 +34,10 @@ STEER_ANYWHERE float exponential(float x) { return expf(x); }
 namespace steer {
 namespace device {
 
-#if defined(__CUDACC__)
-constexpr int kWarp = 32;
-#else
-constexpr int kWarp = 1;
-#endif
 constexpr int kBoxRows = 4, kBoxCols = 8;  // pixels of a warp
 constexpr int kTile = 16, kTilePixels = kTile * kTile;  // pixels of a block
 constexpr int kHeldFeatures = 8;                        // guide features kept in registers
 constexpr float kHuge = 3e38f;
-
-STEER_ANYWHERE int atomic_add(int *where, int what) {
-#if defined(__CUDA_ARCH__)
-  return atomicAdd(where, what);
-#else
-  const int before = *where;
-  *where += what;
-  return before;
-#endif
-}
 
 // Floats as integers of the same order, for atomic minima and maxima.
 STEER_ANYWHERE int ordered(float x) {
@@ -83,28 +64,6 @@ STEER_ANYWHERE void atomic_raise(int *where, int what) {
   if (what > *where) atomicMax(where, what);
 #else
   if (what > *where) *where = what;
-#endif
-}
-
-STEER_ANYWHERE float warp_max(float x) {
-#if defined(__CUDA_ARCH__)
-  for (int step = 16; step; step /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, step));
-#endif
-  return x;
-}
-
-STEER_ANYWHERE float warp_sum(float x) {
-#if defined(__CUDA_ARCH__)
-  for (int step = 16; step; step /= 2) x += __shfl_xor_sync(~0u, x, step);
-#endif
-  return x;
-}
-
-STEER_ANYWHERE unsigned warp_ballot(bool x) {
-#if defined(__CUDA_ARCH__)
-  return __ballot_sync(~0u, x);
-#else
-  return x;
 #endif
 }
 
@@ -298,7 +257,7 @@ struct Count {  // index: batch x slots
     r.u = p.uv[2 * at], r.v = p.uv[2 * at + 1] * (window ? 1 : p.row_scale);
     r.value = p.values[at] - reference(p, w, b), r.scale = k.scale;
     r.c11 = k.c11 * sy * sy, r.c12_twice = 2 * k.c12 * sy * sx, r.c22 = k.c22 * sx * sx;
-    r.half_inverse_square = 0;
+    r.half_inverse_square = 1;
     if (p.bandwidth_extent != kPerPixel) {
       const float h = p.bandwidth[p.bandwidth_extent == kPerSample ? at : 0];
       r.half_inverse_square = 1 / (2 * h * h);
@@ -323,95 +282,159 @@ struct Fill {  // index: batch x slots, once the counts are summed up
   }
 };
 
-// The slots of a cell come in any order and are sorted by number: runs of kRun by counting, then
-// runs of twice the length by merging, from one of `by_cell` to the other and back. Every thread finds
-// the place of one slot, so a cell of m samples costs m log(m)^2 however few cells there are.
-constexpr int kRun = 64;
+// Turns counts into first places: a block a batch, every thread a stretch of cells.
+struct Scan {
+  Problem p;
+  Workspace w;
+  static constexpr int kThreads = 1024;
 
-// Where the n-th slot of a batch lies: its cell, and how often the cell's runs are merged.
-struct InCell {
-  int begin, end, merges;
+  STEER_ANYWHERE int blocks() const { return p.batch; }
+
+  STEER_ANYWHERE void operator()(int b, const Block &block, int *sums) const {
+    int *counts = w.start + (size_t)b * (w.cells + 1);
+    const int t = block.thread(), n = w.cells + 1, each = (n + block.threads - 1) / block.threads;
+    const int begin = t * each, end = begin + each < n ? begin + each : n;
+    int sum = 0;
+    for (int i = begin; i < end; i++) sum += counts[i];
+    sums[t] = sum;
+    block.wait();
+    for (int step = 1; step < block.threads; step *= 2) {
+      const int before = t >= step ? sums[t - step] : 0;
+      block.wait();
+      sums[t] += before;
+      block.wait();
+    }
+    int total = t ? sums[t - 1] : 0;
+    for (int i = begin; i < end; i++) counts[i] = total += counts[i];
+  }
 };
 
-// While slots are moved, what stands at n may be the old or the new one: both are of the cell.
-STEER_ANYWHERE bool find_cell(const Problem &p, const Workspace &w, int b, int n, InCell *cell) {
+// The slots of a cell come in any order and are sorted by number. In a cell of few, every thread
+// counts how many come before its slot. A cell of many is sorted by one block: runs of kRun by
+// counting, then runs of twice the length by merging, from one of `by_cell` to the other and back,
+// so a cell of m samples costs m log(m)^2 however few cells there are.
+constexpr int kRun = 64, kStretch = 256;
+
+struct Cell {
+  int begin, end;
+};
+
+// The cell of the n-th slot of a batch. While a block moves the slots of a large cell, what stands at
+// n may be the old or the new one: both are of the cell.
+STEER_ANYWHERE Cell cell_of(const Problem &p, const Workspace &w, int b, int n) {
   const int *start = w.start + (size_t)b * (w.cells + 1);
-  if (n >= start[w.cells]) return false;
   float u, v;
   place_reflection(p, w, b, w.by_cell[0][(size_t)b * w.capacity + n], &u, &v);
   const int at = cell_row(w, v) * w.cols + cell_column(w, u);
-  cell->begin = start[at], cell->end = start[at + 1], cell->merges = 0;
-  for (int runs = (cell->end - cell->begin + kRun - 1) / kRun; runs > 1; runs = (runs + 1) / 2)
-    cell->merges++;
-  return true;
+  return {start[at], start[at + 1]};
 }
 
-struct SortRuns {  // index: batch x capacity
-  Problem p;
-  Workspace w;
+STEER_ANYWHERE void write_sorted(const Problem &p, const Workspace &w, int b, int n, int slot) {
+  const size_t at = (size_t)b * w.capacity + n;
+  const int sample = slot / (w.images_x * w.images_y);
+  float u, v;
+  place_reflection(p, w, b, slot, &u, &v);
+  SampleRecord r = w.samples[(size_t)b * p.samples + sample];
+  r.u = u, r.v = v;
+  w.sorted[at] = r;
+  w.origin[at] = sample;
+}
 
-  STEER_ANYWHERE int count() const { return p.batch * w.capacity; }
+// Where the n-th slot goes when runs of `length` are merged in pairs: to its place in its own run,
+// and after all of the other run that come before it.
+STEER_ANYWHERE int merged_place(const int *slots, const Cell &cell, int length, int n) {
+  const int in_cell = n - cell.begin, slot = slots[n];
+  const bool second = in_cell / length % 2;
+  const int run = n - in_cell % length, other = second ? run - length : run + length;
+  int low = other < cell.end ? other : cell.end;
+  int high = other + length < cell.end ? other + length : cell.end;
+  const int other_begin = low;
+  while (low < high) {
+    const int middle = low + (high - low) / 2;
+    if (slots[middle] < slot) low = middle + 1;
+    else high = middle;
+  }
+  return (second ? other : run) + (n - run) + (low - other_begin);
+}
 
-  STEER_ANYWHERE void operator()(int i) const {
-    const int b = i / w.capacity, n = i % w.capacity;
-    InCell cell;
-    if (!find_cell(p, w, b, n, &cell)) return;
-    const int *slots = w.by_cell[0] + (size_t)b * w.capacity;
-    const int begin = n - (n - cell.begin) % kRun, slot = slots[n];
+STEER_ANYWHERE void sort_large_cell(const Problem &p, const Workspace &w, int b, const Cell &cell,
+                                    const Block &block) {
+  int *from = w.by_cell[0] + (size_t)b * w.capacity, *to = w.by_cell[1] + (size_t)b * w.capacity;
+  for (int n = cell.begin + block.thread(); n < cell.end; n += block.threads) {
+    const int begin = n - (n - cell.begin) % kRun, slot = from[n];
     int rank = begin;
-    for (int k = begin; k < begin + kRun && k < cell.end; k++) rank += slots[k] < slot;
-    w.by_cell[1][(size_t)b * w.capacity + rank] = slot;
+    for (int k = begin; k < begin + kRun && k < cell.end; k++) rank += from[k] < slot;
+    to[rank] = slot;
+  }
+  for (int length = kRun; length < cell.end - cell.begin; length *= 2) {
+    block.wait();
+    int *last = from;
+    from = to, to = last;
+    for (int n = cell.begin + block.thread(); n < cell.end; n += block.threads)
+      to[merged_place(from, cell, length, n)] = from[n];
+  }
+  block.wait();
+  // `to` may be `origin`: what stands there is read before it is written, by the same thread.
+  for (int n = cell.begin + block.thread(); n < cell.end; n += block.threads)
+    write_sorted(p, w, b, n, to[n]);
+}
+
+// Sorts the cells of `length` slots from `first` on, and writes their records.
+STEER_ANYWHERE void sort_stretch(const Problem &p, const Workspace &w, int b, int first, int length,
+                                 const Block &block) {
+  const int total = w.start[(size_t)b * (w.cells + 1) + w.cells];
+  const int end = first + length < total ? first + length : total;
+  const int *slots = w.by_cell[0] + (size_t)b * w.capacity;
+  for (int n = first + block.thread(); n < end; n += block.threads) {
+    const Cell cell = cell_of(p, w, b, n);
+    if (cell.end - cell.begin > length) continue;
+    const int slot = slots[n];
+    int at = cell.begin;
+    for (int k = cell.begin; k < cell.end; k++) at += slots[k] < slot;
+    write_sorted(p, w, b, at, slot);
+  }
+  if (first >= end) return;
+  // A larger cell is sorted where it begins. It reaches beyond the stretch, so there is one at most.
+  const Cell last = cell_of(p, w, b, end - 1);
+  if (last.end - last.begin > length && last.begin >= first) sort_large_cell(p, w, b, last, block);
+}
+
+struct SortCells {
+  Problem p;
+  Workspace w;
+  static constexpr int kThreads = kStretch;
+
+  STEER_ANYWHERE int stretches() const { return (w.capacity + kStretch - 1) / kStretch; }
+  STEER_ANYWHERE int blocks() const { return p.batch * stretches(); }
+
+  STEER_ANYWHERE void operator()(int i, const Block &block, int *) const {
+    sort_stretch(p, w, i / stretches(), i % stretches() * kStretch, kStretch, block);
   }
 };
 
-struct MergeRuns {  // index: batch x capacity
+// All of the sorting in one block a batch, where launches would take longer than the work.
+struct SortFew {
   Problem p;
   Workspace w;
-  int merge;  // merges before this one
+  static constexpr int kThreads = 1024;
 
-  STEER_ANYWHERE int count() const { return p.batch * w.capacity; }
+  STEER_ANYWHERE int blocks() const { return p.batch; }
 
-  STEER_ANYWHERE void operator()(int i) const {
-    const int b = i / w.capacity, n = i % w.capacity;
-    InCell cell;
-    if (!find_cell(p, w, b, n, &cell) || merge >= cell.merges) return;
-    const int *from = w.by_cell[(merge + 1) % 2] + (size_t)b * w.capacity;
-    // Its place is that in its own run, and after all of the other run that come before it.
-    const int length = kRun << merge, in_cell = n - cell.begin, slot = from[n];
-    const bool second = in_cell / length % 2;
-    const int run = n - in_cell % length, other = second ? run - length : run + length;
-    int low = other < cell.end ? other : cell.end;
-    int high = other + length < cell.end ? other + length : cell.end;
-    const int other_begin = low;
-    while (low < high) {
-      const int middle = low + (high - low) / 2;
-      if (from[middle] < slot) low = middle + 1;
-      else high = middle;
-    }
-    const int rank = (second ? other : run) + (n - run) + (low - other_begin);
-    w.by_cell[merge % 2][(size_t)b * w.capacity + rank] = slot;
+  STEER_ANYWHERE void operator()(int b, const Block &block, int *sums) const {
+    all(Clear{p, w}, b, w.cells, block);
+    if (p.valid) all(FindFirst{p, w}, b, p.samples, block);
+    all(Count{p, w}, b, w.slots, block);
+    Scan{p, w}(b, block, sums);
+    block.wait();
+    all(Fill{p, w}, b, w.slots, block);
+    for (int first = 0; first < w.capacity; first += kThreads)
+      sort_stretch(p, w, b, first, kThreads, block);
   }
-};
 
-struct WriteSorted {  // index: batch x capacity
-  Problem p;
-  Workspace w;
-
-  STEER_ANYWHERE int count() const { return p.batch * w.capacity; }
-
-  STEER_ANYWHERE void operator()(int i) const {
-    const int b = i / w.capacity, n = i % w.capacity;
-    const size_t at = (size_t)b * w.capacity + n;
-    InCell cell;
-    if (!find_cell(p, w, b, n, &cell)) return;
-    const int slot = w.by_cell[(cell.merges + 1) % 2][at];
-    const int sample = slot / (w.images_x * w.images_y);
-    float u, v;
-    place_reflection(p, w, b, slot, &u, &v);
-    SampleRecord r = w.samples[(size_t)b * p.samples + sample];
-    r.u = u, r.v = v;
-    w.sorted[at] = r;
-    w.origin[at] = sample;
+  template <class Functor>
+  STEER_ANYWHERE void all(const Functor &f, int b, int count, const Block &block) const {
+    for (int i = block.thread(); i < count; i += block.threads) f(b * count + i);
+    block.wait();
   }
 };
 
@@ -430,6 +453,7 @@ struct PixelContext {
 };
 
 // Blocks are tiles; a warp is a box of kBoxRows x kBoxCols pixels.
+template <bool GUIDE = true>
 STEER_ANYWHERE PixelContext locate_pixel(const Problem &p, const Workspace &w, int i) {
   PixelContext s;
   const int tiles = w.tiles_x * w.tiles_y, tile = i / kTilePixels, thread = i % kTilePixels;
@@ -454,7 +478,7 @@ STEER_ANYWHERE PixelContext locate_pixel(const Problem &p, const Workspace &w, i
   }
   s.ridge = p.ridge_extent == kPerPixel ? p.ridge[offset] : p.ridge_extent == kScalar ? p.ridge[0] : 0;
 STEER_UNROLL
-  for (int f = 0; f < kHeldFeatures; f++)
+  for (int f = 0; GUIDE && f < kHeldFeatures; f++)
     s.guide[f] = f < p.features ? p.guide[((size_t)s.b * p.features + f) * plane + s.at] : 0;
   return s;
 }
@@ -676,7 +700,55 @@ STEER_ANYWHERE Sums<float, ORDER> accumulate(const Problem &p, const Workspace &
   }
 }
 
-template <int ORDER, bool WINDOW>
+// 2^x, for x of normal results.
+STEER_ANYWHERE float power_of_two(float x) {
+#if defined(__CUDA_ARCH__)
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return exp2f(x);
+#endif
+}
+
+// What `accumulate` does, for the window and the Gaussian profile without a guide: nothing but the
+// arithmetic that every pair needs, with exponents of two.
+template <int ORDER>
+STEER_ANYWHERE Sums<float, ORDER> accumulate_plain(const Problem &p, const Workspace &w,
+                                                   const PixelContext &s, float *shift) {
+  constexpr float kLog2E = 1.44269504088896f, kFloor = kExponentFloor * kLog2E, kCeiling = 126;
+  const float rows = (float)p.window_rows, cols = (float)p.window_cols;
+  const float per_row = 1.f / fmaxf(rows, 1.f), per_col = 1.f / fmaxf(cols, 1.f);
+  const float factor = -kLog2E * (p.bandwidth_extent == kPerPixel ? s.half_inverse_square : 1);
+  float shift2 = 0;
+  Sums<float, ORDER> sums;
+  for (bool again = false;; again = true) {
+    sums.clear(0.f);
+    for_candidates<true>(p, w, s, [&](const SampleRecord &r, int) {
+      const float dy = r.v - s.y, dx = r.u - s.x;
+      if (!(fabsf(dx) <= cols && fabsf(dy) <= rows)) return;
+      const float y = dy * per_row, x = dx * per_col;
+      const float q = r.c11 * (y * y) + r.c12_twice * (y * x) + r.c22 * (x * x);
+      const float exponent = q * (r.half_inverse_square * factor) - shift2;
+      sums.add(power_of_two(fminf(fmaxf(exponent, kFloor), kCeiling)) * r.scale, y, x, r.value);
+    });
+    *shift = shift2 / kLog2E;
+    if (again || (sums.m[0] >= kMassLow && sums.m[0] < kMassHigh)) return sums;
+    float best = -kHuge;
+    for_candidates<true>(p, w, s, [&](const SampleRecord &r, int) {
+      const float dy = r.v - s.y, dx = r.u - s.x;
+      if (!(fabsf(dx) <= cols && fabsf(dy) <= rows && r.scale > 0)) return;
+      const float y = dy * per_row, x = dx * per_col;
+      const float q = r.c11 * (y * y) + r.c12_twice * (y * x) + r.c22 * (x * x);
+      best = fmaxf(best, q * (r.half_inverse_square * factor));
+    });
+    if (best == -kHuge) return sums;
+    shift2 = best;
+  }
+}
+
+// PLAIN: a window, the Gaussian profile and no guide.
+template <int ORDER, bool WINDOW, bool PLAIN = false>
 struct Forward {  // index: batch x tiles x pixels of a tile
   Problem p;
   Workspace w;
@@ -684,10 +756,15 @@ struct Forward {  // index: batch x tiles x pixels of a tile
   STEER_ANYWHERE int count() const { return p.batch * w.tiles_x * w.tiles_y * kTilePixels; }
 
   STEER_ANYWHERE void operator()(int i) const {
-    PixelContext s = locate_pixel(p, w, i);
-    prepare_pixel<WINDOW>(p, w, s);
+    PixelContext s = locate_pixel<!PLAIN>(p, w, i);
     float shift;
-    const auto sums = accumulate<ORDER, WINDOW>(p, w, s, &shift);
+    Sums<float, ORDER> sums;
+    if constexpr (PLAIN) {
+      sums = accumulate_plain<ORDER>(p, w, s, &shift);
+    } else {
+      prepare_pixel<WINDOW>(p, w, s);
+      sums = accumulate<ORDER, WINDOW>(p, w, s, &shift);
+    }
     if (!s.inside) return;
     const size_t at = (size_t)s.b * p.height * p.width + s.at;
     const bool some = sums.m[0] > 0;

@@ -51,19 +51,20 @@ def report(**result):
 
 def small(device='cuda'):
     """Run all kernels on small cases, forward and backward: work for compute-sanitizer."""
-    for count in (150, 0, 700):
-        for mode in SMALL_MODES:
-            data = op.scene(SMALL, count, 9)
-            if count == 700:  # many in one cell: their runs are merged
-                data['uv'] = data['uv'] * 0.02
-            data['valid'] = torch.arange(count)[None] % 7 != 3
-            data = {k: v.to(device) for k, v in data.items()}
-            data['bandwidth'] = torch.full((1, *SMALL), 2., device=device)
-            wanted = {k: v.requires_grad_() for k, v in data.items() if k not in ('uv', 'valid')}
-            dense, mass = kernel_regression(size=SMALL, **data, **mode)
-            loss = dense.nan_to_num().sum() + mass.sum()
-            torch.autograd.grad(loss, list(wanted.values()))
-            report(total=loss.item(), small=f'{count} samples, {mode}')
+    # Many in one cell take another way through the sorting, in one block and in several.
+    cases = [(150, mode, 1.) for mode in SMALL_MODES] + [(0, mode, 1.) for mode in SMALL_MODES]
+    cases += [(1500, SMALL_MODES[3], .02), (2600, SMALL_MODES[0], .02)]
+    for count, mode, spread in cases:
+        data = op.scene(SMALL, count, 9 if count == 150 else 0)
+        data['uv'] = data['uv'] * spread
+        data['valid'] = torch.arange(count)[None] % 7 != 3
+        data = {k: v.to(device) for k, v in data.items()}
+        data['bandwidth'] = torch.full((1, *SMALL), 2., device=device)
+        wanted = {k: v.requires_grad_() for k, v in data.items() if k not in ('uv', 'valid')}
+        dense, mass = kernel_regression(size=SMALL, **data, **mode)
+        loss = dense.nan_to_num().sum() + mass.sum()
+        torch.autograd.grad(loss, list(wanted.values()))
+        report(total=loss.item(), small=f'{count} samples, {mode}')
 
 
 def operator():
@@ -80,16 +81,17 @@ def operator():
     for sectors, backward in ((1, False), (4, False), (1, True)):
         measure(f'{name}, nearest 16, {sectors} sectors, {op.FEATURES} features', size,
                 op.scene(size, count, op.FEATURES),
-                dict(order=1, neighbours=op.NEIGHBOURS, sectors=sectors, bandwidth=1.), backward,
-                copy, flops)
+                dict(order=1, neighbours=op.NEIGHBOURS, sectors=sectors), backward, copy, flops)
 
 
 def measure(name, size, data, options, backward, copy, flops):
     """Measure one case and report it."""
     order = options['order']
+    # A tensor, not a number, which would cost a launch to fill it.
+    data = {**data, 'bandwidth': torch.tensor(5. if 'window' in options else 1.)}
     on_host = {k: v.pin_memory() for k, v in data.items()}
     data = {k: v.cuda() for k, v in data.items()}
-    wanted = {k: v.requires_grad_() for k, v in data.items() if backward and k != 'uv'}
+    wanted = {k: v.requires_grad_() for k, v in data.items() if backward and k not in ('uv', 'bandwidth')}
 
     def call():
         dense, mass = kernel_regression(size=size, **data, **options)

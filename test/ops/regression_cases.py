@@ -31,6 +31,9 @@ CALL = regression._call
 ON_GPU = (pytest.mark.gpu, pytest.mark.skipif(
     not torch.cuda.is_available() or native.load('cuda') is None,
     reason='needs a GPU, a torch with CUDA, and the package built with nvcc'))
+# The CUDA code built by g++: a block is one thread, or as many threads in warps of 32 lanes.
+ON_HOST = {'cuda on host': ('-DSTEER_FEW=64',),
+           'cuda on host, warps': ('-DSTEER_EMULATED_WARPS', f'-I{Path(__file__).parent}')}
 BACKENDS = ('native', 'cuda on host', pytest.param('gpu', marks=ON_GPU))
 _device = 'cpu'  # of run_native
 
@@ -99,15 +102,15 @@ def backend(name):
     """
     Send float32 calls through one library.
 
-    name: a CPU library, 'cuda on host' (the CUDA code built for the host), 'native' (what users
-    of the CPU get) or 'gpu', on which `run_native` then computes.
+    name: a CPU library, one of ON_HOST, 'native' (what users of the CPU get) or 'gpu', on which
+    `run_native` then computes.
     """
     if name in ('native', 'gpu'):
         with mock.patch(f'{__name__}._device', 'cuda' if name == 'gpu' else 'cpu'):
             yield
         return
-    on_host = name == 'cuda on host'
-    library = cuda_on_host() if on_host else native.load(name)
+    on_host = name in ON_HOST
+    library = cuda_on_host(name) if on_host else native.load(name)
 
     def choose(values):
         return (name, library) if values.dtype == torch.float32 else (None, None)
@@ -118,15 +121,15 @@ def backend(name):
 
 
 @lru_cache
-def cuda_on_host():
-    """Build csrc/kernel_regression/cuda.cu with g++: its threads become loops."""
+def cuda_on_host(name):
+    """Build csrc/kernel_regression/cuda.cu with g++; see csrc/kernel_regression/lanes.h."""
     source = Path(__file__).parents[2] / 'csrc' / 'kernel_regression' / 'cuda.cu'
     if shutil.which('g++') is None or not source.exists():
         pytest.skip('needs g++ and the sources')
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / 'cuda_on_host.so'
         subprocess.run(['g++', '-x', 'c++', '-O2', '-std=c++17', '-Wall', '-Wextra', '-Werror',
-                        '-shared', '-fPIC', source, '-o', target], check=True)
+                        *ON_HOST[name], '-shared', '-fPIC', source, '-o', target], check=True)
         return native.open_library(target, 'cuda')
 
 

@@ -18,7 +18,15 @@ import subprocess
 
 import numpy as np
 import pytest
-from regression_cases import backend, cast, needs_gpu, run_native, run_twin, scene
+from regression_cases import (
+    backend,
+    cast,
+    needs_gpu,
+    ON_HOST,
+    run_native,
+    run_twin,
+    scene,
+)
 import torch
 
 from steer_depth_ros.ops import kernel_regression
@@ -130,13 +138,49 @@ def test_inputs_on_another_device_are_named():
         run_native(dict(data, steering=data['steering'].cpu()), SIZE)
 
 
-def test_a_hundred_thousand_samples_in_one_cell_keep_their_order():
+@pytest.mark.parametrize('options', MODES)
+@pytest.mark.parametrize('order', [0, 1, 2])
+def test_warps_of_32_lanes_give_what_one_lane_gives(options, order):
+    data = cast(problem(options), torch.float32)
+    found = []
+    for name in ON_HOST:
+        with backend(name):
+            found.append([run_native(data, SIZE, order=order, **options),
+                          gradients(run_native, data, order=order, **options)])
+    (values, slopes), (values_of_warps, slopes_of_warps) = found
+    assert all(torch.equal(a, b) for a, b in zip(values, values_of_warps))
+    for name, expected in slopes.items():  # lanes add up in another order
+        error = (slopes_of_warps[name] - expected).norm() / expected.norm().clamp(min=1e-9)
+        assert error < 1e-5, (name, error.item())
+
+
+@pytest.mark.parametrize('count, border', [(2000, 'none'), (700, 'mirror'), (6000, 'mirror')])
+@pytest.mark.parametrize('spread', [0., .1, .5])
+def test_cells_of_many_samples_are_sorted_by_their_number(count, border, spread):
+    """In one block, and in several; also where large cells lie beside small ones."""
+    data = cast(scene(2, count, SIZE, padding=.1, seed=count), torch.float32)
+    data['uv'][:, count // 3:] = data['uv'][:, count // 3:] * spread + 5
+    found = []
+    for name in ON_HOST:
+        with backend(name):
+            found.append(run_native(data, SIZE, window=(2, 2), order=0, border=border))
+    with backend('native'):
+        expected, expected_mass = run_native(data, SIZE, window=(2, 2), order=0, border=border)
+    for dense, mass in found:
+        assert torch.equal(dense.nan_to_num(), found[0][0].nan_to_num())
+        assert torch.equal(mass, found[0][1])
+    torch.testing.assert_close(found[0][1], expected_mass, rtol=1e-4, atol=1e-30)
+    torch.testing.assert_close(found[0][0], expected, rtol=1e-3, atol=0., equal_nan=True)
+
+
+@pytest.mark.parametrize('name', ON_HOST)
+def test_a_hundred_thousand_samples_in_one_cell_keep_their_order(name):
     g = torch.Generator().manual_seed(0)
     count = 100_000
     values = torch.rand(1, count, generator=g)
     data = {'uv': torch.full((1, count, 2), 3.), 'values': values,
             'steering': torch.tensor([1., 0., 1.]).expand(1, count, 3)}
-    with backend('cuda on host'):
+    with backend(name):
         dense, mass = kernel_regression(size=(8, 8), window=(1, 1), order=0, **data)
     # All weights are 1 at that pixel, so only the order of the sum decides on its last bits.
     differences = np.cumsum(values[0].numpy() - values[0, 0].numpy(), dtype=np.float32)[-1]

@@ -36,7 +36,7 @@ MODES = [dict(window=(9, 13)), dict(window=(9, 13), border='mirror'),
          dict(neighbours=16, aspect=3.)]
 VARIANTS = [pytest.param(name, marks=pytest.mark.skipif(
     not available(name), reason=f'no {name} library, or a machine without it'))
-    for name in CPU_VARIANTS] + list(BACKENDS[1:])
+    for name in CPU_VARIANTS] + [*BACKENDS[1:], 'cuda on host, warps']
 
 
 def check_pixels(data, size, pixels, mass_tolerance=1e-4, **options):
