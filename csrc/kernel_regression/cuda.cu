@@ -29,7 +29,7 @@ namespace device {
 #define STEER_FEW 2048
 #endif
 constexpr int kFewSlots = STEER_FEW, kFewCells = 4 * STEER_FEW;
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 
 #if defined(__CUDACC__)
 

@@ -91,7 +91,8 @@ def measure(name, size, data, options, backward, copy, flops):
     data = {**data, 'bandwidth': torch.tensor(5. if 'window' in options else 1.)}
     on_host = {k: v.pin_memory() for k, v in data.items()}
     data = {k: v.cuda() for k, v in data.items()}
-    wanted = {k: v.requires_grad_() for k, v in data.items() if backward and k not in ('uv', 'bandwidth')}
+    wanted = {k: v.requires_grad_() for k, v in data.items()
+              if backward and k not in ('uv', 'bandwidth')}
 
     def call():
         dense, mass = kernel_regression(size=size, **data, **options)
