@@ -155,13 +155,14 @@ def solve_cg(start, curvature_weights, data_weight, rhs, steps):
         _solve_cg(solution, curvature_weights, data_weight, rhs, steps)
         return solution
     fields = (field.ctypes.data for field in (curvature_weights, data_weight, rhs))
-    if native.load(name).steer_thin_plate(*fields, *start.shape, steps, solution.ctypes.data):
+    library = native.load(name)
+    if library.steer_second_order_tv(*fields, *start.shape, steps, solution.ctypes.data):
         raise MemoryError(f'second-order TV: no memory for {start.shape} pixels')
     return solution
 
 
 def _solve_cg(solution, curvature_weights, data_weight, rhs, steps):
-    """Do what csrc/thin_plate/ does, where no compiler was at hand."""
+    """Do as csrc/second_order_tv/, where there was no compiler."""
     residual = rhs - _transposed(curvatures(solution) * curvature_weights)
     preconditioner = 1 / (_diagonal(curvature_weights) + data_weight + np.float32(1e-9))
     direction = preconditioner * residual

@@ -48,8 +48,8 @@ _CPU_FUNCTIONS = {
     'steer_backward': (ctypes.c_int, [_PROBLEM]),
     'steer_error': (ctypes.c_char_p, []),
     'steer_flying_points': (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]),
-    'steer_thin_plate': (ctypes.c_int, [ctypes.c_void_p] * 3 + [ctypes.c_int] * 3
-                         + [ctypes.c_void_p]),
+    'steer_second_order_tv': (ctypes.c_int, [ctypes.c_void_p] * 3 + [ctypes.c_int] * 3
+                              + [ctypes.c_void_p]),
 }
 _CUDA_FUNCTIONS = {
     'steer_forward': (ctypes.c_int, [_PROBLEM, ctypes.c_void_p]),

@@ -71,7 +71,7 @@ def test_estimates_do_not_depend_on_the_order_of_samples(completer):
     one, other = (completer.complete(IMAGE, uv[i], depth[i]) for i in (np.arange(300), order))
     np.testing.assert_array_equal(np.isnan(one.depth), np.isnan(other.depth))
     off = np.abs(one.depth / other.depth - 1)
-    # Depth at random bends the plate everywhere, where a last bit counts most.
+    # Random depth bends everywhere, where a last bit counts most.
     assert np.nanquantile(off, 0.99) < 1e-3 and np.nanmax(off) < 1e-2
 
 
