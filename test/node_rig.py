@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """A completion node in its own process, and a peer that talks to it over DDS."""
+from contextlib import contextmanager
 import os
 from pathlib import Path
 import signal
@@ -32,6 +33,7 @@ from steer_depth_ros.ros import messages
 
 CAMERA = Camera(160, 96, 120.0, 120.0, 79.5, 47.5)
 MS = 1_000_000
+BASE = 'preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters'
 OUTPUTS = {'depth/image': Image, 'depth/camera_info': CameraInfo, 'points': PointCloud2,
            'confidence/image': Image, 'debug/depth_color': Image, 'debug/overlay': Image}
 
@@ -170,6 +172,15 @@ class Rig:
         """Give what the node has written so far."""
         file = self.log.fileno()  # read apart from where the node writes
         return os.pread(file, os.fstat(file).st_size, 0).decode()
+
+
+@contextmanager
+def running(*parameters):
+    """Run a node with these parameters and see that it ends well."""
+    rig = Rig(*parameters)
+    yield rig
+    status, log = rig.close()
+    assert status == 0 and 'Traceback' not in log, log
 
 
 def qos_of(reliable):

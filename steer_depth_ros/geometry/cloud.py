@@ -21,7 +21,6 @@ from steer_depth_ros.errors import ConfigError, FrameError
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.ops.flying_points import flying_points, row_bands
 
-POINT_STEP = 16  # bytes: x, y, z, rgb, float32 each, rgb at offset 12
 NO_COLOR = 0x00FFFFFF
 INVISIBLE = np.uint32(0x00FFFFFF)  # mask that clears alpha: with it set, rgb would be a NaN
 

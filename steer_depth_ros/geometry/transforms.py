@@ -75,23 +75,16 @@ class TransformBuffer:
         self._refused: Dict[str, int] = {}  # arrivals when a frame would have closed a loop
         self._lock = RLock()
 
-    def set_transform(self, parent: str, child: str, stamp_ns: int, matrix: np.ndarray,
-                      static: bool = False) -> None:
-        """
-        Add the pose of `child` in `parent`: the 4 x 4 matrix that takes points of child to parent.
-
-        Raise TransformError when the frames are empty or would form a loop, or the matrix is not
-        rigid; the buffer stays as it was.
-        """
-        self._set(_frame(parent), _frame(child), stamp_ns, _pose(matrix, parent, child), static)
-
     def set_pose(self, parent: str, child: str, stamp_ns: int, xyz: Sequence[float],
                  quaternion_xyzw: Sequence[float], static: bool = False) -> None:
-        """Do as `set_transform`, from meters and a quaternion (x, y, z, w) of any length."""
-        pose = np.array(xyz, np.float64), np.array(_unit(xyz, quaternion_xyzw), np.float64)
-        self._set(_frame(parent), _frame(child), stamp_ns, pose, static)
+        """
+        Add the pose of `child` in `parent`: meters, and a quaternion (x, y, z, w) of any length.
 
-    def _set(self, parent, child, stamp_ns, pose, static):
+        It takes points of child to parent. Raise TransformError when the frames are empty or would
+        form a loop, or the numbers are no pose; the buffer stays as it was.
+        """
+        parent, child = _frame(parent), _frame(child)
+        pose = np.array(xyz, np.float64), np.array(_unit(xyz, quaternion_xyzw))
         if parent == child:
             raise TransformError(f'frame "{child}" cannot be its own parent; correct it')
         with self._lock:
@@ -321,17 +314,6 @@ def _unit(xyz, quaternion):
                              'pose; three and four finite numbers (x y z w, not all zero) are '
                              'needed')
     return [number / length for number in numbers[3:]]
-
-
-def _pose(matrix, parent, child):
-    matrix = np.asarray(matrix, dtype=np.float64)
-    rigid = (matrix.shape == (4, 4) and np.isfinite(matrix).all()
-             and np.allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-3)
-             and np.linalg.det(matrix[:3, :3]) > 0)
-    if not rigid:
-        raise TransformError(f'the transform of {child} in {parent} is no rotation and '
-                             'translation; correct its 4 x 4 matrix')
-    return matrix[:3, 3].copy(), quaternion_from(matrix)
 
 
 def _frame(name):

@@ -31,7 +31,6 @@ NODE = 'depth_completion'
 TRUTH = '/ground_truth/depth/image'
 WHOLE_RECORDING_NS = 2 ** 62
 IMAGE_TYPES = (bag.IMAGE, bag.COMPRESSED_IMAGE)
-DEPTH_ENCODINGS = ('16UC1', '32FC1', '64FC1')
 ALL_WRONG = 100  # frames in a row of which none can be used: the rest will not be better
 NAMED = 3  # transforms that are named when they are ignored
 
@@ -401,12 +400,7 @@ def info_beside(recording, image) -> str:
 
 
 def _is_depth(recording, topic):
-    message = recording.first(topic)
-    encoding = getattr(message, 'encoding', None)
-    if encoding is None:  # "16UC1; compressedDepth png", "16UC1; png compressed"
-        encoding = message.format.split(';')[0].strip()
-        return 'compressedDepth' in message.format or encoding in DEPTH_ENCODINGS
-    return encoding in DEPTH_ENCODINGS
+    return messages.is_depth(recording.first(topic))
 
 
 def _is_color(recording, topic):

@@ -26,7 +26,6 @@ OK, WARN, ERROR = 0, 1, 2
 WINDOW_S = 5.0
 SILENT_S = 3.0
 ENOUGH_PAIRS = 3
-NORMAL_DROPS = ('image_superseded', 'depth_superseded')
 
 
 class RateMeter:

@@ -126,10 +126,6 @@ class Synchronizer:
             self._forget(stream)
             stream.last, stream.behind = None, False
 
-    def pending(self) -> int:
-        """Count the messages that wait for a partner."""
-        return len(self._image.queue) + len(self._depth.queue)
-
     def hint(self) -> Optional[str]:
         """
         Describe what is wrong if most messages since the last hint found no partner, else None.

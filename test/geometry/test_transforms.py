@@ -32,6 +32,10 @@ def moved(x, yaw=0.0):
     return matrix_from_rpy((x, 0, 0), (0, 0, yaw))
 
 
+def put(buffer, parent, child, stamp_ns, matrix, static=False):
+    buffer.set_pose(parent, child, stamp_ns, matrix[:3, 3], quaternion_from(matrix), static)
+
+
 @pytest.fixture(params=['ours', 'tf2'])
 def make_buffer(request):
     """Our buffer and that of tf2, for what both have to answer alike."""
@@ -55,10 +59,10 @@ def buffer():
 def on_the_move(buffer):
     """Odometry of a robot that drives 1 m and turns 0.2 rad a second, camera and LiDAR on it."""
     for tenth in range(21):
-        buffer.set_transform('odom', 'base', 100 * SECOND + tenth * SECOND // 10,
+        put(buffer, 'odom', 'base', 100 * SECOND + tenth * SECOND // 10,
                              moved(0.1 * tenth, 0.02 * tenth))
-    buffer.set_transform('base', '/camera', 0, moved(1.0), static=True)
-    buffer.set_transform('/base', 'lidar', 0, moved(-1.0, np.pi / 2), static=True)
+    put(buffer, 'base', '/camera', 0, moved(1.0), static=True)
+    put(buffer, '/base', 'lidar', 0, moved(-1.0, np.pi / 2), static=True)
     return buffer
 
 
@@ -79,13 +83,13 @@ def test_interpolates_between_stamps(robot):
 def test_turns_the_short_way(make_buffer):
     buffer = make_buffer()
     for stamp, yaw in ((0, 3.0), (100, -3.0)):
-        buffer.set_transform('a', 'b', stamp, moved(0, yaw))
+        put(buffer, 'a', 'b', stamp, moved(0, yaw))
     assert np.allclose(buffer.lookup('a', 'b', 50), moved(0, np.pi))
 
 
 def test_latest_is_what_all_links_know(robot):
     for stamp in (100 * SECOND, 101 * SECOND):
-        robot.set_transform('base', 'arm', stamp, moved(0.0))
+        put(robot, 'base', 'arm', stamp, moved(0.0))
     assert np.allclose(robot.lookup('odom', 'arm'), moved(1.0, 0.2))
 
 
@@ -98,7 +102,7 @@ def test_two_stamps_through_a_fixed_frame(robot):
 def test_stamps_out_of_order(make_buffer):
     buffer = make_buffer()
     for stamp in (30, 10, 20, 20):
-        buffer.set_transform('a', 'b', stamp, moved(stamp))
+        put(buffer, 'a', 'b', stamp, moved(stamp))
     assert np.allclose(buffer.lookup('a', 'b', 15), moved(15))
 
 
@@ -123,38 +127,38 @@ def test_names_the_missing_frame_and_those_that_exist(buffer):
 
 
 def test_separate_trees(buffer):
-    buffer.set_transform('map', 'rig', 0, np.eye(4), static=True)
+    put(buffer, 'map', 'rig', 0, np.eye(4), static=True)
     with pytest.raises(TransformError, match='separate trees, below "map" and "odom"'):
         buffer.lookup('camera', 'rig')
 
 
 def test_a_loop_is_refused_and_does_no_harm():
     buffer = TransformBuffer()
-    buffer.set_transform('a', 'b', 0, np.eye(4), static=True)
-    buffer.set_transform('b', 'c', 0, np.eye(4))
+    put(buffer, 'a', 'b', 0, np.eye(4), static=True)
+    put(buffer, 'b', 'c', 0, np.eye(4))
     with pytest.raises(TransformError, match='a in c would close a loop of the frames c, b, a'):
-        buffer.set_transform('c', 'a', 0, np.eye(4))
+        put(buffer, 'c', 'a', 0, np.eye(4))
     assert buffer.lookup('a', 'c', 0) == pytest.approx(np.eye(4))
 
 
 def test_a_loop_goes_to_the_one_who_keeps_publishing():
     buffer = TransformBuffer()
-    buffer.set_transform('b', 'a', 0, np.eye(4))  # wrong, and never renewed
+    put(buffer, 'b', 'a', 0, np.eye(4))  # wrong, and never renewed
     with pytest.raises(TransformError, match='loop'):
-        buffer.set_transform('a', 'b', 1, np.eye(4))
-    buffer.set_transform('a', 'b', 2, moved(2))
+        put(buffer, 'a', 'b', 1, np.eye(4))
+    put(buffer, 'a', 'b', 2, moved(2))
     assert buffer.lookup('a', 'b', 2)[0, 3] == moved(2)[0, 3]
     for tick in range(3, 9):  # both go on: the first stays
         with pytest.raises(TransformError, match='loop'):
-            buffer.set_transform('b', 'a', tick, np.eye(4))
-        buffer.set_transform('a', 'b', tick, moved(tick))
+            put(buffer, 'b', 'a', tick, np.eye(4))
+        put(buffer, 'a', 'b', tick, moved(tick))
 
 
 @pytest.mark.parametrize('jump', [5, 500])
 def test_clear_keeps_what_has_arrived_after_the_jump(jump):
     buffer = TransformBuffer()
     for tick in (1000, 1001, 1001 - jump):
-        buffer.set_transform('odom', 'base', tick * SECOND, moved(tick))
+        put(buffer, 'odom', 'base', tick * SECOND, moved(tick))
     buffer.clear()
     assert buffer.lookup('odom', 'base', (1001 - jump) * SECOND)[0, 3] == moved(1001 - jump)[0, 3]
     with pytest.raises(TransformError):
@@ -165,10 +169,10 @@ def test_clear_keeps_what_has_arrived_after_the_jump(jump):
 def test_one_wrong_stamp_costs_one_transform_a_clock_that_jumped_back_two(wrong):
     buffer = TransformBuffer()
     for tick in [1000, 1001, wrong // SECOND, 1002, 1003]:
-        buffer.set_transform('odom', 'base', tick * SECOND, moved(tick))
+        put(buffer, 'odom', 'base', tick * SECOND, moved(tick))
     assert buffer.lookup('odom', 'base', 1003 * SECOND)[0, 3] == moved(1003)[0, 3]
     for tick in (500, 501):
-        buffer.set_transform('odom', 'base', tick * SECOND, moved(tick))
+        put(buffer, 'odom', 'base', tick * SECOND, moved(tick))
     for tick in (500, 501):
         assert buffer.lookup('odom', 'base', tick * SECOND)[0, 3] == moved(tick)[0, 3]
 
@@ -178,12 +182,12 @@ def test_nothing_is_interpolated_towards_a_pose_with_a_wrong_stamp(ahead):
     buffer = TransformBuffer()
     tenth = SECOND // 10
     for tick in range(20):
-        buffer.set_transform('odom', 'base', tick * tenth, moved(tick))
-    buffer.set_transform('odom', 'base', 19 * tenth + ahead * SECOND, moved(99))
+        put(buffer, 'odom', 'base', tick * tenth, moved(tick))
+    put(buffer, 'odom', 'base', 19 * tenth + ahead * SECOND, moved(99))
     for tick in (20, 21):  # while the next pose is under way, and when it is put aside
         with pytest.raises(TransformError, match='not known between 1.900 s and'):
             buffer.lookup('odom', 'base', tick * tenth - tenth // 2)
-        buffer.set_transform('odom', 'base', tick * tenth, moved(tick))
+        put(buffer, 'odom', 'base', tick * tenth, moved(tick))
     assert buffer.lookup('odom', 'base', 21 * tenth - tenth // 2)[0, 3] == moved(20.5)[0, 3]
     with pytest.raises(TransformError, match='2.100 s only'):
         buffer.lookup('odom', 'base', 19 * tenth + ahead * SECOND)
@@ -192,26 +196,26 @@ def test_nothing_is_interpolated_towards_a_pose_with_a_wrong_stamp(ahead):
 def test_interpolates_what_is_published_seldom(make_buffer):
     buffer = make_buffer()
     for second in (0, 2, 4):
-        buffer.set_transform('odom', 'base', second * SECOND, moved(second))
+        put(buffer, 'odom', 'base', second * SECOND, moved(second))
     assert buffer.lookup('odom', 'base', 3 * SECOND)[0, 3] == moved(3)[0, 3]
 
 
 def test_history_is_bounded():
     buffer = TransformBuffer(history_ns=SECOND)
     for tick in range(1000):
-        buffer.set_transform('odom', 'base', tick * SECOND // 100, moved(tick))
+        put(buffer, 'odom', 'base', tick * SECOND // 100, moved(tick))
     assert len(buffer._edges['base'].stamps) == 101
-    buffer.set_transform('odom', 'base', 0, moved(0))  # older than what is kept
+    put(buffer, 'odom', 'base', 0, moved(0))  # older than what is kept
     assert len(buffer._edges['base'].stamps) == 101
     with pytest.raises(TransformError, match='8.990'):
         buffer.lookup('odom', 'base', 2 * SECOND)
 
 
 def test_clear_keeps_static_ones(buffer):
-    buffer.set_transform('odom', 'base', 10 * SECOND, moved(2.0))
+    put(buffer, 'odom', 'base', 10 * SECOND, moved(2.0))
     buffer.clear()
     assert np.allclose(buffer.lookup('camera', 'base'), moved(-1.0))
-    buffer.set_transform('odom', 'base', 5, moved(3.0))
+    put(buffer, 'odom', 'base', 5, moved(3.0))
     assert np.allclose(buffer.lookup('odom', 'base', 5), moved(3.0))
     with pytest.raises(TransformError, match='0.000 s only'):
         buffer.lookup('odom', 'base', 10 * SECOND)
@@ -220,12 +224,12 @@ def test_clear_keeps_static_ones(buffer):
 def test_clear_keeps_the_latest_of_a_clock_that_has_not_jumped():
     buffer = TransformBuffer()
     for tick in (1000, 1001):
-        buffer.set_transform('odom', 'base', tick * SECOND, moved(tick))
+        put(buffer, 'odom', 'base', tick * SECOND, moved(tick))
     buffer.clear()
     assert buffer.lookup('odom', 'base', 1001 * SECOND)[0, 3] == moved(1001)[0, 3]
     with pytest.raises(TransformError):
         buffer.lookup('odom', 'base', 1000 * SECOND)
-    buffer.set_transform('odom', 'base', 1002 * SECOND, moved(1002))
+    put(buffer, 'odom', 'base', 1002 * SECOND, moved(1002))
     for tick in (1001, 1002):
         assert buffer.lookup('odom', 'base', tick * SECOND)[0, 3] == moved(tick)[0, 3]
 
@@ -233,7 +237,7 @@ def test_clear_keeps_the_latest_of_a_clock_that_has_not_jumped():
 def test_a_pose_put_aside_serves_its_own_time():
     buffer = TransformBuffer()
     for tick in (1000, 5000, 1001):  # a wrong stamp ahead of time
-        buffer.set_transform('odom', 'base', tick * SECOND, moved(tick))
+        put(buffer, 'odom', 'base', tick * SECOND, moved(tick))
     assert buffer.lookup('odom', 'base', 1001 * SECOND)[0, 3] == moved(1001)[0, 3]
     with pytest.raises(TransformError) as caught:
         buffer.lookup('odom', 'base', 1001 * SECOND - SECOND // 10)
@@ -243,13 +247,12 @@ def test_a_pose_put_aside_serves_its_own_time():
     assert not caught.value.past
 
 
-@pytest.mark.parametrize('parent, child, matrix, words', [
-    ('a', 'a', np.eye(4), 'own parent'), ('/', 'a', np.eye(4), 'empty'),
-    ('a', 'b', np.eye(3), 'no rotation'), ('a', 'b', np.diag([1, 1, -1, 1]), 'no rotation'),
-    ('a', 'b', np.full((4, 4), np.nan), 'no rotation'), ('a', 'b', 2 * np.eye(4), 'no rotation')])
-def test_transforms_that_cannot_be_used(parent, child, matrix, words):
+@pytest.mark.parametrize('parent, child, words', [('a', '/a', 'own parent'), ('/', 'a', 'empty')])
+def test_frames_that_cannot_be_used(parent, child, words):
+    buffer = TransformBuffer()
     with pytest.raises(TransformError, match=words):
-        TransformBuffer().set_transform(parent, child, 0, matrix)
+        put(buffer, parent, child, 0, np.eye(4))
+    assert buffer.frames() == []
 
 
 def test_quaternions_and_angles():
@@ -281,12 +284,10 @@ def test_quaternions_that_are_no_rotation(quaternion):
     assert buffer.frames() == []
 
 
-def test_a_pose_is_the_transform_of_its_matrix():
+def test_a_quaternion_may_have_any_length():
     rng = np.random.default_rng(5)
     buffer = TransformBuffer()
     for stamp in range(20):
-        xyz, quaternion = rng.normal(size=3), 3 * rng.normal(size=4)  # of any length
-        buffer.set_pose('a', '/b', stamp, xyz, quaternion)
-        buffer.set_transform('a', 'c', stamp, matrix_from(xyz, quaternion))
-    for stamp in (0, 7, 19):
-        assert np.allclose(buffer.lookup('b', 'c', stamp), np.eye(4))
+        xyz, quaternion = rng.normal(size=3), 3 * rng.normal(size=4)
+        buffer.set_pose('a', 'b', stamp, xyz, quaternion)
+        assert np.allclose(buffer.lookup('a', 'b', stamp), matrix_from(xyz, quaternion))

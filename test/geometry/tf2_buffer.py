@@ -17,7 +17,7 @@ from rclpy.duration import Duration
 from rclpy.time import Time
 import tf2_py
 
-from steer_depth_ros.geometry.transforms import HISTORY_NS, matrix_from, quaternion_from
+from steer_depth_ros.geometry.transforms import HISTORY_NS, matrix_from
 
 
 class Tf2Buffer:
@@ -26,13 +26,13 @@ class Tf2Buffer:
     def __init__(self):
         self._core = tf2_py.BufferCore(Duration(nanoseconds=HISTORY_NS))
 
-    def set_transform(self, parent, child, stamp_ns, matrix, static=False):
+    def set_pose(self, parent, child, stamp_ns, xyz, quaternion, static=False):
         message = TransformStamped(child_frame_id=child.lstrip('/'))
         message.header.frame_id = parent.lstrip('/')
         message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
         moved, turned = message.transform.translation, message.transform.rotation
-        moved.x, moved.y, moved.z = map(float, matrix[:3, 3])
-        turned.x, turned.y, turned.z, turned.w = map(float, quaternion_from(matrix))
+        moved.x, moved.y, moved.z = map(float, xyz)
+        turned.x, turned.y, turned.z, turned.w = map(float, quaternion)
         add = self._core.set_transform_static if static else self._core.set_transform
         add(message, 'test')
 

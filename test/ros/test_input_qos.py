@@ -12,56 +12,32 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Inputs are subscribed to as their publishers offer, over DDS, with publishers of every kind."""
-import os
-import random
 
 import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed')
-os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from node_rig import MS, Rig  # noqa: E402
+from node_rig import BASE, Rig, running  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
 
-BASE = 'preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters'
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-START = 1_750_000_000_000 * MS
-
-
-@pytest.fixture(scope='module', autouse=True)
-def context():
-    rclpy.init()
-    yield
-    rclpy.shutdown()
+pytestmark = pytest.mark.usefixtures('context')
 
 
 @pytest.fixture(scope='module')
 def shared_rig():
-    rig = Rig(*BASE)
-    rig.node.destroy_publisher(rig.points)
-    yield rig
-    status, log = rig.close()
-    assert status == 0 and 'Traceback' not in log, log
+    with running(*BASE) as rig:
+        rig.node.destroy_publisher(rig.points)
+        yield rig
 
 
 @pytest.fixture
-def rig(shared_rig):
-    shared_rig.received.clear()
-    yield shared_rig
-    shared_rig.deafen()
-
-
-@pytest.fixture
-def stamps():
-    """Stamps far from those of other tests, so that none looks like a jump back."""
-    global START
-    START += 10_000 * MS
-    return (START + i * 100 * MS for i in range(1000))
+def stamps(stamps):
+    return iter(stamps)
 
 
 def publisher(rig, reliability, durability=DurabilityPolicy.VOLATILE):

@@ -12,8 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """The real node in its own process, over DDS."""
-import os
-import random
 import re
 import signal
 import time
@@ -23,16 +21,22 @@ import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed')
-os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import TransformStamped  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from node_rig import CAMERA, header, MS, OUTPUTS, picture, plane, Rig  # noqa: E402
+from node_rig import (  # noqa: E402
+    BASE,
+    CAMERA,
+    header,
+    OUTPUTS,
+    picture,
+    plane,
+    Rig,
+    running,
+)
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
-import rclpy  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
@@ -43,41 +47,16 @@ from steer_depth_ros.recordings.frame_folder import read_frame  # noqa: E402
 from steer_depth_ros.ros import messages  # noqa: E402
 from steer_depth_ros.ros.parameters import PARAMETERS  # noqa: E402
 
-BASE = 'preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters'
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
 UNCONFIGURED, ACTIVE = 1, 3
-START = 1_700_000_000_000 * MS
-
-
-@pytest.fixture(scope='module', autouse=True)
-def context():
-    rclpy.init()
-    yield
-    rclpy.shutdown()
+pytestmark = pytest.mark.usefixtures('context')
 
 
 @pytest.fixture(scope='module')
 def shared_rig(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('saved')
-    rig = Rig(*BASE, f'save_dir:={folder}', 'cloud_rate_hz:=0', 'debug_rate_hz:=0')
-    yield rig
-    status, log = rig.close()
-    assert status == 0, log
-
-
-@pytest.fixture
-def rig(shared_rig):
-    shared_rig.received.clear()
-    yield shared_rig
-    shared_rig.deafen()
-
-
-@pytest.fixture
-def stamps():
-    """Stamps far from those of other tests, so that none looks like a jump back."""
-    global START
-    START += 10_000 * MS
-    return [START + i * 100 * MS for i in range(20)]
+    with running(*BASE, f'save_dir:={tmp_path_factory.mktemp("saved")}', 'cloud_rate_hz:=0',
+                 'debug_rate_hz:=0') as rig:
+        yield rig
 
 
 def set_parameter(rig, name, value):

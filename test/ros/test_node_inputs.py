@@ -12,8 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """What the real node takes over DDS: encodings, layouts, calibrations, transforms, QoS."""
-import os
-import random
 import re
 import struct
 
@@ -22,14 +20,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed')
-os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import TransformStamped  # noqa: E402
-from node_rig import CAMERA, header, MS, picture, plane, Rig  # noqa: E402
+from node_rig import BASE, CAMERA, header, MS, picture, plane, Rig, running  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
-import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import ReliabilityPolicy  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
@@ -47,42 +42,22 @@ from tf_types import tf_message  # noqa: E402
 from steer_depth_ros.geometry.camera import Camera  # noqa: E402
 from steer_depth_ros.ros import messages  # noqa: E402
 
-BASE = 'preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters'
 KINDS = {'f4': PointField.FLOAT32, 'f8': PointField.FLOAT64, 'u2': PointField.UINT16,
          'u4': PointField.UINT32}
 WALL_M = 5.0
-START = 1_800_000_000_000 * MS
-
-
-@pytest.fixture(scope='module', autouse=True)
-def context():
-    rclpy.init()
-    yield
-    rclpy.shutdown()
+pytestmark = pytest.mark.usefixtures('context')
 
 
 @pytest.fixture(scope='module')
 def shared_rig(tmp_path_factory):
-    rig = Rig(*BASE, f'save_dir:={tmp_path_factory.mktemp("saved")}')
-    yield rig
-    status, log = rig.close()
-    assert status == 0 and 'Traceback' not in log, log
+    with running(*BASE, f'save_dir:={tmp_path_factory.mktemp("saved")}') as rig:
+        yield rig
 
 
 @pytest.fixture
-def rig(shared_rig):
-    shared_rig.received.clear()
-    shared_rig.listen('depth/image', 'depth/camera_info')
-    yield shared_rig
-    shared_rig.deafen()
-
-
-@pytest.fixture
-def stamps():
-    """Stamps far from those of other tests, so that none looks like a jump back."""
-    global START
-    START += 10_000 * MS
-    return [START + i * 100 * MS for i in range(20)]
+def rig(rig):
+    rig.listen('depth/image', 'depth/camera_info')
+    return rig
 
 
 def set_parameters(rig, **values):

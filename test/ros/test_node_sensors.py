@@ -12,19 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Sensors that are not set up as most are, over DDS: frames, units, several LiDARs, no topic."""
-import os
-import random
 
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed')
-os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 from geometry_msgs.msg import TransformStamped  # noqa: E402
 from node_rig import CAMERA, header, MS, plane, qos_of, Rig  # noqa: E402
-import rclpy  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
 from tf_types import tf_message  # noqa: E402
@@ -37,11 +32,8 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @pytest.fixture(scope='module', autouse=True)
-def context():
+def transforms(context):
     tf_message()  # before the first node, which finds the type where this one puts it
-    rclpy.init()
-    yield
-    rclpy.shutdown()
 
 
 def publish_transforms(rig, *links):

@@ -163,13 +163,15 @@ def test_a_depth_image_of_another_resolution_is_scaled_to_the_image():
         run.run(job_of(depth_image((60, 60))), {'depth'})
 
 
+AHEAD = 0.0, 0.0, 0.0, 1.0  # a quaternion that does not turn
+
+
 def moving_buffer(speed=1.0):
     """Give a robot that drives along z of the camera, which looks ahead; LiDAR at the camera."""
     buffer = TransformBuffer()
     for step in range(31):
-        pose = matrix_from_rpy((0.0, 0.0, speed * 0.1 * step), (0.0, 0.0, 0.0))
-        buffer.set_transform('odom', 'camera', step * SECOND // 10, pose)
-    buffer.set_transform('camera', 'lidar', 0, np.eye(4), static=True)
+        buffer.set_pose('odom', 'camera', step * SECOND // 10, (0, 0, speed * 0.1 * step), AHEAD)
+    buffer.set_pose('camera', 'lidar', 0, (0, 0, 0), AHEAD, static=True)
     return buffer
 
 
@@ -214,7 +216,7 @@ def test_a_late_transform_is_waited_for():
     def asked_while_waiting():  # the transform comes with the third question
         waits.append(1)
         if len(waits) == 3:
-            buffer.set_transform('odom', 'camera', 4 * SECOND, np.eye(4))
+            buffer.set_pose('odom', 'camera', 4 * SECOND, (0, 0, 0), AHEAD)
         return False
 
     values = {**DEFAULTS, 'extrinsics.source': 'tf', 'fixed_frame': 'odom', 'tf_timeout_s': 2.0}
@@ -225,7 +227,7 @@ def test_a_late_transform_is_waited_for():
 
 def test_a_transform_of_a_time_gone_by_is_given_up_for_a_newer_frame():
     buffer, waits = TransformBuffer(), []
-    buffer.set_transform('camera', 'lidar', 100 * SECOND, np.eye(4))
+    buffer.set_pose('camera', 'lidar', 100 * SECOND, (0, 0, 0), AHEAD)
 
     def asked_while_waiting():
         waits.append(1)
@@ -328,7 +330,7 @@ def told_pipeline(buffer=None, topics=None, **values):
 def static(*links):
     buffer = TransformBuffer()
     for parent, child, xyz in links:
-        buffer.set_transform(parent, child, 0, matrix_from_rpy(xyz, (0, 0, 0)), static=True)
+        buffer.set_pose(parent, child, 0, xyz, AHEAD, static=True)
     return buffer
 
 
