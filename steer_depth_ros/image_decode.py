@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Pictures from anywhere: decoded only if their bytes are sound and can hold the picture."""
+"""Decode images from untrusted bytes without exhausting memory or time."""
 import re
 import struct
 from typing import List, Optional, Tuple
@@ -21,24 +21,26 @@ import cv2
 import numpy as np
 
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8'
-# Above what either can reach: an 8 bit gray PNG of one value has 1000.
+# More than PNG or JPEG can reach: an 8-bit gray PNG of a single value has 1000.
 PIXELS_PER_BYTE = 2_000
 PLAIN_CHUNKS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')
-ALONE = {0x01, *range(0xd0, 0xda)}  # JPEG markers that no length follows
-FRAMES = {*range(0xc0, 0xd0)} - {0xc4, 0xc8, 0xcc}  # those that carry the size
+ALONE = {0x01, *range(0xd0, 0xda)}  # JPEG markers without a length field
+FRAMES = {*range(0xc0, 0xd0)} - {0xc4, 0xc8, 0xcc}  # markers of frame headers, which hold the size
 SCAN = 0xda
-# Formats whose size a few bytes may promise: refused above what any camera has.
+# Pixels; more than any camera has. In some formats a few bytes can claim any size.
 LARGEST = 2 ** 27
-TIFF_SIZE = {256: 0, 257: 1}  # tags of width and height
+TIFF_SIZE = {256: 0, 257: 1}  # TIFF tags of width and height
 
 
 def decode_picture(data: np.ndarray, flags: int) -> Optional[np.ndarray]:
     """
-    Decode a picture as cv2.imdecode does; None for anything damaged or of another format.
+    Decode an image as cv2.imdecode does; return None if it is damaged or of another format.
 
-    data: uint8 (N,): PNG, JPEG, WebP, TIFF, BMP, PGM and PPM, JPEG 2000.
-    OpenCV alone takes seconds and gigabytes for a few bytes that promise a huge picture, or for a
-    PNG with one damaged byte in the head of a chunk.
+    data: uint8 (N,), a PNG, JPEG, WebP, TIFF, BMP, PGM, PPM or JPEG 2000 file. flags: of
+    cv2.imdecode.
+    The size is read from the header first, and the chunks of a PNG are checked: OpenCV alone
+    takes seconds and gigabytes for a few bytes that claim a huge image, or for a PNG with one
+    damaged byte in a chunk header.
     """
     start = bytes(data[:8])
     sound = _plain_png(data) if start == PNG else data
@@ -54,7 +56,7 @@ def decode_picture(data: np.ndarray, flags: int) -> Optional[np.ndarray]:
 
 
 def picture_size(data: np.ndarray) -> Optional[Tuple[int, int]]:
-    """Read (width, height) from the header of a picture; None where there is none."""
+    """Return (width, height) from an image header; None if there is none."""
     start = bytes(data[:64])
     try:
         if start[:8] == PNG:
@@ -93,7 +95,7 @@ def _webp_size(start):
 
 
 def _tiff_size(data):
-    """Read the first directory; of one that has no plain size say nothing."""
+    """Return the size in the first directory, (0, 0) if it has none."""
     order = '<' if data[0] == ord('I') else '>'
     at, = struct.unpack(f'{order}I', bytes(data[4:8]))
     count, = struct.unpack(f'{order}H', bytes(data[at:at + 2]))
@@ -113,7 +115,7 @@ def _pnm_size(start):
 
 
 def _plain_png(data):
-    """Return a PNG with the chunks of its pixels alone; None when any chunk is damaged."""
+    """Return a PNG reduced to the chunks that hold its pixels; None if one of them is damaged."""
     kept: List[np.ndarray] = []
     view, at = np.ascontiguousarray(data).data, len(PNG)
     while at + 12 <= len(view):

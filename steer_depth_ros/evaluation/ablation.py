@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-What each part of the method is worth: the steps from fixed kernels to the whole model.
+Ablation study: how much each step from fixed kernels to the full method contributes.
 
-All steps interpolate inverse depth from the same samples with the same neighbours, aspect and
-bandwidth, so that a row differs from the one above it by what its name says.
+All steps interpolate inverse depth from the same samples with the same neighbors, aspect and
+bandwidth, so that consecutive rows differ only in the step that they name.
 """
 from typing import Dict, List
 
@@ -42,10 +42,10 @@ ORDERS = (0, 1, 2)
 
 def ablation_methods(weights=None, device='cpu') -> Dict[str, Predict]:
     """
-    Return the methods by name, fixed kernels among them.
+    Return the methods of the study by name, in the order of the table.
 
-    weights: a safetensors file of a network that mixes kernels, None for that of the package.
-    Raise WeightsError for a file that cannot be used.
+    weights: safetensors file of a mixture network; None for the one in the package.
+    Raise WeightsError if the file cannot be used.
     """
     methods = {f'fixed kernels, order {order}': _weight_free(order, False, False)
                for order in ORDERS}
@@ -66,7 +66,7 @@ def _normalized(image, uv, depth):
 
 
 def _weight_free(order, structure, guided):
-    """Interpolate without weights; structure and guided: with image kernels, with the guide."""
+    """Return a method without weights; structure: image kernels; guided: with the guide."""
     def predict(image, uv, depth):
         frame = _normalized(image, uv, depth)
         steering = (kernels.structure_tensor_kernels(frame) if structure
@@ -86,7 +86,7 @@ def _weight_free(order, structure, guided):
 
 
 def _tuned(twice):
-    """Interpolate at full resolution as the preset `steering` does the first or second time."""
+    """Return the first pass of `steering` at full resolution; twice: the second pass."""
     def predict(image, uv, depth):
         problem = pipeline.describe(_normalized(image, uv, depth))
         settings = tune(problem.left_out)
@@ -100,9 +100,9 @@ def _tuned(twice):
 
 def format_ablation(results: List[Result]) -> List[str]:
     """
-    Return the table: error over that of fixed kernels, and time.
+    Return the lines of a table: errors relative to fixed kernels, and time per frame.
 
-    The quotient is the geometric mean over the frames, so that near and far ones count alike.
+    Ratios are geometric means over the frames, so that near and far scenes count alike.
     """
     fixed = {r.pattern: r for r in results if r.method == FIXED}
     width = max(len(r.method) for r in results) + 2
@@ -115,7 +115,7 @@ def format_ablation(results: List[Result]) -> List[str]:
 
 
 def quotient(result: Result, base: Result, figure: str) -> float:
-    """Return the geometric mean over the frames of a figure over that of `base`; NaN if none."""
+    """Return the geometric mean over the frames of a figure relative to `base`; NaN if none."""
     pairs = [(f[figure], b[figure]) for f, b in zip(result.frames, base.frames)]
     logs = [np.log(f / b) for f, b in pairs if f and b]
     return float(np.exp(np.mean(logs))) if logs else float('nan')

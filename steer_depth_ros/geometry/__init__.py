@@ -11,4 +11,4 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Camera, poses, projection and clouds: what is geometry alone."""
+"""Camera models, transforms, projection and point clouds."""

@@ -36,9 +36,9 @@ class Calibration:
     """
     The calibration of one camera, with the fields of a sensor_msgs/CameraInfo.
 
-    width, height: 0 where the file does not tell, see `of_size`. camera_from_points: float64
-    (4, 4), takes points of the LiDAR into the camera, None where the file does not tell.
-    camera: which of several in the file it is, else empty.
+    width, height: 0 if the file does not give them, see `of_size`. camera_from_points: float64
+    (4, 4), takes LiDAR points into the camera frame; None if the file does not give it.
+    camera: its name if the file holds several, else empty.
     """
 
     k: List[float]
@@ -61,17 +61,17 @@ class Calibration:
             object.__setattr__(self, 'p', [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0])
 
     def of_size(self, width: int, height: int) -> 'Calibration':
-        """Return the calibration of images of this size where the file does not tell it."""
+        """Return the calibration with this image size if the file does not give one."""
         return self if self.width and self.height else replace(self, width=width, height=height)
 
 
 def read_calibration(path, camera: Optional[str] = None) -> Calibration:
     """
-    Read the calibration of a camera, whatever tool wrote it.
+    Read the calibration of a camera from a file of any supported format.
 
-    camera: which one, where the file holds several: a number of KITTI (the left color camera, 2,
-    if None) or a name of Kalibr (cam0 if None).
-    Raise CalibrationError naming the file and what it lacks.
+    camera: which one to read from a file with several: a KITTI number (default 2, the left color
+    camera) or a Kalibr name (default cam0).
+    Raise CalibrationError naming the file and what is missing.
     """
     path = Path(path)
     try:
@@ -81,7 +81,7 @@ def read_calibration(path, camera: Optional[str] = None) -> Calibration:
     except OSError as error:
         raise CalibrationError(f'cannot read {path}: {error.strerror}') from None
     except UnicodeDecodeError:
-        raise CalibrationError(f'{path} is no text; give {FORMATS}') from None
+        raise CalibrationError(f'{path} is not a text file; give {FORMATS}') from None
     try:
         return _parse(path, text, camera)
     except CalibrationError as error:
@@ -94,7 +94,7 @@ def read_calibration(path, camera: Optional[str] = None) -> Calibration:
 
 def calibration_from_meta(meta: dict) -> Calibration:
     """
-    Take the calibration from the JSON of a frame folder.
+    Read the calibration from the meta.json of a frame folder.
 
     fx, fy, cx, cy; optional width, height, distortion, distortion_model and T_cam_lidar.
     """
@@ -128,11 +128,11 @@ def _parse(path, text, camera):
         return _from_kitti(path, entries, camera or KITTI_CAMERA)
     if re.fullmatch(r'[\s\d.eE+,;\[\]-]+', text):
         return _from_matrix(text)
-    try:  # as OpenCV writes it, a directive and tags that YAML does not know
+    try:  # OpenCV writes a directive and tags that are not valid YAML
         data = next((d for d in yaml.safe_load_all(re.sub(
             r'!!opencv-\S+', '', re.sub(r'\A%YAML.*\n(---\s*\n)?', '', text))) if d), None)
     except yaml.YAMLError as error:
-        raise CalibrationError(f'is no valid YAML ({" ".join(str(error).split())}); give '
+        raise CalibrationError(f'is not valid YAML ({" ".join(str(error).split())}); give '
                                f'{FORMATS}') from None
     return _from_mapping(data, camera)
 
@@ -184,7 +184,7 @@ def _from_kalibr(data, camera):
 
 
 def _kitti_entries(text):
-    """Return the arrays of a KITTI file by name, leaving out what is no array."""
+    """Return the arrays of a KITTI file by name; skip entries that are not arrays."""
     found = {}
     for line in text.splitlines():
         name, colon, numbers = line.partition(':')
@@ -198,7 +198,7 @@ def _kitti_entries(text):
 
 
 def _from_kitti(path, entries, camera):
-    """Read KITTI: the images are rectified, and the camera is where its own image is taken."""
+    """Read KITTI: rectified images, with the LiDAR pose shifted to the chosen camera."""
     number = re.sub(r'\D', '', camera).lstrip('0') or '0'  # image_02, P2, 2
     p = next((entries[n] for n in (f'P_rect_0{number}', f'P{number}') if n in entries), None)
     if p is None or p.size != 12:
@@ -215,7 +215,7 @@ def _from_kitti(path, entries, camera):
 
 
 def _kitti_points(path, entries, baseline):
-    """Return the pose of the LiDAR, in the file itself or in calib_velo_to_cam.txt beside it."""
+    """Return the LiDAR pose, from the file itself or from calib_velo_to_cam.txt next to it."""
     rectification = np.eye(4)
     for name in ('R_rect_00', 'R0_rect', 'R_rect'):
         if entries.get(name, np.empty(0)).size == 9:
@@ -243,7 +243,7 @@ def _from_matrix(text):
 
 
 def _model_of(d):
-    """Infer the model of a file that names none from the count of its coefficients, as OpenCV."""
+    """Infer the model from the number of coefficients, as OpenCV does, if the file names none."""
     return '' if not np.size(d) else 'rational_polynomial' if np.size(d) > 5 else 'plumb_bob'
 
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Camera intrinsics: projection and its inverse for the distortion models of ROS and OpenCV."""
+"""Camera intrinsics: project and unproject with the distortion models of ROS and OpenCV."""
 from dataclasses import dataclass, replace
 from functools import cached_property
 import re
@@ -23,7 +23,7 @@ from steer_depth_ros.errors import CalibrationError
 
 MODELS = ('pinhole', 'plumb_bob', 'rational_polynomial', 'equidistant')
 COEFFICIENTS = {'plumb_bob': (4, 5), 'rational_polynomial': (5, 8, 12, 14), 'equidistant': (4,)}
-BROWN_COUNTS = (4, 5, 8, 12, 14)  # what OpenCV tells the models of this family apart by
+BROWN_COUNTS = (4, 5, 8, 12, 14)  # the counts by which OpenCV tells these models apart
 # Names in use, spelled as `_plain` gives them. Brown: the radial and tangential family.
 FAMILIES = {
     'brown': ('', 'plumb_bob', 'plumbbob', 'radtan', 'rad_tan', 'radtan4', 'radtan5', 'radtan8',
@@ -33,15 +33,15 @@ FAMILIES = {
     'equidistant': ('equidistant', 'equidist', 'equi', 'pinhole_equi', 'fisheye',
                     'opencv_fisheye', 'fisheye_opencv', 'kannala_brandt', 'kannala_brandt4',
                     'kannalabrandt', 'kannalabrandt4', 'kb', 'kb4'),
-    # Nothing to undo; the last two only where their coefficients are zero.
+    # No distortion; the last two only if their coefficients are zero.
     'flat': ('none', 'ideal', 'no_distortion', 'undistorted', 'rectified',
              'modified_brown_conrady', 'inverse_brown_conrady')}
 FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in names}
-MIN_Z = 1e-6  # meters; nothing nearer to the plane of the camera than this has an image
-WIDEST_ANGLE = np.pi / 2 - 1e-3  # rays with z = 1 exist up to here, whatever the lens sees
+MIN_Z = 1e-6  # meters; points closer to the camera plane than this are not projected
+WIDEST_ANGLE = np.pi / 2 - 1e-3  # largest radius of a ray with z = 1, whatever the field of view
 TABLE_SIZE = 2048
 NEWTON_STEPS = 12
-LARGEST_COEFFICIENT = 1e6  # of a distortion model; those of lenses stay below a thousand
+LARGEST_COEFFICIENT = 1e6  # of distortion coefficients; real lenses stay below a thousand
 NEGLIGIBLE = 1e-60  # a coefficient that no power of max_radius makes felt
 CONVERGED = 1e-9  # in normalized image coordinates, about 1e-6 pixels
 
@@ -51,11 +51,11 @@ class Camera:
     """
     Intrinsics of one image; pixel (0, 0) has its center at u = 0, v = 0 (the OpenCV convention).
 
-    width, height: size of the image in pixels.
+    width, height: image size in pixels.
     fx, fy, cx, cy: focal lengths and principal point in pixels.
-    model: 'pinhole' (no distortion), 'plumb_bob', 'rational_polynomial' or 'equidistant', the
-    fisheye.
-    distortion: coefficients in OpenCV's order, as many as the model has.
+    model: 'pinhole' (no distortion), 'plumb_bob', 'rational_polynomial' or 'equidistant'
+    (fisheye).
+    distortion: coefficients in OpenCV's order, as many as the model takes.
     """
 
     width: int
@@ -80,7 +80,7 @@ class Camera:
                 'finite; calibrate the camera')
         if max(map(abs, self.distortion), default=0.0) > LARGEST_COEFFICIENT:
             raise CalibrationError(
-                f'distortion coefficients {list(self.distortion)} are those of no lens; '
+                f'distortion coefficients {list(self.distortion)} do not describe a real lens; '
                 'calibrate the camera')
         _check_model(self.model, self.distortion)
 
@@ -92,10 +92,10 @@ class Camera:
         Build a camera from the numbers of a sensor_msgs/CameraInfo.
 
         k: 9 numbers, row-major; d: coefficients of `model_name`; p: 12 numbers, row-major.
-        model_name: that of ROS, or another in use for the same model (radtan, Brown-Conrady,
-        fisheye, Kannala-Brandt, none, ...); where it is empty the count of coefficients tells.
-        rectified: the image has been rectified, so P holds its intrinsics and D is not used.
-        Raise CalibrationError when the camera is uncalibrated, the model unknown or the numbers
+        model_name: the ROS name or a common synonym (radtan, Brown-Conrady, fisheye,
+        Kannala-Brandt, none, ...); if empty, the model follows from the number of coefficients.
+        rectified: the image is rectified, so use P and ignore D.
+        Raise CalibrationError if the camera is uncalibrated, the model unknown, or the numbers
         do not fit the model.
         """
         if rectified:
@@ -113,21 +113,21 @@ class Camera:
 
         points_cam: (N, 3) meters in the optical frame (x right, y down, z forward).
         Return uv float64 (N, 2), NaN where invalid, and valid bool (N,). A point is valid when it
-        is finite, in front of the camera and inside the field of view where the distortion model
-        is monotonic; it may still lie beside the image.
+        is finite, in front of the camera and within the field of view where the distortion model
+        is monotonic; it may still lie outside the image.
         """
         points = np.asarray(points_cam, dtype=np.float64)
         with np.errstate(all='ignore'):
             valid = (points[:, 2] > MIN_Z) & np.isfinite(points).all(axis=1)
             z = np.where(valid, points[:, 2], 1.0)
             uv, inside = self.project_normalized(points[:, 0] / z, points[:, 1] / z)
-        valid &= inside & np.isfinite(uv).all(axis=1)  # 1e306 times a focal length
+        valid &= inside & np.isfinite(uv).all(axis=1)  # a product beyond float64
         uv[~valid] = np.nan
         return uv, valid
 
     def project_normalized(self, x: np.ndarray, y: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """
-        Project directions x / z, y / z (float64 (N,) each) without any check of depth.
+        Project normalized coordinates x / z, y / z (float64 (N,) each); depth is not checked.
 
         Return uv float64 (N, 2) and bool (N,), false outside the monotonic field of view.
         """
@@ -146,8 +146,7 @@ class Camera:
         Return the ray of each pixel position.
 
         uv: (N, 2) pixels. Return rays float64 (N, 3) with z = 1, NaN where invalid, and valid
-        bool (N,): false outside the field of view, and for the rays of a fisheye that look
-        sideways or back (z <= 0).
+        bool (N,): false outside the field of view, and for fisheye rays with z <= 0.
         """
         uv = np.asarray(uv, dtype=np.float64)
         rays = np.ones((len(uv), 3))
@@ -167,21 +166,21 @@ class Camera:
         return self._rays
 
     def scaled(self, width: int, height: int) -> 'Camera':
-        """Return the camera of the same image resized to width x height pixels."""
+        """Return the camera after resizing the image to width x height pixels."""
         return self._resampled(width, height, width / self.width, height / self.height)
 
     def binned(self, bx: int, by: int) -> 'Camera':
-        """Return the camera of the image whose pixels are bx x by pixels of this one."""
+        """Return the camera after binning bx x by pixels into one."""
         bx, by = max(bx, 1), max(by, 1)  # ROS writes 0 for "not binned"
         return self._resampled(self.width // bx, self.height // by, 1.0 / bx, 1.0 / by)
 
     def cropped(self, x: int, y: int, width: int, height: int) -> 'Camera':
-        """Return the camera of a window of width x height pixels with corner (x, y)."""
+        """Return the camera of a crop of width x height pixels with top left corner (x, y)."""
         return replace(self, width=width, height=height, cx=self.cx - x, cy=self.cy - y)
 
     @cached_property
     def max_radius(self) -> float:
-        """Largest sqrt(x^2 + y^2) / z up to which the distortion model is monotonic."""
+        """Return the largest sqrt(x^2 + y^2) / z up to which the distortion is monotonic."""
         widest = np.tan(WIDEST_ANGLE)
         if self.model == 'pinhole':
             return np.inf
@@ -198,7 +197,7 @@ class Camera:
 
     @cached_property
     def bounds(self) -> Tuple[float, float, float, float]:
-        """Box (x_min, x_max, y_min, y_max) in x / z, y / z that holds all that the image sees."""
+        """Return the bounds (x_min, x_max, y_min, y_max) of x / z, y / z over the image."""
         u = np.linspace(-1.0, self.width, 4 * 64 + 1)
         v = np.linspace(-1.0, self.height, 4 * 64 + 1)
         border = np.concatenate([
@@ -214,7 +213,7 @@ class Camera:
     def _rays(self):
         rays = np.empty((self.height, self.width, 3), np.float32)
         u = np.arange(self.width, dtype=np.float64)
-        for v in range(self.height):  # a row at a time keeps the iteration in the cache
+        for v in range(self.height):  # row by row, so that the iteration stays in the cache
             rays[v] = self.unproject(np.stack([u, np.full_like(u, v)], 1))[0]
         rays.setflags(write=False)
         return rays
@@ -225,14 +224,14 @@ class Camera:
 
     @cached_property
     def _radial(self):
-        """Numerator and denominator of the radial factor as polynomials in r^2."""
+        """Return numerator and denominator of the radial factor as polynomials in r^2."""
         k = np.zeros(8)
         k[:min(len(self.distortion), 8)] = self.distortion[:8]
         return np.array([1.0, k[0], k[1], k[4]]), np.array([1.0, k[5], k[6], k[7]])
 
     @cached_property
     def _brown(self):
-        """Tangential p1, p2, thin prism s1 .. s4, and the tilt as a 3 x 3 homography or None."""
+        """Return tangential p1, p2, thin prism s1 .. s4, and the tilt homography, if any."""
         k = np.zeros(14)
         k[:len(self.distortion)] = self.distortion
         return k[2:4], k[8:12], _tilt(*k[12:]) if np.any(k[12:]) else None
@@ -279,11 +278,11 @@ class Camera:
 
     @cached_property
     def _inverse_table(self):
-        """Radii (tangent of the angle; the angle itself for a fisheye) over distorted radii."""
+        """Return a table of distorted radii and their radii (for a fisheye: angles)."""
         angle = np.linspace(0.0, np.arctan(self.max_radius), TABLE_SIZE)
         if self.model == 'equidistant':
             return self._distorted_angle(angle), angle
-        r = np.tan(angle) * (1.0 - 1e-9)  # the end may be a pole
+        r = np.tan(angle) * (1.0 - 1e-9)  # the last radius may be a pole
         above, below = self._radial
         return r * _polynomial(above, r * r) / _polynomial(below, r * r), r
 
@@ -310,7 +309,7 @@ class Camera:
         return xd * factor, yd * factor, valid
 
     def _undistort_brown(self, xd, yd):
-        """Invert by Newton's method, started from the inverse of the radial part."""
+        """Undistort by Newton's method, starting from the inverse of the radial part."""
         rd = np.sqrt(xd * xd + yd * yd)
         distorted, radii = self._inverse_table
         factor = np.where(rd > 1e-9, np.interp(rd, distorted, radii) / np.maximum(rd, 1e-12), 1.0)
@@ -331,11 +330,11 @@ class Camera:
 
 
 def _lens(name, d):
-    """Return (model, coefficients) of a model by any of its names."""
+    """Return (model, coefficients) for any of a model's names."""
     family = FAMILY_OF.get(re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_'))
     if family is None:
         raise CalibrationError(_unknown(name))
-    # An equidistant lens without coefficients still is a fisheye: only an empty list is flat.
+    # Equidistant with zero coefficients is still a fisheye; only an empty list means pinhole.
     if not d or (family != 'equidistant' and not np.any(d)):
         return 'pinhole', ()
     if family == 'flat':
@@ -379,7 +378,7 @@ def _matrix(numbers, count, name, remedy):
 
 
 def _first_root(coefficients):
-    """Smallest positive real root of a polynomial (lowest power first), or infinity."""
+    """Return the smallest positive real root of a polynomial, lowest power first, or inf."""
     coefficients = np.array(coefficients, np.float64)
     coefficients[np.abs(coefficients) < NEGLIGIBLE] = 0.0  # as the leading one it would overflow
     roots = np.roots(np.trim_zeros(coefficients, 'b')[::-1])
@@ -395,7 +394,7 @@ def _polynomial(coefficients, t):
 
 
 def _tilt(tau_x, tau_y):
-    """Homography of a sensor tilted against the lens, as OpenCV defines it."""
+    """Return the homography of a sensor tilted against the lens, as OpenCV defines it."""
     cx, sx, cy, sy = np.cos(tau_x), np.sin(tau_x), np.cos(tau_y), np.sin(tau_y)
     rotation = (np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
                 @ np.array([[1, 0, 0], [0, cx, sx], [0, -sx, cx]]))

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From dense depth to a colored point cloud, laid out as a PointCloud2 wants it."""
+"""Convert dense depth to a colored point cloud in the layout of a PointCloud2."""
 from typing import Optional
 
 import cv2
@@ -22,7 +22,7 @@ from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.ops.flying_points import flying_points, row_bands
 
 NO_COLOR = 0x00FFFFFF
-INVISIBLE = np.uint32(0x00FFFFFF)  # mask that clears alpha: with it set, rgb would be a NaN
+INVISIBLE = np.uint32(0x00FFFFFF)  # clears alpha, with which rgb as a float would be NaN
 
 
 def depth_to_cloud(depth: np.ndarray, camera: Camera, image: Optional[np.ndarray] = None,
@@ -30,21 +30,21 @@ def depth_to_cloud(depth: np.ndarray, camera: Camera, image: Optional[np.ndarray
                    voxel_m: Optional[float] = None, min_confidence: float = 0.0,
                    edge_filter: bool = True, organized: bool = False) -> np.ndarray:
     """
-    Turn a depth image into a cloud in the camera's optical frame.
+    Convert a depth image to a point cloud in the camera's optical frame.
 
-    depth: float32 (H, W) meters, NaN or 0 where unknown; of the size that `camera` describes.
-    image: uint8 (H, W, 3) RGB for the color, white without. confidence: float32 (H, W);
+    depth: float32 (H, W) meters, NaN or 0 where unknown; same size as `camera`.
+    image: uint8 (H, W, 3) RGB for the color; white if None. confidence: float32 (H, W);
     points below `min_confidence` are left out.
     stride: take every stride-th pixel of every stride-th row.
     voxel_m: keep one measured point (the first in row order) in each cube of this size.
-    edge_filter: leave out `flying_points`.
-    organized: keep the grid.
+    edge_filter: remove `flying_points`.
+    organized: keep the image grid.
 
     Return float32 (N, 4), or (ceil(H / stride), ceil(W / stride), 4) with NaN x, y, z when
     organized. The columns are x, y, z in meters and the color, whose 32 bits are 0x00RRGGBB:
     PointCloud2 fields x, y, z, rgb of FLOAT32 at offsets 0, 4, 8, 12 with a point_step of 16.
-    Move it as bytes: as a number the color means nothing.
-    Raise FrameError when sizes differ and ConfigError for options that contradict.
+    Copy the color as bytes; its value as a float is meaningless.
+    Raise FrameError if sizes differ and ConfigError for contradictory options.
     """
     _check(depth, camera, image, confidence, stride, voxel_m, organized)
     keep = _kept(depth, camera, confidence, min_confidence, edge_filter)[::stride, ::stride]
@@ -85,7 +85,7 @@ def _check(depth, camera, image, confidence, stride, voxel_m, organized):
 def _kept(depth, camera, confidence, min_confidence, edge_filter):
     keep = (depth > 0) & (depth < np.inf)
     if camera.model != 'pinhole':
-        keep &= np.isfinite(camera.rays()[..., 0])  # a lens may not fill its image
+        keep &= np.isfinite(camera.rays()[..., 0])  # the lens may not cover the whole image
     if confidence is not None and min_confidence > 0:
         keep &= confidence >= min_confidence
     if edge_filter:
@@ -94,13 +94,13 @@ def _kept(depth, camera, confidence, min_confidence, edge_filter):
 
 
 def _points(z, rays, image):
-    """Points of a band of rows, float32 (h, W, 4)."""
+    """Return the points of a band of rows, float32 (h, W, 4)."""
     z = np.ascontiguousarray(z, dtype=np.float32)
     return cv2.merge([z * rays[..., 0], z * rays[..., 1], z, _packed(image, z.shape)])
 
 
 def _packed(image, shape):
-    """Colors as float32 (h, W) whose bits are 0x00RRGGBB."""
+    """Return colors as float32 (h, W) whose bits are 0x00RRGGBB."""
     if image is None:
         return np.full(shape, NO_COLOR, np.uint32).view(np.float32)
     packed = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGRA).view('<u4')[..., 0]
@@ -109,7 +109,7 @@ def _packed(image, shape):
 
 
 def _rows(points, keep):
-    # As one 16-byte item a point, copying goes by whole items instead of by single floats.
+    # Viewed as one 16-byte item per point, rows are copied as a whole instead of by floats.
     items = points.reshape(-1, 4).view(np.complex128)[:, 0]
     return items[keep.ravel()].view(np.float32)
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""One synchronized measurement on its way from messages (or files) to dense depth."""
+"""One synchronized measurement: an image, its camera and its sparse depth."""
 from dataclasses import dataclass
 from typing import Optional
 
@@ -25,17 +25,17 @@ from steer_depth_ros.geometry.projection import project_points, SparseDepth
 @dataclass
 class Frame:
     """
-    An image with the sparse depth that was measured at the same time.
+    An image with the sparse depth measured at the same time.
 
-    image: uint8 (H, W, 3) RGB, of the size that `camera` describes.
+    image: uint8 (H, W, 3) RGB, same size as `camera`.
     camera: intrinsics of `image`.
     points: float32 (N, 3) meters in the sensor frame, with `camera_from_points`, or None.
     camera_from_points: float64 (4, 4), takes `points` into the camera's optical frame.
-    sparse: samples already in the image (a registered depth image), instead of `points`.
+    sparse: samples already in image coordinates (a registered depth image), instead of `points`.
     shift: float64 (3,) meters from frame_id to the optical center of the image, for the second
-    camera of a stereo pair, whose frame_id is that of the first; else None. camera_from_points
-    has it in it.
-    stamp_ns, frame_id: those of the image; outputs carry them unchanged.
+    camera of a stereo pair, whose frame_id is that of the first; else None. It is included in
+    camera_from_points.
+    stamp_ns, frame_id: of the image; outputs carry them unchanged.
     """
 
     image: np.ndarray
@@ -48,7 +48,7 @@ class Frame:
     shift: Optional[np.ndarray] = None
 
     def sparse_depth(self) -> SparseDepth:
-        """Project the points (or pass the given samples through)."""
+        """Project the points into the image, or return the given samples."""
         if self.sparse is not None:
             return self.sparse
         if self.points is None:

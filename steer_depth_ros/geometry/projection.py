@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From points in space, or a depth image with holes, to sparse depth in the image."""
+"""Convert points, or a depth image with holes, to sparse depth in the image."""
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
@@ -20,16 +20,16 @@ import numpy as np
 from steer_depth_ros.errors import CalibrationError, FrameError
 from steer_depth_ros.geometry.camera import Camera
 
-FARTHEST = float(np.finfo(np.float32).max)  # meters; what lies beyond counts as infinite
-ZERO_RANGE = 1e-3  # meters; many drivers write missed returns as points at their own origin
+FARTHEST = float(np.finfo(np.float32).max)  # meters; values beyond count as infinite
+ZERO_RANGE = 1e-3  # meters; many drivers write missing returns as points at the sensor's origin
 
 
 @dataclass
 class SparseDepth:
     """
-    Samples of depth in one image.
+    Depth samples of one image.
 
-    uv: float32 (N, 2), column and row with their fractions, pixel centers at whole numbers.
+    uv: float32 (N, 2), subpixel column and row, pixel centers at integers.
     depth: float32 (N,), meters along the optical axis.
     """
 
@@ -42,11 +42,10 @@ class SparseDepth:
 
 def pixel_of(uv: np.ndarray, size) -> Tuple[np.ndarray, np.ndarray]:
     """
-    Return the rows and columns, int64 (N,) each, of the pixels that hold positions uv (N, 2).
+    Return rows and columns, int64 (N,) each, of the pixels that contain positions uv (N, 2).
 
-    A pixel reaches from half a pixel before its center, which is part of it, to half a pixel
-    behind, which is part of the next. Positions beyond the image of `size` (H, W) go to its
-    border.
+    A pixel covers [center - 0.5, center + 0.5). Positions outside an image of `size` (H, W) are
+    clamped to its border.
     """
     column, row = np.floor(uv + 0.5).astype(np.int64).T
     return np.clip(row, 0, size[0] - 1), np.clip(column, 0, size[1] - 1)
@@ -54,7 +53,7 @@ def pixel_of(uv: np.ndarray, size) -> Tuple[np.ndarray, np.ndarray]:
 
 def in_depth_range(depth: np.ndarray, min_depth: float = 0.0,
                    max_depth: float = np.inf) -> np.ndarray:
-    """Return which depths are positive, finite and of min_depth to max_depth, both inclusive."""
+    """Return which depths are positive, finite and within [min_depth, max_depth]."""
     return (depth > 0) & (depth >= min_depth) & (depth <= min(max_depth, FARTHEST))
 
 
@@ -62,13 +61,13 @@ def project_points(points: np.ndarray, camera: Camera,
                    camera_from_points: Optional[np.ndarray] = None,
                    min_depth: float = 0.1, max_depth: float = np.inf) -> SparseDepth:
     """
-    Project a point cloud into the image; where two points share a pixel the nearest one stays.
+    Project a point cloud into the image, keeping the nearest point of each pixel.
 
     points: float32 or float64 (N, 3) meters, in any frame; NaN, infinite and zero-range points
-    are left out.
-    camera_from_points: (4, 4), takes `points` into the optical frame; None when they are there.
-    min_depth, max_depth: meters along the optical axis; as in `in_depth_range`.
-    Raise FrameError for points, CalibrationError for a transform, of another shape.
+    are dropped.
+    camera_from_points: (4, 4), takes `points` into the optical frame; None for the identity.
+    min_depth, max_depth: meters along the optical axis, as in `in_depth_range`.
+    Raise FrameError for points and CalibrationError for a transform of the wrong shape.
     """
     points = _checked(points)
     matrix = np.eye(4) if camera_from_points is None else np.asarray(camera_from_points)
@@ -91,13 +90,13 @@ def project_points(points: np.ndarray, camera: Camera,
 def sparse_from_depth_image(depth_m: np.ndarray, stride: int = 1,
                             size: Optional[Tuple[int, int]] = None) -> SparseDepth:
     """
-    Take the measured pixels of a depth image: those that are finite and above zero.
+    Return the measured pixels of a depth image: those that are finite and positive.
 
     depth_m: float32 (H, W) meters. stride: take every stride-th pixel of every stride-th row.
-    size: (H, W) of the image, where that has another resolution.
+    size: (H, W) of the image, if its resolution differs.
     """
     if depth_m.ndim != 2:
-        raise FrameError(f'a depth image has two dimensions, this one has shape {depth_m.shape}')
+        raise FrameError(f'a depth image must have two dimensions, got shape {depth_m.shape}')
     chosen = depth_m[::stride, ::stride]
     v, u = np.nonzero(in_depth_range(chosen))
     uv = np.empty((len(u), 2), np.float32)
@@ -123,7 +122,7 @@ def _in_front(points, row, min_depth, max_depth):
 
 
 def _in_frustum(points, matrix, z, camera):
-    """Drop what lies beside the image before the costlier distortion model sees it."""
+    """Drop points outside the image bounds before the more expensive distortion model."""
     x = (points @ matrix[0, :3] + matrix[0, 3]) / z
     y = (points @ matrix[1, :3] + matrix[1, 3]) / z
     left, right, top, bottom = camera.bounds
@@ -138,5 +137,5 @@ def _nearest_of_pixel(uv, z, width, height):
     pixel = row * width + column
     owner = np.empty(width * height, np.int32)
     far_to_near = np.argsort(z)[::-1].astype(np.int32)
-    owner[pixel[far_to_near]] = far_to_near  # the last write, the nearest, stays
+    owner[pixel[far_to_near]] = far_to_near  # the last write wins: the nearest point
     return owner[pixel] == np.arange(len(z), dtype=np.int32)

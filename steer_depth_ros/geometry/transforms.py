@@ -30,9 +30,10 @@ GAP_NS, GAPS = 500_000_000, 3
 
 class TransformError(CalibrationError):
     """
-    Frames that are unknown, not connected, or not known at the time asked for.
+    Frames that are unknown, not connected, or not known at the requested time.
 
-    past: all that is known is so much later that to wait helps only after a wrong stamp.
+    past: the requested time is so long before all known stamps that waiting is pointless, unless
+    a stamp was wrong.
     """
 
     past = False
@@ -40,29 +41,29 @@ class TransformError(CalibrationError):
 
 @dataclass
 class _Edge:
-    """The poses of one frame in its parent, by rising stamp; a static one has a single pose."""
+    """The poses of one frame in its parent, sorted by stamp; a static one has a single pose."""
 
     parent: str
     static: bool
     stamps: List[int] = field(default_factory=list)
     poses: List[tuple] = field(default_factory=list)  # (translation (3,), quaternion xyzw (4,))
     latest: tuple = ()  # stamp and pose that arrived last
-    put_aside: bool = False  # `latest` was far older than the newest, and is not kept
-    doubtful: bool = False  # the only pose is what clear() left; what comes next judges it
-    arrival: int = 0  # counts what arrives at the buffer
+    put_aside: bool = False  # `latest` was far older than the newest and is not in the lists
+    doubtful: bool = False  # the only pose is the one clear() kept; dropped if the next is older
+    arrival: int = 0  # serial number of the latest pose
 
 
 class TransformBuffer:
     """
-    A tree of frames whose transforms are kept for a while and interpolated between stamps.
+    A tree of frames with their recent transforms, interpolated between stamps.
 
-    history_ns: how long before the newest stamp of a frame its poses are kept.
-    disorder_ns: what arrives this much older than the newest is put aside once and serves its own
-    time alone. A second one in a row says that the clock of its publisher has jumped back (or had
-    a wrong stamp ahead of time), and the frame starts over with both.
-    tolerance_ns: up to this far outside the known stamps the nearest pose holds; nothing is ever
-    extrapolated, nor interpolated over a gap of more than half a second and three times the usual
-    one. Safe to use from several threads.
+    history_ns: how long poses are kept, counted back from the newest stamp of their frame.
+    disorder_ns: a pose older than the newest by more than this is put aside and used only for
+    lookups at its own stamp. A second one in a row means that the publisher's clock jumped back
+    (or that an earlier stamp was in the future), and the frame starts over with these two.
+    tolerance_ns: the nearest pose is used up to this far outside the known stamps. Poses are
+    never extrapolated, and never interpolated over a gap that is longer than both half a second
+    and three times the usual one. Thread-safe.
     """
 
     def __init__(self, history_ns: int = HISTORY_NS, disorder_ns: int = DISORDER_NS,
@@ -72,7 +73,7 @@ class TransformBuffer:
         self._tolerance_ns = tolerance_ns
         self._edges: Dict[str, _Edge] = {}
         self._arrivals = 0
-        self._refused: Dict[str, int] = {}  # arrivals when a frame would have closed a loop
+        self._refused: Dict[str, int] = {}  # arrivals at the last refusal of each frame
         self._lock = RLock()
 
     def set_pose(self, parent: str, child: str, stamp_ns: int, xyz: Sequence[float],
@@ -80,8 +81,8 @@ class TransformBuffer:
         """
         Add the pose of `child` in `parent`: meters, and a quaternion (x, y, z, w) of any length.
 
-        It takes points of child to parent. Raise TransformError when the frames are empty or would
-        form a loop, or the numbers are no pose; the buffer stays as it was.
+        The pose takes points from child to parent. Raise TransformError if a frame name is empty,
+        the frames would form a loop, or the numbers are not a pose; the buffer is unchanged then.
         """
         parent, child = _frame(parent), _frame(child)
         pose = np.array(xyz, np.float64), np.array(_unit(xyz, quaternion_xyzw))
@@ -105,7 +106,7 @@ class TransformBuffer:
         """
         Return the float64 4 x 4 matrix that takes points in `source` to `target`.
 
-        stamp_ns: the time asked for; None is the latest that every link between the two knows.
+        stamp_ns: the requested time; None for the latest at which all transforms are known.
         Raise TransformError, naming the frames and times that exist.
         """
         target, source = _frame(target), _frame(source)
@@ -123,7 +124,7 @@ class TransformBuffer:
         """
         Take points in `source` at `source_stamp` to `target` at `target_stamp`.
 
-        fixed: a frame in which the world stands still between the two stamps, such as odom.
+        fixed: a frame in which the world is static between the two stamps, such as odom.
         """
         return (self.lookup(target, fixed, target_stamp)
                 @ self.lookup(fixed, source, source_stamp))
@@ -135,10 +136,10 @@ class TransformBuffer:
 
     def clear(self) -> None:
         """
-        Forget what moves (a recording started over); static transforms stay.
+        Forget moving transforms after a jump in time (a bag that loops); static ones stay.
 
-        The pose of each frame that arrived last may belong to the new time already. It stays,
-        unless the next to arrive is older, which it is after a jump back that all took part in.
+        The last pose of each frame is kept, since it may already belong to the new time. If it
+        does not, the next pose is older and replaces it.
         """
         with self._lock:
             for child, edge in self._edges.items():
@@ -174,7 +175,7 @@ class TransformBuffer:
         del edge.stamps[:old], edge.poses[:old]
 
     def _break_loop(self, child, links):
-        """Drop a moving link that nobody has renewed since `child` was refused before, if any."""
+        """Drop a moving link that has not been updated since `child` was last refused, if any."""
         before, self._refused[child] = self._refused.get(child, -1), self._arrivals
         for link in links:
             if not self._edges[link].static and self._edges[link].arrival <= before:
@@ -183,14 +184,14 @@ class TransformBuffer:
         return False
 
     def _ancestors(self, name):
-        """Frames from `name` up to its root."""
+        """Return the frames from `name` up to its root."""
         path = [name]
         while path[-1] in self._edges:
             path.append(self._edges[path[-1]].parent)
         return path
 
     def _links(self, target, source):
-        """Children of the links from `source`, and from `target`, up to where the two meet."""
+        """Return the links of `source` and of `target` up to their common ancestor, by child."""
         known = self.frames()
         for name in (target, source):
             if name not in known and target != source:
@@ -217,7 +218,7 @@ class TransformBuffer:
         if edge.static:
             return matrix_from(*edge.poses[0])
         if edge.put_aside and abs(edge.latest[0] - stamp) <= self._tolerance_ns:
-            return matrix_from(*edge.latest[1])  # whoever asks is in that time, too
+            return matrix_from(*edge.latest[1])  # a lookup at the stamp of that pose
         if not stamps[0] - self._tolerance_ns <= stamp <= stamps[-1] + self._tolerance_ns:
             error = TransformError(
                 f'{source} -> {target} asked for at {_seconds(stamp)} s, but {child} in '
@@ -246,7 +247,7 @@ def matrix_from(xyz: Sequence[float], quaternion_xyzw: Sequence[float]) -> np.nd
     """
     Build the float64 4 x 4 matrix of a translation in meters and a quaternion (x, y, z, w).
 
-    Raise TransformError for a quaternion without length and for numbers that are not finite.
+    Raise TransformError for a quaternion of length zero and for numbers that are not finite.
     """
     x, y, z, w = _unit(xyz, quaternion_xyzw)
     matrix = np.eye(4)
@@ -277,7 +278,7 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
 def quaternion_from(matrix: np.ndarray) -> np.ndarray:
     """Return the unit quaternion float64 (x, y, z, w), w >= 0, of a 3 x 3 or 4 x 4 rotation."""
     r = np.asarray(matrix, dtype=np.float64)[:3, :3]
-    # Each row of this table is the quaternion times one of its entries; the longest is exact.
+    # Each row is the quaternion times one of its entries; the longest is the most accurate.
     table = np.array([
         [1 + r[0, 0] - r[1, 1] - r[2, 2], r[0, 1] + r[1, 0], r[0, 2] + r[2, 0], r[2, 1] - r[1, 2]],
         [r[0, 1] + r[1, 0], 1 - r[0, 0] + r[1, 1] - r[2, 2], r[1, 2] + r[2, 1], r[0, 2] - r[2, 0]],
@@ -289,7 +290,7 @@ def quaternion_from(matrix: np.ndarray) -> np.ndarray:
 
 
 def _usual_gap(stamps, left_out):
-    """Return the median gap of rising stamps but for the one before `left_out`; 0 for no other."""
+    """Return the median gap between sorted stamps without that before `left_out`; 0 if none."""
     gaps = np.delete(np.diff(stamps), left_out - 1)
     return np.median(gaps) if len(gaps) else 0
 
@@ -305,7 +306,7 @@ def _slerp(q0, q1, share):
 
 
 def _unit(xyz, quaternion):
-    """Return a quaternion of length 1 as numbers of Python: thousands come in a second."""
+    """Return a normalized quaternion; plain Python, as thousands arrive per second."""
     numbers = tuple(map(float, (*xyz, *quaternion)))
     length = math.sqrt(sum(number * number for number in numbers[3:]))
     if (len(xyz) != 3 or len(quaternion) != 4 or not all(map(math.isfinite, (*numbers, length)))

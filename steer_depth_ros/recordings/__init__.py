@@ -11,4 +11,4 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Reading and writing recordings: rosbags and folders of frames."""
+"""Read, complete and write recordings: rosbags and folders of frames."""

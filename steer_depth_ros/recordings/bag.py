@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Files of rosbag2, sqlite3 or MCAP, read and written without a ROS installation."""
+"""Read and write rosbag2 recordings (sqlite3, MCAP) without a ROS installation."""
 from contextlib import contextmanager, ExitStack
 from itertools import islice
 import os
@@ -54,18 +54,18 @@ TF_MESSAGE = 'tf2_msgs/msg/TFMessage'
 ENDINGS = {'.mcap': StoragePlugin.MCAP, '.db3': StoragePlugin.SQLITE3}
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 METADATA = 'metadata.yaml'
-FIRST_FEW = 10  # messages of a topic of which one should be sound
-LISTED = 5  # topics that an error names
+FIRST_FEW = 10  # messages of a topic that first() tries
+LISTED = 5  # topics named in an error
 RESERVE_BYTES = 4 * 2 ** 20  # enough to close a recording: the last chunk and the index
-CHUNK_BYTES = 2 ** 20  # what the storage libraries hold back before they write, at most
-FOREVER = QosTime(2147483647, 0)  # the largest that rosbag2 reads back
+CHUNK_BYTES = 2 ** 20  # the most that the storage libraries buffer before they write
+FOREVER = QosTime(2147483647, 0)  # the largest duration that rosbag2 reads back
 LATCHED = Qos(QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
               FOREVER, FOREVER, QosLiveliness.AUTOMATIC, FOREVER, False)
 RELIABLE = LATCHED._replace(depth=5, durability=QosDurability.VOLATILE)  # as the node publishes
 
 
 class Record(NamedTuple):
-    """One message of a recording: `raw` is its CDR, `log_ns` when it was recorded."""
+    """One recorded message: `raw` is its CDR, `log_ns` the time of recording."""
 
     topic: str
     log_ns: int
@@ -74,11 +74,11 @@ class Record(NamedTuple):
 
 class BagReader:
     """
-    A recording to read: a rosbag2 folder, or a single .mcap or .db3 file. A context manager.
+    Context manager that reads a rosbag2 folder, or a single .mcap or .db3 file.
 
-    topics: message type of each topic that has messages in CDR, as ROS 2 writes them. counts: how
-    many. foreign: what the other topics hold. qos: offered QoS by topic.
-    Raise BagError when it is missing, empty, truncated or damaged, or holds no such messages.
+    topics: message type of each topic with messages in CDR, as ROS 2 writes them. counts: their
+    number. foreign: what the other topics hold. qos: offered QoS by topic.
+    Raise BagError if it is missing, empty, truncated or damaged, or holds no such messages.
     """
 
     def __init__(self, path):
@@ -107,11 +107,11 @@ class BagReader:
         raise BagError(f'the recording {path} is empty: it holds no messages; record again')
 
     def messages(self, *topics) -> Iterator[Record]:
-        """Yield the messages of some topics (of all without arguments) in recorded order."""
+        """Yield the messages of these topics (all if none are given) in recorded order."""
         yield from self._messages(topics or self.topics)
 
     def at(self, topic, log_ns, stamp_ns) -> Record:
-        """Find the message of a topic that was recorded at `log_ns` and carries this stamp."""
+        """Return the message of a topic that was recorded at `log_ns` and has this stamp."""
         for record in self._messages([topic], log_ns, log_ns + 1):
             if cdr_stamp_ns(record.raw) == stamp_ns:
                 return record
@@ -123,7 +123,7 @@ class BagReader:
         return decode(record.raw, self.topics[record.topic], record.topic)
 
     def first(self, topic) -> Any:
-        """Decode the first message of a topic that is sound, among the first few."""
+        """Decode the first intact message among the first few of a topic."""
         error = None
         for record in islice(self.messages(topic), FIRST_FEW):
             try:
@@ -166,7 +166,7 @@ class BagReader:
             self._correct(entry)
 
     def _note(self, stream):
-        """Take a topic of a storage file."""
+        """Add a topic of a storage file."""
         if not isinstance(stream.topic, str) or not isinstance(stream.msgtype, str):
             raise ValueError('a topic without name or type')
         if not stream.messages:
@@ -179,7 +179,7 @@ class BagReader:
         self.qos.setdefault(stream.topic, stream.qos)
 
     def _correct(self, entry):
-        """Take what metadata.yaml says of a topic: its QoS may have been edited for replay."""
+        """Apply what metadata.yaml says about a topic: its QoS may have been edited for replay."""
         about, count = entry['topic_metadata'], entry['message_count']
         name, kind = about['name'], about['type']
         if not isinstance(count, int):
@@ -201,7 +201,7 @@ class BagReader:
 
     @contextmanager
     def _readable(self):
-        """Turn whatever a damaged file causes inside the storage libraries into a BagError."""
+        """Turn whatever the storage libraries raise for a damaged file into a BagError."""
         try:
             yield
         except (GeneratorExit, BagError):
@@ -215,7 +215,7 @@ class BagReader:
 
 
 class Stream(NamedTuple):
-    """A topic of a storage file; foreign: what it holds where that is nothing of ROS 2."""
+    """A topic of a storage file; foreign: a description of messages that are not ROS 2."""
 
     topic: str
     msgtype: str
@@ -225,7 +225,7 @@ class Stream(NamedTuple):
 
 
 class McapStorage:
-    """An .mcap file; `packed`: each message is compressed by itself."""
+    """An .mcap file; `packed`: each message is compressed separately."""
 
     def __init__(self, path, packed):
         self._file, self._packed = McapFile(path), packed
@@ -283,12 +283,11 @@ class SqliteStorage:
 
 class BagWriter:
     """
-    A recording to write: a single .mcap or .db3 file by the ending, else a folder with sqlite3.
+    Context manager that writes an .mcap or .db3 file, by the ending, else a folder with sqlite3.
 
-    A context manager; the target appears when it closes, and not at all after an error. Where
-    the disk is full, write() raises DiskFullError before anything is damaged, and what was
-    written until then is closed and kept.
-    overwrite: replace what is there, else raise BagError.
+    The target appears when it closes, and not at all after an error. If the disk is full, write()
+    raises DiskFullError before anything is damaged, and what was written is closed and kept.
+    overwrite: replace an existing target instead of raising BagError.
     """
 
     def __init__(self, path, overwrite=False):
@@ -305,7 +304,7 @@ class BagWriter:
             self._writer = Writer(self._partial / self.path.name, version=9,
                                   storage_plugin=plugin)
             self._writer.open()
-            # Room to close the recording in, which no other program can take.
+            # Reserve the space that closing the recording needs.
             with open(self._partial / 'reserve', 'wb') as reserve:
                 os.posix_fallocate(reserve.fileno(), 0, RESERVE_BYTES)
         except OSError as error:
@@ -313,7 +312,7 @@ class BagWriter:
             raise BagError(f'cannot write {self.path}: {error.strerror}') from None
 
     def add_topic(self, topic, msgtype, qos=()):
-        """Declare a topic with the QoS it was offered with; static transforms are latched."""
+        """Declare a topic with its offered QoS; by default static transforms are latched."""
         qos = list(qos) or [LATCHED if topic.endswith('/tf_static') else RELIABLE]
         self._connections[topic] = self._writer.add_connection(
             topic, msgtype, typestore=TYPES, offered_qos_profiles=qos)
@@ -361,16 +360,16 @@ class BagWriter:
 
 
 def decode(raw, msgtype, topic):
-    """Decode CDR; BagError naming the topic when the type is unknown or the bytes are damaged."""
+    """Decode CDR; raise BagError if the type is unknown or the bytes are damaged."""
     try:
         return TYPES.deserialize_cdr(raw, msgtype)
-    except Exception as error:  # struct, index, unicode, ...: whatever damaged bytes lead to
+    except Exception as error:  # damaged bytes cause struct, index, unicode and other errors
         raise BagError(f'a message of {topic} ({msgtype}) cannot be decoded: '
                        f'{error or type(error).__name__}; record again') from None
 
 
 def build(msgtype, stamp_ns, frame_id, fields) -> Any:
-    """Make a message with a header from the plain fields that ros/messages.py gives."""
+    """Build a message with a header from the plain fields of ros/messages.py."""
     fields = {name: _as_rosbags(name, value) for name, value in fields.items()}
     if msgtype == CAMERA_INFO:
         roi = TYPES.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
@@ -379,13 +378,13 @@ def build(msgtype, stamp_ns, frame_id, fields) -> Any:
 
 
 def header(stamp_ns, frame_id) -> Any:
-    """Make a std_msgs/Header."""
+    """Build a std_msgs/Header."""
     stamp = TYPES.types['builtin_interfaces/msg/Time'](stamp_ns // 10 ** 9, stamp_ns % 10 ** 9)
     return TYPES.types['std_msgs/msg/Header'](stamp, frame_id)
 
 
 def transform_message(parent, child, stamp_ns, xyz, quaternion) -> Any:
-    """Make a TFMessage with one transform; quaternion is (x, y, z, w)."""
+    """Build a TFMessage with one transform; quaternion is (x, y, z, w)."""
     geometry = 'geometry_msgs/msg/'
     transform = TYPES.types[geometry + 'Transform'](
         TYPES.types[geometry + 'Vector3'](*map(float, xyz)),
@@ -396,7 +395,7 @@ def transform_message(parent, child, stamp_ns, xyz, quaternion) -> Any:
 
 
 def cdr_stamp_ns(raw) -> int:
-    """Read the stamp of a message with a header, decoding no more; BagError if it is too short."""
+    """Read only the stamp of a message with a header; raise BagError if it is too short."""
     try:
         seconds, nanoseconds = struct.unpack_from('<iI' if raw[1] & 1 else '>iI', raw, 4)
     except (struct.error, IndexError):
@@ -412,7 +411,7 @@ def _as_rosbags(name, value):
 
 
 def ros_type(name) -> str:
-    """Return the name of a message type as ROS 2 writes it: other writers leave out /msg/."""
+    """Return a message type in ROS 2 spelling: other writers omit /msg/."""
     if not isinstance(name, str):
         return name
     parts = [part for part in name.replace('::', '/').split('/') if part not in ('dds_', '')]
@@ -422,15 +421,15 @@ def ros_type(name) -> str:
 
 
 def _qos(text) -> list:
-    """Read offered QoS; none where it is incomplete, which says nothing about the messages."""
+    """Parse offered QoS; return none if it is malformed, as the messages may still be intact."""
     try:
         return parse_qos(text)
-    except Exception:  # whatever an edited text leads to
+    except Exception:  # an edited text can cause any error
         return []
 
 
 def _storage(path):
-    """Find what to open for a path that a user gave."""
+    """Return the file or folder to open for a user's path; raise BagError if it is neither."""
     if not path.exists():
         raise BagError(f'there is no recording {path}')
     if path.suffix == '.bag':
@@ -451,20 +450,20 @@ def _is_storage(path):
 
 
 def _storage_files(folder):
-    """Return the storage files of a folder in the order of their numbers: a_2 before a_10."""
+    """Return the storage files of a folder in numerical order: a_2 before a_10."""
     return sorted((p for p in folder.iterdir() if p.is_file() and _is_storage(p)), key=lambda p: [
         int(part) if part.isdigit() else part for part in re.split(r'(\d+)', p.name)])
 
 
 def _metadata(folder):
-    """Read metadata.yaml; empty where a recorder that was killed has left none."""
+    """Read metadata.yaml; empty if a killed recorder left none."""
     if not (folder / METADATA).exists():
         return {}
     return yaml.safe_load((folder / METADATA).read_text())['rosbag2_bagfile_information']
 
 
 def _files(folder, metadata):
-    """Return the files that metadata.yaml lists, or what is there, if it was copied or renamed."""
+    """Return the files listed in metadata.yaml, or those present if they were renamed."""
     listed = [folder / Path(name).name for name in metadata.get('relative_file_paths') or ()]
     missing = [file.name for file in listed if not file.exists()]
     if listed and not missing:
@@ -476,7 +475,7 @@ def _files(folder, metadata):
 
 
 def _unpacked(file, stack):
-    """Decompress a file of `ros2 bag record --compression-mode file` for as long as it is open."""
+    """Decompress a file of `ros2 bag record --compression-mode file` to a temporary file."""
     target = Path(stack.enter_context(TemporaryDirectory())) / file.stem
     with zstd.open(file, 'rb') as packed, open(target, 'wb') as plain:
         shutil.copyfileobj(packed, plain)

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From a recording to results: topics by their types, /tf, and the node's own pipeline."""
+"""Run a recording through the node's pipeline: choose topics, read /tf, match, complete."""
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,13 +31,13 @@ NODE = 'depth_completion'
 TRUTH = '/ground_truth/depth/image'
 WHOLE_RECORDING_NS = 2 ** 62
 IMAGE_TYPES = (bag.IMAGE, bag.COMPRESSED_IMAGE)
-ALL_WRONG = 100  # frames in a row of which none can be used: the rest will not be better
-NAMED = 3  # transforms that are named when they are ignored
+ALL_WRONG = 100  # give up if the first this many frames all fail
+NAMED = 3  # ignored transforms named in a warning
 
 
 @dataclass(frozen=True)
 class Topics:
-    """The topics of a recording that make a frame: points, or sparse_depth, is None."""
+    """The topics that make up a frame; either points or sparse_depth is None."""
 
     image: str
     camera_info: Optional[str]  # None: the calibration comes from a file
@@ -52,7 +52,7 @@ class Topics:
 
 
 class Recorded:
-    """A message of a recording that is decoded when it is looked at; BagError if it is damaged."""
+    """A recorded message, decoded on first access; that raises BagError if it is damaged."""
 
     def __init__(self, recording, record):
         self.record, self._recording = record, recording
@@ -68,10 +68,10 @@ class Recorded:
 
 class Drops:
     """
-    What was dropped, by cause, as the node counts it.
+    What was dropped, by cause, counted as in the node.
 
-    counts: Counter by cause. first: the error of the first of each cause. hint: what is wrong with
-    the stamps, where most messages found no partner.
+    counts: Counter by cause. first: the first error of each cause. hint: what is wrong with the
+    stamps if most messages were not paired.
     """
 
     def __init__(self):
@@ -80,18 +80,18 @@ class Drops:
         self.hint: Optional[str] = None
 
     def add(self, error: SteerDepthError, cause: Optional[str] = None) -> None:
-        """Count a frame that could not be used."""
+        """Count a dropped frame."""
         cause = cause or type(error).__name__
         self.counts[cause] += 1
         self.first.setdefault(cause, error)
 
     def reasons(self) -> List[str]:
-        """Return a sentence for each cause that has one."""
+        """Return a sentence for each cause with an error."""
         return [f'{self.counts[cause]} dropped, {cause}: {error}'
                 for cause, error in self.first.items()]
 
     def failure(self, what: str) -> SteerDepthError:
-        """Return the error of a run that came to nothing: what each frame suffered from."""
+        """Return the error to raise for a run without any result."""
         if len(self.first) == 1:
             return next(iter(self.first.values()))
         return BagError(f'{what}: ' + ('; '.join(self.reasons()) or 'it holds no frame'))
@@ -100,14 +100,14 @@ class Drops:
 def choose_topics(recording, image=None, camera_info=None, points=None, sparse_depth=None,
                   given=None, calibrated=False) -> Topics:
     """
-    Find the topics by message type where they are not given by name.
+    Choose the topics, by message type unless they are given by name.
 
-    A color image, the CameraInfo beside it, and a cloud, or without clouds a depth image.
-    What the node itself publishes and the ground truth do not count.
+    They are a color image, its CameraInfo, and a cloud or, if there is none, a depth image. The
+    node's own outputs and the ground truth are ignored.
     given: parameters of the node that were set; depth_source, image_compressed and
-    depth_compressed decide between several topics. calibrated: there is a calibration file, and
-    the CameraInfo is not needed.
-    Raise BagError, naming the topics there are, when one is missing or several could be meant.
+    depth_compressed decide between several topics. calibrated: a calibration file replaces the
+    CameraInfo.
+    Raise BagError, listing the topics, if one is missing or several match.
     """
     given = given or {}
     image = _choose(recording, image, IMAGE_TYPES, 'image', _is_color,
@@ -133,10 +133,10 @@ def choose_topics(recording, image=None, camera_info=None, points=None, sparse_d
 
 def node_values(recording, topics, **given) -> dict:
     """
-    Return the parameters that the node would have for these topics, checked.
+    Return the checked parameters of the node for these topics.
 
-    given: values that differ from the defaults. Raise ConfigError for an unknown name or a value
-    that cannot be used.
+    given: values that differ from the defaults. Raise ConfigError for an unknown name or an
+    invalid value.
     """
     unknown = [name for name in given if name not in parameters.PARAMETERS]
     if unknown:
@@ -144,7 +144,7 @@ def node_values(recording, topics, **given) -> dict:
                           f'{", ".join(parameters.PARAMETERS)}')
     values = {name: p.default for name, p in parameters.PARAMETERS.items()}
     values |= {name: parameters.check(name, value) for name, value in given.items()}
-    # What the topics are is known here, whatever a file for the node says.
+    # The recording determines these, whatever a parameter file says.
     values |= {'depth_source': 'points' if topics.points else 'depth_image',
                'image_compressed': recording.topics[topics.image] == bag.COMPRESSED_IMAGE,
                'depth_compressed': recording.topics[topics.depth] == bag.COMPRESSED_IMAGE}
@@ -157,11 +157,10 @@ def run_pipeline(recording, topics, values, completer=None, wanted=(), drops=Non
     """
     Yield the node's result for each pair of image and depth of a recording, in order.
 
-    values: of `node_values`. completer: may be None when no output that needs it is `wanted`.
-    drops: takes what was dropped; a frame that cannot be used is left out, as the node does.
-    calibration: of `read_calibration`, instead of the topic.
-    Raise BagError where nothing fits together, and what is wrong with the frames where none of
-    them can be used.
+    values: from `node_values`. completer: may be None if no `wanted` output needs it.
+    drops: collects what was dropped; as in the node, unusable frames are skipped.
+    calibration: from `read_calibration`, instead of the topic.
+    Raise BagError if nothing can be paired, and the error of the frames if all of them fail.
     """
     for _, result in run_jobs(recording, topics, values, completer, wanted, drops, calibration):
         yield result
@@ -171,11 +170,11 @@ def run_jobs(recording, topics, values, completer=None, wanted=(), drops=None, c
              also=(), seen=lambda record: None, tell=lambda sentence: None,
              stored=None) -> Iterator[Tuple[Job, Any]]:
     """
-    Do as `run_pipeline`, and give each job, too, with Recorded messages.
+    Yield (job, result) like `run_pipeline`; the messages of the job are Recorded.
 
-    also: topics that are read as well. seen: called with each record in recorded order. tell:
-    called with each sentence about what was taken in another way than it says. stored: yields the
-    result of each job, or its error, where they were run elsewhere.
+    also: further topics to read. seen: called with each record in recorded order. tell: called
+    with a sentence whenever an input is interpreted differently than it declares. stored: yields
+    the result of each job, or its error, if the jobs were run elsewhere.
     """
     drops = Drops() if drops is None else drops
     values = calibrated_values(values, calibration)
@@ -200,8 +199,8 @@ def run_jobs(recording, topics, values, completer=None, wanted=(), drops=None, c
 
 def make_pipeline(recording, values, topics, completer=None,
                   tell=lambda sentence: None) -> Pipeline:
-    """Make the node's pipeline with the transforms of a recording."""
-    # All transforms are there from the start, so there is nothing to wait for.
+    """Return the node's pipeline with the transforms of a recording."""
+    # All transforms are known from the start, so waiting is pointless.
     values = {**values, 'tf_timeout_s': 0.0}
     transforms, ignored = read_transforms(recording)
     for sentence in ignored:
@@ -213,11 +212,11 @@ def make_pipeline(recording, values, topics, completer=None,
 
 
 def run_job(pipeline, topics, job, wanted=()) -> Result:
-    """Decode a job of Recorded messages, and give the node's result."""
+    """Decode a job of Recorded messages and return the node's result."""
     with named(f'{topics.image} and {topics.depth} at {job.pair.image_ns / 1e9:.3f} s'):
         clouds = [cloud for cloud in (*job.earlier, job.pair.depth)
                   if isinstance(cloud.msg, Recorded)]
-        for cloud in clouds:  # in place: it is converted once, however often it is used
+        for cloud in clouds:  # in place: converted once for all jobs that share it
             cloud.msg = cloud.msg.msg
         infos = {name: info.msg if isinstance(info := getattr(job, name), Recorded) else info
                  for name in ('info', 'depth_info')}
@@ -227,9 +226,9 @@ def run_job(pipeline, topics, job, wanted=()) -> Result:
 
 def read_transforms(recording) -> Tuple[TransformBuffer, List[str]]:
     """
-    Collect every transform of /tf and /tf_static, of the whole recording at once.
+    Read all transforms of /tf and /tf_static.
 
-    Those that are no pose are left out, as tf2 does. Give also a sentence about these.
+    Return them and a warning for each that was ignored because it is not a valid pose.
     """
     transforms = TransformBuffer(WHOLE_RECORDING_NS, disorder_ns=WHOLE_RECORDING_NS)
     ignored: Dict[str, str] = {}
@@ -254,12 +253,12 @@ def read_transforms(recording) -> Tuple[TransformBuffer, List[str]]:
 
 
 def tf_topics(recording) -> List[str]:
-    """Return the topics with transforms."""
+    """Return the transform topics."""
     return [t for t, kind in recording.topics.items() if kind == bag.TF_MESSAGE]
 
 
 def read_truth(recording):
-    """Read the ground truth: a dict of image stamp to float32 (H, W) meters, NaN unknown."""
+    """Return the ground truth by image stamp: float32 (H, W) meters, NaN where unknown."""
     if TRUTH not in recording.topics:
         return {}
     found = (recording.decode(record) for record in recording.messages(TRUTH))
@@ -268,7 +267,7 @@ def read_truth(recording):
 
 @contextmanager
 def named(frame):
-    """Describe which frame has no transform, and what helps."""
+    """Add the frame and the remedy to a TransformError."""
     try:
         yield
     except TransformError as error:
@@ -280,9 +279,9 @@ def named(frame):
 
 def read_jobs(recording, topics, values, drops, calibration=None, also=(),
               seen=lambda record: None) -> Iterator[Job]:
-    """Match a recording as the node does; jobs of Recorded messages, see `run_jobs`."""
+    """Yield the jobs that the node would make of a recording; see `run_jobs`."""
     matcher = Matcher(values, topics.depth)
-    # Images from before the first camera_info need it, too.
+    # Used also for images recorded before the first camera_info.
     matcher.info = calibration or Recorded(recording, _first(recording, topics.camera_info))
     wanted = [topics.image, topics.depth, *topics.others]
     if not calibration:
@@ -321,7 +320,7 @@ def read_jobs(recording, topics, values, drops, calibration=None, also=(),
 
 
 def calibration_message(recording, topics, calibration: Calibration) -> Any:
-    """Make the CameraInfo of a calibration file, of the size and frame of the first image."""
+    """Return a calibration as CameraInfo, with size and frame of the first image."""
     error: Optional[SteerDepthError] = None
     for record in recording.messages(topics.image):
         try:
@@ -340,15 +339,15 @@ def calibration_message(recording, topics, calibration: Calibration) -> Any:
 
 
 def _first(recording, topic):
-    """Return the first record of a topic; BagError where the recording only lists it."""
+    """Return the first record of a topic; raise BagError if there is none."""
     record = next(recording.messages(topic), None)
     if record is None:
-        recording.first(topic)  # says what is wrong
+        recording.first(topic)  # raises with the reason
     return record
 
 
 def _choose(recording, name, kinds, role, accept=None, wanted=None, compressed=None, remedy=None):
-    """Check the topic that was given, or find the only one of these message types."""
+    """Return the given topic if it is valid, else the only one of these message types."""
     if name:
         if recording.topics.get(name) not in kinds:
             raise BagError(f'the recording has no topic {name} of type {" or ".join(kinds)}; '
@@ -371,7 +370,7 @@ def _choose(recording, name, kinds, role, accept=None, wanted=None, compressed=N
 
 
 def _one_transport(recording, found, compressed):
-    """Leave one of an image and its own transports: the raw one, or what the user says."""
+    """Keep one transport of each image: the raw one, or what the user chose."""
     packed = [t for t in found if recording.topics[t] == bag.COMPRESSED_IMAGE]
     raw = [t for t in found if t not in packed]
     if compressed is not None and (packed if compressed else raw):
@@ -386,13 +385,13 @@ def _listed(recording):
 
 
 def _sibling(recording, image):
-    """Find the camera_info in the namespace of the image, or None."""
+    """Return the camera_info in the namespace of the image, if recorded."""
     name = info_beside(recording, image)
     return name if recording.topics.get(name) == bag.CAMERA_INFO else None
 
 
 def info_beside(recording, image) -> str:
-    """Return the name of the camera_info beside .../image, or beside .../image/compressed."""
+    """Return the name of the camera_info that belongs to .../image or .../image/compressed."""
     parts = image.split('/')
     names = ['/'.join([*parts[:-cut], 'camera_info']) for cut in (1, 2)]
     here = next((n for n in names if recording.topics.get(n) == bag.CAMERA_INFO), None)
@@ -408,7 +407,7 @@ def _is_color(recording, topic):
 
 
 def count_drops(counts: Counter) -> dict:
-    """Name what the synchronizer dropped and how often, without the entries that are zero."""
+    """Return the drop counters of the synchronizer that are not zero."""
     causes = ('unmatched', 'superseded', 'overflow', 'repeated', 'out_of_order', 'reset',
               'unstamped')
     return {name: counts[name] for stream in ('image', 'depth') for cause in causes

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Recordings from folders of frames, and recordings completed offline by the node's own code."""
+"""Convert frame folders to recordings, and complete recordings offline with the node's code."""
 from contextlib import contextmanager
 
 import numpy as np
@@ -50,10 +50,10 @@ PICTURES = {'overlay': (f'/{NODE}/debug/overlay', bag.IMAGE),
 
 def frames_to_bag(frames, target, overwrite=False) -> int:
     """
-    Write recorded frames (datasets.frames.RecordedFrame) as a rosbag2; return how many.
+    Write frames (`frame_folder.RecordedFrame`) as a rosbag2; return their number.
 
-    Image, CameraInfo, the cloud or depth image, the extrinsics as a static transform, and the
-    truth where there is one. target: .mcap, .db3, or else a folder with sqlite3.
+    Writes image, CameraInfo, cloud or depth image, the extrinsics as a static transform, and the
+    ground truth if known. target: as for `BagWriter`.
     """
     count = 0
     with bag.BagWriter(target, overwrite) as writer:
@@ -73,7 +73,7 @@ def frames_to_bag(frames, target, overwrite=False) -> int:
 
 
 class Stored:
-    """What `completed_messages` gave for a pair; depth: None where it has none, and `why`."""
+    """The completed messages of a pair; without any, depth is None and `why` the reason."""
 
     def __init__(self, why='', messages=()):
         self.why, self.messages = why, messages
@@ -83,7 +83,7 @@ class Stored:
 @contextmanager
 def open_bag(source, topics=None, values=None, calibration=None):
     """
-    Open a recording; give it, its Topics, all parameters, and the Calibration if there is one.
+    Yield an open recording, its Topics, all parameters, and the Calibration or None.
 
     The arguments are those of `complete_bag`.
     """
@@ -101,19 +101,19 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
                  progress=None, keep_inputs=False, calibration=None,
                  tell=lambda sentence: None, stored=None) -> dict:
     """
-    Complete a recording offline: the pairs and results of the node, none dropped for time.
+    Complete a recording offline: pairs and results of the node, without its time limit.
 
-    target: gets the completed depth, its camera_info, the confidence and the colored cloud under
-    the node's topic names, with the stamps and frame ids of the images.
+    target: receives completed depth, its camera_info, confidence and colored cloud under the
+    node's topic names, with the stamps and frame ids of the images.
     completer: DepthCompleter. topics: keyword arguments of `choose_topics`. values: parameters of
     the node that differ from their defaults.
-    progress: called with each frame's number and the number of images.
-    keep_inputs: the target also gets the image, its camera_info and all transforms, so that a
-    viewer needs nothing else. calibration: of `read_calibration`, instead of a camera_info.
-    tell: called with each sentence about what was left out and why. stored: yields for each pair
-    what was made of it elsewhere (a Stored, or the error), instead of completing it here.
-    Return a dict of frames, images and what was dropped, by cause. Raise BagError, MessageError,
-    CalibrationError or ConfigError; the target appears only when a frame was completed.
+    progress: called with the number of completed frames and of images.
+    keep_inputs: also copy the image, its camera_info and all transforms, so that a viewer needs
+    nothing else. calibration: from `read_calibration`, instead of a camera_info.
+    tell: called with a sentence for each cause of dropped frames. stored: yields for each pair
+    the Stored or the error from elsewhere, instead of completing it here.
+    Return a dict of frames, images and drops by cause. Raise BagError, MessageError,
+    CalibrationError or ConfigError; the target is created only if a frame was completed.
     """
     drops, frames, gate = Drops(), 0, RateGate()
     with open_bag(source, topics, values, calibration) as (recording, chosen, values, calibration):
@@ -133,7 +133,7 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
                     drops.add(BagError(result.why), 'no_points_in_image')
                     continue
                 frames += 1
-                # When the image was recorded, so that a player shows them together.
+                # Recorded with its image, so that a player shows both together.
                 log_ns = job.pair.image.record.log_ns
                 cloud = gate.due(job.pair.image_ns, values['cloud_rate_hz'])
                 if cloud:
@@ -150,7 +150,7 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
 
 
 def _keep(recording, chosen, calibration, writer):
-    """Declare the inputs that a viewer needs, as they were offered; give those to be copied."""
+    """Declare the inputs that a viewer needs; return the topics to copy."""
     kept = [chosen.image, *tf_topics(recording)]
     if calibration:
         message = calibration_message(recording, chosen, calibration)
@@ -165,7 +165,7 @@ def _keep(recording, chosen, calibration, writer):
 
 
 def completed_messages(result, values, cloud=True):
-    """Yield (role, message) of all that the node publishes for a result; cloud: of that, too."""
+    """Yield (role, message) for all outputs of a result; cloud: include the cloud."""
     if isinstance(result, Stored):
         yield from (made for made in result.messages if cloud or made[0] != 'cloud')
         return
@@ -176,7 +176,7 @@ def completed_messages(result, values, cloud=True):
 
 
 def _frame_messages(recorded, first):
-    """Yield (topic, type, message) of one frame; the transform comes with the first."""
+    """Yield (topic, type, message) of a frame; the first also yields the transform."""
     frame = recorded.frame
     stamp = frame.stamp_ns
 
@@ -201,7 +201,7 @@ def _frame_messages(recorded, first):
 
 
 def _points_fields(points):
-    """Return the fields of a PointCloud2 of x, y, z alone, (N, 3) float32, or float64 of a map."""
+    """Return the fields of a PointCloud2 with x, y, z only; points: (N, 3) float32 or float64."""
     size, datatype = points.dtype.itemsize, 8 if points.dtype == np.float64 else 7
     return {**messages.cloud_fields(np.zeros((0, 4), np.float32)), 'width': len(points),
             'point_step': 3 * size, 'row_step': 3 * size * len(points),

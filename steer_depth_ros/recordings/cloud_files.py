@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Point clouds in files: .bin of KITTI and nuScenes, .npy, .pcd, text, .ply and .las."""
+"""Read point clouds from files: .bin of KITTI and nuScenes, .npy, .pcd, text, .ply, .las."""
 from pathlib import Path
 import re
 from typing import Callable, Dict
@@ -23,10 +23,10 @@ from steer_depth_ros.recordings.image_files import load_array, read_bytes
 
 ENDINGS = ('.bin', '.npy', '.npz', '.pcd', '.xyz', '.txt', '.csv', '.asc', '.pts', '.ply', '.las',
            '.laz')
-COLUMNS = (4, 5, 6)  # floats a point of a .bin: KITTI, nuScenes, and with a time
-FAR_M = 1e4  # beyond, float32 is coarser than a millimeter: coordinates of a map
-ENOUGH_POINTS = 200  # to tell how many floats make a point
-# Kolmogorov-Smirnov distance of two columns: of different quantities, and of the same one.
+COLUMNS = (4, 5, 6)  # floats per point of a .bin: KITTI, nuScenes, and one more with a time
+FAR_M = 1e4  # meters; beyond, float32 is coarser than a millimeter (map coordinates)
+ENOUGH_POINTS = 200  # points needed to infer the number of columns
+# Kolmogorov-Smirnov distance between columns of different quantities, and of the same one.
 DIFFERENT, SAME = 0.12, 0.2
 PCD_TYPES = {'F': 'f', 'I': 'i', 'U': 'u'}
 EXTRA = 'pip install "steer_depth_ros[files]"'
@@ -34,9 +34,9 @@ EXTRA = 'pip install "steer_depth_ros[files]"'
 
 def read_cloud(path, columns=None) -> np.ndarray:
     """
-    Read a cloud as (N, 3): float32 meters, float64 for coordinates of a map.
+    Read a cloud as (N, 3) meters: float32, or float64 for map coordinates.
 
-    columns: floats a point of a .bin, where it is known; else 4, 5 or 6, as its values tell.
+    columns: floats per point of a .bin; if None, 4, 5 or 6 is inferred from the values.
     Raise DatasetError naming the file.
     """
     path = Path(path)
@@ -49,7 +49,7 @@ def read_cloud(path, columns=None) -> np.ndarray:
         raise
     except ImportError as error:
         raise DatasetError(f'{path} needs the package {error.name}: {EXTRA}') from None
-    except Exception as error:  # whatever a damaged file leads to in its reader
+    except Exception as error:  # a damaged file can cause any error in its reader
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise DatasetError(f'{path} is damaged, or no {ending[1:]} as its name says: '
                            f'{reason}') from None
@@ -84,7 +84,7 @@ def _read_bin(path, columns):
     possible = [n for n in ([columns] if columns else COLUMNS) if len(data) % (4 * n) == 0]
     if not possible:
         raise DatasetError(
-            f'{path} is damaged: its {len(data)} bytes are no whole number of points of '
+            f'{path} is damaged: its {len(data)} bytes are not a whole number of points of '
             f'{columns or " or ".join(map(str, COLUMNS))} float32 (x, y, z, intensity, ...)')
     values = np.frombuffer(data, '<f4')
     return values.reshape(-1, columns or _columns(path, values, possible))
@@ -92,12 +92,12 @@ def _read_bin(path, columns):
 
 def _columns(path, values, possible):
     """
-    Return how many floats make a point.
+    Return the number of floats per point.
 
-    With the right number each column holds one quantity, and the fourth (an intensity) is spread
-    in another way than the coordinates; with a wrong one the columns hold a mixture each.
+    With the right number each column holds one quantity, and the fourth (intensity) is
+    distributed differently from the coordinates; with a wrong one every column is a mixture.
     """
-    if len(values) < COLUMNS[0] * ENOUGH_POINTS:  # too few to tell: as KITTI, where that can be
+    if len(values) < COLUMNS[0] * ENOUGH_POINTS:  # too few to infer: assume KITTI if possible
         likely = possible
     else:
         likely = [n for n in possible if _fits(values.reshape(-1, n))]
@@ -113,7 +113,7 @@ def _fits(rows):
         if not np.isfinite(rows[:, :3]).mean() > 0.5:
             return False
     apart = min(_distance(rows[:, 3], rows[:, axis]) for axis in range(3))
-    # Were a point two rows, odd and even ones would differ.
+    # If a point were two rows, odd and even rows would differ.
     halves = max(_distance(rows[::2, axis], rows[1::2, axis]) for axis in range(4))
     return apart > DIFFERENT and halves < SAME
 
@@ -144,7 +144,7 @@ def _read_pcd(path):
         raise ValueError('its FIELDS, SIZE, TYPE and COUNT differ in number')
     number = int(entries['POINTS'][0]) if 'POINTS' in entries else (
         int(entries['WIDTH'][0]) * int(entries['HEIGHT'][0]))
-    # Padding comes several times under one name.
+    # Padding fields share one name.
     dtype = np.dtype([(f'{name.lower()}' if name.lower() in 'xyz' else f'{name} {i}', kind, count)
                       for i, (name, kind, count) in enumerate(zip(names, kinds, counts))
                       if count])
@@ -160,7 +160,7 @@ def _read_pcd(path):
         raise ValueError(f'its DATA {form.decode()} is unknown')
     packed, size = np.frombuffer(body, '<u4', 2)
     if size != number * dtype.itemsize:
-        raise ValueError(f'its {size} bytes are not those of {number} points')
+        raise ValueError(f'its {size} bytes do not hold {number} points')
     plain = _unpack_lzf(body[8:8 + int(packed)], int(size))
     found, start = {}, 0  # one field after the other
     for name in dtype.names or ():
@@ -189,7 +189,7 @@ def _unpack_lzf(data, size):
         at += 1
         if start < 0:
             raise ValueError('its compression is damaged')
-        while left:  # what is copied may overlap what it makes
+        while left:  # source and destination may overlap
             part = out[start:start + left]
             out += part
             start, left = start + len(part), left - len(part)
@@ -199,11 +199,11 @@ def _unpack_lzf(data, size):
 
 
 def _read_text(path):
-    """Read rows of x y z ..., after a header or not, with spaces, commas or semicolons."""
+    """Read rows of x y z ... with spaces, commas or semicolons, with or without a header."""
     lines = read_bytes(path).decode('utf-8-sig').splitlines()
     rows = [re.split(r'[\s,;]+', line.strip(' \t,;')) for line in lines
             if line.strip() and not line.lstrip().startswith(('#', '//'))]
-    if rows and len(rows[0]) < 3:  # .pts: how many follow
+    if rows and len(rows[0]) < 3:  # .pts: the number of points
         rows = rows[1:]
     if not rows:
         raise ValueError('it holds no point')

@@ -12,15 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Recorded frames in folders: an image, a cloud or a depth image, and the calibration.
+Read frame folders: an image, a cloud or a depth image, and the calibration.
 
-A frame folder holds rgb or image (.png, .jpg, ...); lidar (.bin of 4, 5 or 6 float32 a point,
-.npy, .pcd, ...) or depth (.png, .tiff, .npy, ...); meta.json; and gt (as depth) where the truth is
-known. meta.json gives fx, fy, cx, cy, and where they apply distortion (OpenCV's order) with
-distortion_model, T_cam_lidar (16 numbers, row-major, LiDAR frame to optical frame), depth_scale
-(meters = value / depth_scale, of whole numbers; floats are meters unless "depth": {"scale": ...}
-says otherwise), "lidar": {"columns": N} of lidar.bin, and stamp_ns. A depth image may be coarser
-than its image.
+A frame folder holds rgb or image (.png, .jpg, ...); lidar (.bin of 4, 5 or 6 float32 per point,
+.npy, .pcd, ...) or depth (.png, .tiff, .npy, ...); meta.json; and gt (like depth) if the ground
+truth is known. meta.json gives fx, fy, cx, cy and, where applicable, distortion (OpenCV's order)
+with distortion_model, T_cam_lidar (16 numbers, row-major, LiDAR frame to optical frame),
+depth_scale (meters = value / depth_scale for integers; floats are meters unless
+"depth": {"scale": ...} says otherwise), "lidar": {"columns": N} of lidar.bin, and stamp_ns. A
+depth image may have a lower resolution than its image.
 """
 from dataclasses import dataclass
 import json
@@ -46,24 +46,24 @@ from steer_depth_ros.recordings.image_files import (
 IMAGES = ('rgb', 'image'), PICTURES
 CLOUDS = ('lidar',), ENDINGS
 DEPTH, TRUTH = (('depth',), DEPTHS), (('gt',), DEPTHS)
-FLOATS = ('.npy', '.npz', '.exr', '.pfm', '.tif', '.tiff')  # what may hold meters
+FLOATS = ('.npy', '.npz', '.exr', '.pfm', '.tif', '.tiff')  # formats that can hold meters
 PERIOD_NS = 100_000_000
 FIRST_STAMP_NS = 1_000_000_000  # a stamp of zero means "latest" to tf
-LAST_STAMP_NS = 2 ** 31 * 1_000_000_000 - 1  # a message's seconds have 32 bit
+LAST_STAMP_NS = 2 ** 31 * 1_000_000_000 - 1  # the seconds of a stamp have 32 bits
 
 
 @dataclass
 class RecordedFrame:
-    """A frame, the name of its folder and, where known, the truth (H, W) meters, NaN unknown."""
+    """A frame, the name of its folder and the ground truth (H, W) meters, if known."""
 
     name: str
     frame: Frame
-    depth_image: Optional[np.ndarray] = None  # float32 (H, W) meters, when it came as an image
+    depth_image: Optional[np.ndarray] = None  # float32 (H, W) meters, if the depth is an image
     truth: Optional[np.ndarray] = None
 
 
 def find_frames(folder) -> List[Path]:
-    """Return the frame folders: the folder itself, or those inside it in the order of names."""
+    """Return the frame folders: the folder itself, or those inside it, sorted by name."""
     folder = Path(folder)
     if not folder.is_dir():
         raise DatasetError(f'{folder} is not a folder of frames; give one that holds meta.json, '
@@ -78,7 +78,7 @@ def find_frames(folder) -> List[Path]:
 
 
 def read_frames(folder) -> Iterator[RecordedFrame]:
-    """Read every frame of a folder in order; without stamps in meta.json they are 10 Hz apart."""
+    """Yield the frames of a folder; without stamps in meta.json they are 0.1 s apart."""
     for index, path in enumerate(find_frames(folder)):
         yield read_frame(path, FIRST_STAMP_NS + index * PERIOD_NS)
 
@@ -87,7 +87,7 @@ def read_frame(folder, stamp_ns=FIRST_STAMP_NS) -> RecordedFrame:
     """
     Read one frame folder.
 
-    stamp_ns: used where meta.json has none. Raise DatasetError naming the file that is missing
+    stamp_ns: used if meta.json has none. Raise DatasetError naming the file that is missing
     or damaged.
     """
     folder = Path(folder)
@@ -119,7 +119,7 @@ def _read_depth(path, meta, name, size):
 
 
 def _own(meta, name):
-    """Return the entry of meta.json about one file."""
+    """Return the entry of meta.json for one file."""
     entry = meta.get(name)
     return entry if isinstance(entry, dict) else {}
 
@@ -137,7 +137,7 @@ def camera_from_meta(meta, size, path) -> Camera:
                            'intrinsics of the camera in pixels')
     fx, fy, cx, cy = (_number(meta[key], key, path) for key in ('fx', 'fy', 'cx', 'cy'))
     distortion = _numbers(meta.get('distortion') or [], 'distortion', path).ravel()
-    # Without a name the count tells OpenCV's models apart.
+    # Without a name, the number of coefficients tells OpenCV's models apart.
     default = 'rational_polynomial' if len(distortion) > 5 else 'plumb_bob'
     model = str(meta.get('distortion_model') or default) if len(distortion) else ''
     try:
@@ -156,7 +156,7 @@ def _extrinsics(meta, path):
 
 
 def _scale(meta, name, path):
-    """Values a meter of an image: its own entry, or depth_scale."""
+    """Return the values per meter of an image: its own entry, or depth_scale."""
     scale = _own(meta, name).get('scale') or meta.get('depth_scale')
     scale = _number(scale, 'the scale', path) if scale else 0.0
     if not 0 < scale < np.inf:
@@ -166,7 +166,7 @@ def _scale(meta, name, path):
 
 
 def _numbers(values, name, path):
-    """Read what JSON gave as float64."""
+    """Return a value of a JSON file as a float64 array."""
     try:
         return np.asarray(values, np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -181,7 +181,7 @@ def _number(value, name, path):
 
 
 def _whole(meta, name, default, path, most=2 ** 31):
-    """Read a whole number from 0 to `most`, or the default where there is none."""
+    """Return an integer from 0 to `most`, or the default if there is none."""
     value = default if meta.get(name) is None else meta[name]
     if not 0 <= _number(value, name, path) <= most:
         raise DatasetError(f'{path}: {name} must be from 0 to {most}; correct it')
@@ -189,7 +189,7 @@ def _whole(meta, name, default, path, most=2 ** 31):
 
 
 def _first(folder, kind):
-    """Find the file of a kind, (names, endings), whatever the case of its ending."""
+    """Return the first file with one of these names and endings (in any case)."""
     names, endings = kind
     there = {file.name.lower(): file for file in sorted(folder.iterdir(), reverse=True)}
     return next((there[name + ending] for name in names for ending in endings
@@ -213,7 +213,7 @@ def _read_json(path):
     try:
         meta = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f'{path} is no valid JSON: {error}') from None
+        raise DatasetError(f'{path} is not valid JSON: {error}') from None
     if not isinstance(meta, dict):
         raise DatasetError(f'{path} holds no JSON object with the calibration')
     return meta

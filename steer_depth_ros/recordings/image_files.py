@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Images and depth images in files: what OpenCV decodes, and arrays of NumPy."""
+"""Read images and depth images from files that OpenCV decodes, and from NumPy arrays."""
 from pathlib import Path
 
 import cv2
@@ -22,26 +22,26 @@ from steer_depth_ros.image_decode import decode_picture
 
 PICTURES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp', '.bmp', '.pgm', '.ppm', '.jp2')
 DEPTHS = ('.png', '.tif', '.tiff', '.pgm', '.npy', '.npz', '.exr', '.pfm')
-COUNTS_PER_METRE = 1000.0  # of whole numbers where nobody says otherwise: millimeters
+COUNTS_PER_METRE = 1000.0  # default for integers: millimeters
 SHAPE_TOLERANCE = 0.01  # relative difference of aspect ratio between image and depth image
-# A median in meters outside of which the scale cannot be right: no sensor measures there.
+# Meters; if the median lies outside, the scale is wrong: no sensor measures there.
 NEAREST_M, FARTHEST_M = 0.02, 300.0
 
 
 def read_image(path) -> np.ndarray:
-    """Read an image as uint8 (H, W, 3) RGB; of 16 bits the high byte stays."""
+    """Read an image as uint8 (H, W, 3) RGB; of 16 bits the high byte is kept."""
     image = _decode(path, cv2.IMREAD_COLOR, PICTURES)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_depth(path, scale=None, size=None, floats=None, other_sizes=False) -> np.ndarray:
     """
-    Read a depth image as float32 (H, W) meters, NaN where it holds no value.
+    Read a depth image as float32 (H, W) meters, NaN where unknown.
 
-    Zero, negative and infinite values, and the largest of their type, are no measurement.
-    scale: counts a meter of whole numbers, COUNTS_PER_METRE if None. floats: the same for floating
-    numbers, which are meters if None; without it a depth that no sensor measures is refused.
-    size: (H, W) of its image, which it must have; with `other_sizes` its shape is enough.
+    Zero, negative and infinite values, and the largest of their type, are not measurements.
+    scale: counts per meter of integers, COUNTS_PER_METRE if None. floats: the same for floating
+    point, which is in meters if None; then depths that no sensor measures are refused.
+    size: (H, W) of its image, which it must match; with `other_sizes` only in aspect ratio.
     Raise DatasetError naming the file.
     """
     path = Path(path)
@@ -52,11 +52,11 @@ def read_depth(path, scale=None, size=None, floats=None, other_sizes=False) -> n
         values = values[0] if values.shape[0] == 1 else values[:, :, 0]
     if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in 'fiu':
         raise DatasetError(
-            f'{path} is no depth image: it has {values.dtype} values of shape {values.shape}; '
-            'expected one channel of whole numbers of 16 bit or more, or of floats')
+            f'{path} is not a depth image: it has {values.dtype} values of shape {values.shape}; '
+            'expected one channel of integers of 16 bits or more, or of floats')
     if values.dtype.itemsize == 1 and scale is None:
-        raise DatasetError(f'{path} is a picture of 8 bits, too coarse for depth; give one of 16 '
-                           'bits, or say what a count is with --depth-scale')
+        raise DatasetError(f'{path} is an 8-bit image, too coarse for depth; give one of 16 '
+                           'bits, or its counts per meter with --depth-scale')
     depth = _metres(values, scale or COUNTS_PER_METRE, floats or 1.0)
     if values.dtype.kind == 'f' and floats is None:
         _check_unit(path, depth)
@@ -72,7 +72,7 @@ def load_array(path) -> np.ndarray:
     """Load the array of a .npy file, or the only one of an .npz file."""
     read_bytes(path)
     try:
-        # Mapped, so that a header that promises too much allocates nothing.
+        # Memory-mapped, so that a header with a huge size allocates nothing.
         array = np.load(path, mmap_mode='r', allow_pickle=False)
         if isinstance(array, np.lib.npyio.NpzFile) and Path(path).suffix.lower() == '.npz':
             with array as arrays:
@@ -80,7 +80,7 @@ def load_array(path) -> np.ndarray:
                     raise ValueError(f'it holds {len(arrays.files)} arrays '
                                      f'({", ".join(arrays.files)}), not one')
                 array = arrays[arrays.files[0]]
-    except Exception as error:  # whatever a damaged header leads to when numpy parses it
+    except Exception as error:  # a damaged header can cause any error in NumPy
         reason = str(error) or type(error).__name__
         raise DatasetError(f'{path} is no array file: {reason}') from None
     if not isinstance(array, np.ndarray) or not (array.dtype.kind in 'fiu' or array.dtype.names):
@@ -89,7 +89,7 @@ def load_array(path) -> np.ndarray:
 
 
 def read_bytes(path) -> bytes:
-    """Read a file; DatasetError where that cannot be."""
+    """Read a file; raise DatasetError if that fails."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -97,7 +97,7 @@ def read_bytes(path) -> bytes:
 
 
 def spread(depth: np.ndarray, size) -> np.ndarray:
-    """Put each value of a coarser depth image (h, w) on its pixel of (H, W), NaN between them."""
+    """Put the values of a smaller depth image (h, w) on their pixels of (H, W), else NaN."""
     if depth.shape == tuple(size):
         return depth
     result = np.full(size, np.nan, np.float32)
@@ -120,20 +120,20 @@ def _metres(values, scale, floats):
 
 
 def _check_unit(path, depth):
-    """Refuse floats that cannot be meters."""
+    """Raise DatasetError for floats that cannot be meters."""
     known = depth[np.isfinite(depth)]
     middle = float(np.median(known)) if known.size else 1.0
     if not NEAREST_M <= middle <= FARTHEST_M:
-        raise DatasetError(f'{path} holds floats around {middle:.4g}, which are no meters; say '
+        raise DatasetError(f'{path} holds floats around {middle:.4g}, which are not meters; say '
                            'how many make a meter (--depth-scale, or "depth": {"scale": ...} in '
                            'meta.json)')
 
 
 def _decode(path, flags, endings):
-    """Decode a picture, and tell what cannot be read from what is damaged."""
+    """Decode an image; raise DatasetError with the reason, format or damage."""
     data = np.frombuffer(read_bytes(path), np.uint8)
     ending = Path(path).suffix.lower()
-    # A camera's orientation tag must not turn the image away from its calibration.
+    # Ignore orientation tags: the calibration is for the image as stored.
     flags |= cv2.IMREAD_IGNORE_ORIENTATION
     plain = ending in ('.exr', '.pfm') and endings is DEPTHS
     image = _plainly(data, flags) if plain else decode_picture(data, flags)

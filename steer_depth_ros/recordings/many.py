@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Many recordings, completed by several processes of one machine or of a Ray cluster.
+Complete many recordings with several processes on one machine or on a Ray cluster.
 
-Each result appears whole or not at all (BagWriter moves it into place), so what is there is done:
-a second run goes on where the first was stopped. Where a worker is killed, its recordings are
-done again by new ones. Where there are fewer recordings than would keep the workers busy, long
-ones are divided, see `parts`.
+A result appears complete or not at all (BagWriter moves it into place), so existing ones are done:
+a second run continues where the first was stopped. If a worker is killed, its recordings are
+done again by new ones. If there are too few recordings to keep the workers busy, long ones are
+divided, see `parts`.
 """
 from concurrent.futures import as_completed, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -34,15 +34,15 @@ from steer_depth_ros.recordings import bag
 from steer_depth_ros.recordings.bag_tools import complete_bag
 from steer_depth_ros.recordings.parts import complete_part, divide, Part, Reason, results
 
-ATTEMPTS = 3  # for a recording whose worker died; more often, it is the recording that kills them
-PART = 300  # pairs; half a minute of work and more, beside which reading the transforms is little
-ENOUGH = 2  # recordings for each worker: none of them need be divided
+ATTEMPTS = 3  # for a task whose worker died; after that the recording itself is to blame
+PART = 300  # pairs; half a minute of work, so that reading all transforms again matters little
+ENOUGH = 2  # recordings per worker from which on none is divided
 DIED = 'its worker died (out of memory?) each time it was tried; try it alone, or fewer --workers'
 
 
 @dataclass
 class Outcome:
-    """What became of one recording: figures of `complete_bag`, or why there are none."""
+    """The outcome of a recording: figures of `complete_bag`, or the error."""
 
     source: Path
     target: Path
@@ -53,7 +53,7 @@ class Outcome:
 
 @dataclass
 class Task:
-    """What one worker does at a time: a recording, or a part of it into a file of its own."""
+    """A unit of work: a recording, or a part of it, which gets a file of its own."""
 
     source: Path
     target: Path
@@ -62,9 +62,9 @@ class Task:
 
 @dataclass
 class Done:
-    """What became of a task: figures of a recording, or reasons of a part, or an error."""
+    """The outcome of a task: figures of a recording, reasons of a part, or an error."""
 
-    task: Path  # its target, which tells tasks apart
+    task: Path  # the target, which identifies the task
     figures: Dict[str, Any] = field(default_factory=dict)
     reasons: List[Reason] = field(default_factory=list)
     error: str = ''
@@ -72,9 +72,9 @@ class Done:
 
 def find_recordings(patterns: Sequence[str]) -> List[Path]:
     """
-    Find the recordings that paths, folders of recordings and globs name, sorted, each once.
+    Return the recordings that match paths, folders of recordings and globs, without duplicates.
 
-    Raise BagError naming a pattern that leads to none.
+    Raise BagError for a pattern that matches none.
     """
     found = []
     for pattern in patterns:
@@ -88,7 +88,7 @@ def find_recordings(patterns: Sequence[str]) -> List[Path]:
 
 
 def targets(sources: Sequence[Path], out: Path) -> Dict[Path, Path]:
-    """Map each recording to its result, OUT/NAME.mcap; BagError where two would have one name."""
+    """Map each recording to OUT/NAME.mcap; raise BagError if two get the same name."""
     named: Dict[Path, Path] = {}
     for source in sources:
         target = out / f'{source.stem if source.is_file() else source.name}.mcap'
@@ -103,14 +103,12 @@ def complete_many(jobs: Dict[Path, Path], make_completer: Callable[[], Any], wor
                   overwrite: bool = False, progress: Callable[[float], None] = lambda _: None,
                   ray: Optional[str] = None, **options) -> List[Outcome]:
     """
-    Complete recordings in `workers` processes; give an Outcome for each, in order.
+    Complete recordings in `workers` processes; return an Outcome for each, in order.
 
-    ray: address of a Ray cluster whose processes do it instead; all its machines must see the
-    files under the same names.
-
-    jobs: source to target. make_completer: makes the DepthCompleter of a process, to which it is
-    sent. overwrite: do again what is there. progress: called with the share of a recording
-    whenever so much of one is finished. options: of `complete_bag`.
+    jobs: source to target. make_completer: called in each process to make its DepthCompleter.
+    overwrite: replace existing results. progress: called with the fraction of a recording that
+    was just finished. ray: address of a Ray cluster to use instead; all its machines must see the
+    files under the same names. options: of `complete_bag`.
     """
     outcomes = {source: Outcome(source, target, skipped=True)
                 for source, target in jobs.items() if target.exists() and not overwrite}
@@ -140,18 +138,18 @@ def complete_many(jobs: Dict[Path, Path], make_completer: Callable[[], Any], wor
 
 
 def _tasks(source, target, whole, options) -> List[Task]:
-    """Divide a recording, unless it is to stay whole."""
+    """Return the tasks of a recording: its parts, or the whole."""
     try:
         parts = [] if whole else divide(source, PART, **_of_parts(options))
     except SteerDepthError:
-        parts = []  # who completes it finds out, too
+        parts = []  # completing it raises the same error
     folder = _parts_folder(target)
     return [Task(source, folder / f'{number}.mcap', part) for number, part in enumerate(parts)
             ] or [Task(source, target)]
 
 
 def _join(source, target, tasks, done, options) -> Outcome:
-    """Make the outcome of a recording from those of its tasks."""
+    """Return the outcome of a recording; join its parts if it was divided."""
     finished = [done[task.target] for task in tasks]
     error = next((one.error for one in finished if one.error), '')
     if error or tasks[0].part is None:
@@ -163,7 +161,7 @@ def _join(source, target, tasks, done, options) -> Outcome:
 
 
 def _run_all(tasks, done, take, make_completer, workers, cluster, options):
-    """Run tasks until each is done, or has killed its worker too often."""
+    """Run all tasks; give up those whose worker died in every attempt."""
     def left():
         return [task for task in tasks if task.target not in done]
 
@@ -171,7 +169,7 @@ def _run_all(tasks, done, take, make_completer, workers, cluster, options):
         for task, finished in _run_on_ray(cluster, tasks, make_completer, options):
             take(task.source, finished)
     for attempt in range(ATTEMPTS):
-        # One by one in the end, so that only what kills its own worker is given up.
+        # The last attempt is one by one, so that a task fails only if it kills its own worker.
         for batch in [left()] if attempt < ATTEMPTS - 1 else [[task] for task in left()]:
             for task, finished in _run(batch, make_completer, workers, options):
                 take(task.source, finished)
@@ -180,10 +178,10 @@ def _run_all(tasks, done, take, make_completer, workers, cluster, options):
 
 
 def _run(tasks, make_completer, workers, options) -> Iterator[Tuple[Task, Done]]:
-    """Yield what is done until all is, or a worker died and took the pool with it."""
+    """Yield (task, Done) as they finish, until all are done or a dead worker breaks the pool."""
     if not tasks:
         return
-    # Not forked: threads of torch and OpenMP do not survive it.
+    # Not forked: threads of torch and OpenMP do not survive a fork.
     context = multiprocessing.get_context('spawn')
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(min(workers, len(tasks)), context, _start,
@@ -197,7 +195,7 @@ def _run(tasks, make_completer, workers, options) -> Iterator[Tuple[Task, Done]]
 
 
 def _connect(address) -> Any:
-    """Join a Ray cluster; give the module ray."""
+    """Connect to a Ray cluster; return the module ray."""
     try:
         import ray
     except ImportError:
@@ -220,7 +218,7 @@ def _run_on_ray(ray, tasks, make_completer, options) -> Iterator[Tuple[Task, Don
         there = replace(task, source=Path(folder, task.source), target=Path(folder, task.target))
         return replace(many._complete(there, options), task=task.target)
 
-    # Ray itself starts a task again whose worker died.
+    # Ray itself restarts a task whose worker died.
     remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(complete)
     waiting = {remote.remote(task): task for task in tasks}
     while waiting:
@@ -228,14 +226,14 @@ def _run_on_ray(ray, tasks, make_completer, options) -> Iterator[Tuple[Task, Don
         task = waiting.pop(ready)
         try:
             yield task, ray.get(ready)
-        except ray.exceptions.RayTaskError as error:  # such as a package that is missing there
+        except ray.exceptions.RayTaskError as error:  # such as a package missing there
             reason = str(error).strip().splitlines()[-1]
             yield task, Done(task.target, error=f'a worker of the cluster failed: {reason}')
         except ray.exceptions.RayError:
             yield task, Done(task.target, error=DIED)
 
 
-_completer: Any = None  # of this worker process; loading it takes longer than a frame
+_completer: Any = None  # per worker process, since loading takes longer than a frame
 
 
 def _start(make_completer, threads):
@@ -247,7 +245,7 @@ def _start(make_completer, threads):
 
 def _complete(task, options) -> Done:
     if task.part is None:
-        # What is there by now is of an earlier run: those that were done are not given again.
+        # An existing target is to be replaced: those to keep were skipped before.
         return _attempt(task.target, lambda: {'figures': complete_bag(
             task.source, task.target, _completer, overwrite=True, **options)})
     return _attempt(task.target, lambda: {'reasons': complete_part(
@@ -259,12 +257,12 @@ def _attempt(target, complete) -> Done:
         return Done(target, **complete())
     except SteerDepthError as error:
         return Done(target, error=str(error))
-    except Exception as error:  # one strange recording must not end the others
+    except Exception as error:  # one bad recording must not stop the others
         return Done(target, error=f'unexpected {type(error).__name__}: {error}')
 
 
 def _of_parts(options):
-    """Return those options that decide what a pair becomes."""
+    """Return the options that affect the result of a pair."""
     return {name: options.get(name) for name in ('topics', 'values', 'calibration')}
 
 
@@ -273,7 +271,7 @@ def _parts_folder(target):
 
 
 def _below(path):
-    """Return a path that is a recording itself, or else the recordings in this folder."""
+    """Return the path if it is a recording, else the recordings in this folder."""
     if path.is_file():
         return [path] if path.suffix in bag.ENDINGS else []
     if (path / 'metadata.yaml').exists():

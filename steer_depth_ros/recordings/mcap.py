@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-MCAP files of any writer: indexed or not, chunked or not, whatever else they hold beside ROS.
+Read MCAP files of any writer: with or without index and chunks, also with other messages.
 
-The reader of rosbags takes those of rosbag2 alone. See mcap.dev/spec for the format.
+The reader of the rosbags package reads only those of rosbag2. Format: mcap.dev/spec.
 """
 from binascii import crc32
 from collections import Counter
@@ -41,7 +41,7 @@ DECOMPRESSORS: Dict[str, Any] = {'zstd': ZstdDecompressor, 'lz4': LZ4FrameDecomp
 
 
 class Channel(NamedTuple):
-    """One channel: its topic, the schema's name and encoding, and how its messages are encoded."""
+    """A channel: its topic, schema name and encoding, and message encoding."""
 
     topic: str
     schema: str
@@ -51,20 +51,20 @@ class Channel(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A chunk, or a message outside of any: the times in it, where it lies, and whose it is."""
+    """A chunk, or a message outside of chunks: its time range, position and channels."""
 
     first_ns: int
     last_ns: int
     offset: int
-    channels: Optional[Set[int]]  # None: not known
+    channels: Optional[Set[int]]  # None: unknown
 
 
 class McapFile:
     """
-    An MCAP file to read.
+    Reads an MCAP file.
 
-    channels: Channel by id. counts: messages by id of the channel.
-    Whatever a damaged file leads to is raised: ValueError, struct.error, EOFError, OSError, ...
+    channels: Channel by id. counts: number of messages by channel id.
+    A damaged file raises ValueError, struct.error, EOFError, OSError or others.
     """
 
     def __init__(self, path):
@@ -80,7 +80,7 @@ class McapFile:
             raise
 
     def messages(self, ids, start_ns=0, stop_ns=2 ** 64) -> Iterator[Tuple[int, int, bytes]]:
-        """Yield (channel id, log time, data) of some channels in the order of time."""
+        """Yield (channel id, log time, data) of these channels, sorted by log time."""
         ids = set(ids)
         waiting: List[Tuple[int, int, int, int, bytes]] = []
         for number, piece in enumerate(self._pieces):
@@ -106,9 +106,9 @@ class McapFile:
     def _read_structure(self):
         size = os.fstat(self._file.fileno()).st_size
         if self._file.read(len(MAGIC)) != MAGIC:
-            raise ValueError('it does not begin as an MCAP file')
+            raise ValueError('it does not start like an MCAP file')
         if next(_records(self._file, size))[0] != HEADER:
-            raise ValueError('its first record is no header')
+            raise ValueError('its first record is not a header')
         begin = self._file.tell()
         end = size - TAIL.size
         self._file.seek(max(end, begin))
@@ -121,7 +121,7 @@ class McapFile:
         self._pieces.sort(key=lambda piece: piece.first_ns)
 
     def _read_summary(self, begin, end):
-        """Read the index; tell whether it is all that is needed."""
+        """Read the index; return whether it is complete."""
         self._file.seek(begin)
         counted = False
         for kind, content in _records(self._file, end):
@@ -140,7 +140,7 @@ class McapFile:
             {*indexed, *self.counts} <= {*self.channels})
 
     def _scan(self, begin, end):
-        """Go through all of a file without index."""
+        """Scan a file without index."""
         self.counts.clear()
         self._pieces.clear()
         self._file.seek(begin)
@@ -168,7 +168,7 @@ class McapFile:
         return log_ns
 
     def _note(self, kind, content):
-        """Take a schema or a channel."""
+        """Store a schema or a channel."""
         if kind == SCHEMA:
             (number,), at = struct.unpack_from('<H', content), 2
             name, at = _text(content, at)
@@ -202,7 +202,7 @@ class McapFile:
 
 
 def _records(file, end):
-    """Yield (kind, content) of one record after the other, up to a position or the end."""
+    """Yield (kind, content) of each record up to a position or the end."""
     while end is None or file.tell() < end:
         head = file.read(RECORD.size)
         if not head and end is None:
@@ -215,7 +215,7 @@ def _records(file, end):
 
 
 def _unpacked(content):
-    """Decompress and check the records of a chunk."""
+    """Return the decompressed records of a chunk after checking them."""
     _, _, size, checksum = struct.unpack_from('<QQQI', content)
     compression, at = _text(content, 28)
     (length,) = struct.unpack_from('<Q', content, at)
@@ -231,7 +231,7 @@ def _unpacked(content):
 
 
 def _text(content, at):
-    """Read a string; give it and the position behind it."""
+    """Return a string and the position after it."""
     (length,) = struct.unpack_from('<I', content, at)
     data = content[at + 4:at + 4 + length]
     if len(data) != length:

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-A long recording in parts that several processes complete, with the result of a single one.
+Complete a long recording in parts, by several processes, with the result of a single one.
 
-The whole recording is matched once, by stamps alone, and each part is given its pairs with the
-places of their messages. So a pair across two files of a recording, earlier clouds, the latest
-camera_info and all transforms are what they are in one piece: there are no seams. Only what one
-frame tells the next is left, see `divide`.
+The whole recording is matched once, by stamps only, and each part receives its pairs and where
+their messages are. So pairs across two files of a recording, accumulated clouds, the latest
+camera_info and all transforms are the same as without parts. What remains is state that one frame
+passes on to the next, see `divide`.
 """
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -36,13 +36,13 @@ from steer_depth_ros.recordings.bag_frames import (
 from steer_depth_ros.recordings.bag_tools import completed_messages, open_bag, OUTPUTS, Stored
 from steer_depth_ros.ros.pipeline import Cloud, Job
 
-FIRST = 20  # pairs that tell the units of the sensors
+FIRST = 20  # pairs from which the units of the sensors are inferred
 
-Reason = Union[SteerDepthError, str, None]  # why a pair has no depth; None: it has
+Reason = Union[SteerDepthError, str, None]  # why a pair has no depth, None if it has
 
 
 class Place(NamedTuple):
-    """Where a message is in its recording."""
+    """The position of a message in its recording."""
 
     topic: str
     log_ns: int
@@ -51,7 +51,7 @@ class Place(NamedTuple):
 
 @dataclass
 class Part:
-    """Consecutive pairs, with Places for messages. units: see `Pipeline`."""
+    """Consecutive pairs, with Places instead of messages. units: see `Pipeline`."""
 
     jobs: List[Job]
     units: Dict[str, float]
@@ -59,10 +59,10 @@ class Part:
 
 def divide(source, pairs: int, topics=None, values=None, calibration=None) -> List[Part]:
     """
-    Divide a recording into parts of `pairs` pairs; give none where it must stay in one piece.
+    Divide a recording into parts of `pairs` pairs; return none if it cannot be divided.
 
-    That is a recording of fewer pairs, and one whose images have more than 8 bit: their
-    brightness follows those before. The other arguments are those of `complete_bag`.
+    Not divided are recordings with fewer images, and those with images of more than 8 bits, whose
+    mapping to 8 bits depends on the images before. Other arguments: as for `complete_bag`.
     """
     with open_bag(source, topics, values, calibration) as (recording, chosen, values, calibration):
         if recording.counts[chosen.image] <= pairs:
@@ -76,7 +76,7 @@ def divide(source, pairs: int, topics=None, values=None, calibration=None) -> Li
             try:
                 run_job(pipeline, chosen, job)
             except SteerDepthError:
-                pass  # told when its part comes to it
+                pass  # reported when its part is completed
         if pipeline.stretches:
             return []
         placed = [_placed(job) for job in jobs()]
@@ -86,9 +86,9 @@ def divide(source, pairs: int, topics=None, values=None, calibration=None) -> Li
 def complete_part(source, target, completer, part: Part, topics=None, values=None,
                   calibration=None) -> List[Reason]:
     """
-    Complete a part; write the messages of its i-th pair with the log time i.
+    Complete a part; write the messages of its i-th pair with log time i.
 
-    Return for each pair why it has no messages, None where it has.
+    Return for each pair None, or the reason why it has no messages.
     """
     reasons: List[Reason] = []
     with open_bag(source, topics, values, calibration) as (recording, chosen, values, calibration):
@@ -111,7 +111,7 @@ def complete_part(source, target, completer, part: Part, topics=None, values=Non
 
 
 def results(parts: List[Tuple[Path, List[Reason]]]) -> Iterator[Union[SteerDepthError, Stored]]:
-    """Yield what `complete_part` wrote and returned for each pair, part by part."""
+    """Yield for each pair of all parts what `complete_part` wrote, or its error."""
     roles = {topic: role for role, (topic, _) in OUTPUTS.items()}
     for path, reasons in parts:
         if all(reason is not None for reason in reasons):
@@ -129,7 +129,7 @@ def results(parts: List[Tuple[Path, List[Reason]]]) -> Iterator[Union[SteerDepth
 
 
 def _placed(job):
-    """Put places for the messages of a job; a cloud that several share stays one object."""
+    """Replace the messages of a job by their places; clouds that jobs share stay shared."""
     for cloud in (*job.earlier, job.pair.depth):
         cloud.msg = _place(cloud.msg)
     return replace(job, pair=job.pair._replace(image=_place(job.pair.image)),
@@ -138,16 +138,16 @@ def _placed(job):
 
 def _place(message):
     if not isinstance(message, Recorded):
-        return message  # a place already, a calibration file, or nothing
+        return message  # already a place, or a calibration, or None
     record = message.record
     return Place(record.topic, record.log_ns, bag.cdr_stamp_ns(record.raw))
 
 
 def _found(jobs, recording) -> Iterator[Job]:
     """
-    Yield jobs with Recorded messages for their places.
+    Yield jobs with Recorded messages instead of places.
 
-    What one job shares with the next, clouds and camera_info, is read once.
+    Clouds and camera_info that consecutive jobs share are read once.
     """
     clouds: Dict[int, Cloud] = {}
     infos: Dict[Any, Any] = {}

@@ -11,4 +11,4 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Everything that imports rclpy or a message package."""
+"""The node and what it shares with the offline tools: messages, pairing, parameters, pipeline."""

@@ -29,11 +29,7 @@ ENOUGH_PAIRS = 3
 
 
 class RateMeter:
-    """
-    The rate of a stream over the last seconds, and how much of it went missing.
-
-    One thread may tick while another asks.
-    """
+    """Measures rate and loss of a stream over the last seconds. Thread-safe."""
 
     def __init__(self):
         self._lock = Lock()
@@ -41,7 +37,7 @@ class RateMeter:
         self._started = time.monotonic()
 
     def tick(self, stamp_ns: int) -> None:
-        """Note a message with this stamp."""
+        """Count a message with this stamp."""
         now = time.monotonic()
         with self._lock:
             self._arrivals.append((now, stamp_ns))
@@ -49,13 +45,13 @@ class RateMeter:
                 self._arrivals.popleft()
 
     def clear(self) -> None:
-        """Start anew."""
+        """Reset."""
         with self._lock:
             self._arrivals.clear()
             self._started = time.monotonic()
 
     def rate(self) -> float:
-        """Return messages a second."""
+        """Return messages per second."""
         recent = [t for t, _ in self._copy() if t >= time.monotonic() - WINDOW_S]
         if len(recent) < 2 or recent[-1] <= recent[0]:
             return 0.0
@@ -68,7 +64,7 @@ class RateMeter:
         return time.monotonic() - last
 
     def loss(self) -> float:
-        """Return the share of messages that stamps say are missing; 0 for an irregular stream."""
+        """Return the fraction of messages missing according to the stamps; 0 if irregular."""
         stamps = np.array([stamp for _, stamp in self._copy()], np.int64)
         back = np.flatnonzero(np.diff(stamps) < 0)  # a recording that starts over
         return share_lost(stamps[back[-1] + 1 if len(back) else 0:].tolist())
@@ -80,9 +76,9 @@ class RateMeter:
 
 class Monitor:
     """
-    Counters and latencies, fed by the node's threads.
+    Counters and latencies, updated by the node's threads.
 
-    drops: Counter by cause. last_problem: the latest message by cause, with its time.
+    drops: Counter by cause. out: RateMeter of the output.
     """
 
     def __init__(self):
@@ -93,7 +89,7 @@ class Monitor:
         self._told = 0, 0
 
     def dropped(self, cause: str, text: str) -> bool:
-        """Count a drop; tell whether it is worth logging now (once in 5 s a cause)."""
+        """Count a drop; return whether to log it (at most every 5 s per cause)."""
         self.drops[cause] += 1
         now = time.monotonic()
         first = now - self._problems.get(cause, (-np.inf, ''))[0] > WINDOW_S
@@ -102,7 +98,7 @@ class Monitor:
         return first
 
     def completed(self, stamp_ns: int, stages: Dict[str, float]) -> None:
-        """Note a published frame and its milliseconds by stage."""
+        """Count a published frame with its milliseconds by stage."""
         self.out.tick(stamp_ns)
         for name, milliseconds in stages.items():
             self._stages.setdefault(name, deque(maxlen=200)).append(milliseconds)
@@ -129,15 +125,15 @@ class Monitor:
 
 def judge_inputs(inputs: Any, hint: Optional[str]) -> List[Tuple[int, str]]:
     """
-    Return (level, sentence) of what is wrong with the inputs; empty when all is well.
+    Return (level, sentence) for each problem of the inputs.
 
-    What does not arrive goes before the hint of the synchronizer, which cannot tell then.
+    The hint of the synchronizer is used only if all inputs arrive.
     """
     found = []
     for name, rate in inputs.rates.items():
         topic, silent = inputs.topics[name], rate.silent_for()
         if name == 'camera_info' and inputs.info is not None:
-            continue  # latched or slow ones are fine
+            continue  # it may be latched or slow
         if silent > SILENT_S and not inputs.publishers(name):
             found.append((ERROR, f'nobody publishes {topic}; start the driver or remap {name}'))
         elif silent > SILENT_S and inputs.obstacle(name):
@@ -153,7 +149,7 @@ def judge_inputs(inputs: Any, hint: Optional[str]) -> List[Tuple[int, str]]:
 
 
 def status_values(inputs: Any, monitor: Monitor, tf_age_s: Optional[float]) -> Dict[str, str]:
-    """Return the table of key and value that the diagnostics show, but for the model."""
+    """Return the key-value pairs of the diagnostics, except those of the model."""
     values = {}
     if inputs is not None:
         for name, rate in inputs.rates.items():
@@ -173,7 +169,7 @@ def status_values(inputs: Any, monitor: Monitor, tf_age_s: Optional[float]) -> D
 
 
 def drops(inputs: Any, monitor: Monitor) -> Counter:
-    """Return everything that was dropped, by cause."""
+    """Return all drops by cause."""
     total = Counter(monitor.drops)
     if inputs is not None:
         total.update({cause: n for cause, n in inputs.sync.counts.items()
@@ -182,7 +178,7 @@ def drops(inputs: Any, monitor: Monitor) -> Counter:
 
 
 def gpu_memory_mb() -> Optional[float]:
-    """Return the memory that torch holds on the GPU, None without a GPU or torch."""
+    """Return the GPU memory reserved by torch, None without a GPU or torch."""
     torch = sys.modules.get('torch')
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return None
@@ -190,7 +186,7 @@ def gpu_memory_mb() -> Optional[float]:
 
 
 class Diagnostics:
-    """Publish one DiagnosticStatus; without diagnostic_msgs do nothing."""
+    """Publishes one DiagnosticStatus; does nothing without diagnostic_msgs."""
 
     def __init__(self, node):
         self._node, self._publisher = node, None

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Where Humble, Jazzy and Lyrical differ; all other code is the same for them."""
+"""All differences between Humble, Jazzy and Lyrical."""
 import os
 from pathlib import Path
 import shutil
@@ -20,14 +20,14 @@ from typing import Dict, Mapping, Optional
 
 PACKAGE = 'steer_depth_ros'
 FOXGLOVE = 'depth_completion.foxglove.json'
-SEGMENT_BYTES = 134217728  # of config/fastdds_shm.xml, for each process
+SEGMENT_BYTES = 134217728  # of config/fastdds_shm.xml, per process
 SHARED_MEMORY = Path('/dev/shm')
 # Fast DDS 2 (Humble, Jazzy) reads the first, Fast DDS 3 (Lyrical) the second.
 PROFILE_VARIABLES = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
 
 
 def config_file(name: str) -> Optional[Path]:
-    """Find a file of config/ in the source tree or where it was installed; None without."""
+    """Return the path of a file of config/, in the source tree or installed; None if missing."""
     places = [Path(__file__).parents[2], Path(sysconfig.get_path('data')) / 'share' / PACKAGE]
     places += [Path(p) / 'share' / PACKAGE
                for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
@@ -36,22 +36,22 @@ def config_file(name: str) -> Optional[Path]:
 
 
 def profile_path() -> Optional[Path]:
-    """Find the profile with which Fast DDS passes large messages through shared memory."""
+    """Return the Fast DDS profile that passes large messages through shared memory."""
     return config_file('fastdds_shm.xml')
 
 
 def profile_variable(environment: Mapping[str, str] = os.environ) -> str:
-    """Name the variable in which Fast DDS of this distribution looks for its profile."""
+    """Return the variable from which Fast DDS of this distribution reads its profile."""
     return PROFILE_VARIABLES[environment.get('ROS_DISTRO', 'jazzy') not in ('humble', 'jazzy')]
 
 
 def shared_memory_free() -> int:
-    """Return the bytes that are free in /dev/shm, 0 where there is none."""
+    """Return the free bytes in /dev/shm, 0 if it does not exist."""
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.exists() else 0
 
 
 def profile_environment(profile, environment: Mapping[str, str]) -> Dict[str, str]:
-    """Return the variables that make Fast DDS read a profile; none where one is set already."""
+    """Return the variables that make Fast DDS read a profile; none if one is set already."""
     if any(name in environment for name in PROFILE_VARIABLES):
         return {}
     return {name: str(profile) for name in PROFILE_VARIABLES}
@@ -66,9 +66,9 @@ def local_discovery(environment: Mapping[str, str] = os.environ) -> Dict[str, st
 
 def no_default_events():
     """
-    Return event callbacks of a subscription that do not log QoS that does not match.
+    Return subscription event callbacks that do not log incompatible QoS.
 
-    The inputs look for that themselves, and name the remedy.
+    The inputs check that themselves and name the remedy.
     """
     try:
         from rclpy.event_handler import SubscriptionEventCallbacks
@@ -79,9 +79,9 @@ def no_default_events():
 
 def refuse_impossible_transitions(node) -> None:
     """
-    Answer the request for a transition that is not possible now with a failure.
+    Answer requests for a transition that is not possible now with a failure.
 
-    In Humble and Jazzy it raises an error out of the executor, which would end the node.
+    In Humble and Jazzy they raise an error in the executor, which would end the node.
     """
     service = getattr(node, '_service_change_state', None)
     if service is None:
@@ -94,7 +94,7 @@ def refuse_impossible_transitions(node) -> None:
         except RuntimeError:  # rclpy's RCLError is one
             wanted = request.transition.label or request.transition.id
             node.get_logger().warning(f'refused the transition {wanted}: it does not exist in the '
-                                      'present state; `ros2 lifecycle list` shows those that do')
+                                      'current state; `ros2 lifecycle list` shows those that do')
             response.success = False
             return response
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Where the depth sensor is, seen from the camera: from TF, from parameters, or the same place."""
+"""The pose of the depth sensor in the camera: from TF, from parameters, or the identity."""
 import time
 from typing import Any, Callable, Dict, Optional
 
@@ -28,10 +28,10 @@ from steer_depth_ros.geometry.transforms import (
 from steer_depth_ros.ros.messages import stamp_ns
 
 POLL_S = 0.005
-FAR_M = 1e4  # from the origin of a map float32 has no millimeters any more
-BESIDE = 0.02  # relative, and 2 mm: how well a baseline agrees in P and in the transforms
-TIME_BINS = 16  # poses along one sweep; the motion between two of them is nearly straight
-NO_TF = ('/tf cannot be heard, because the message type tf2_msgs is not installed: set '
+FAR_M = 1e4  # meters; at this distance from a map's origin float32 is coarser than a millimeter
+BESIDE = 0.02  # relative, plus 2 mm: tolerance between a baseline in P and in the transforms
+TIME_BINS = 16  # poses per sweep; motion between two of them is taken as linear
+NO_TF = ('/tf cannot be received, because the message type tf2_msgs is not installed: set '
          'extrinsics.source to "parameters", extrinsics.xyz and extrinsics.rpy (or '
          'extrinsics.quaternion), or apt install ros-$ROS_DISTRO-tf2-msgs')
 
@@ -40,8 +40,7 @@ class TfListener:
     """
     Fill a TransformBuffer from /tf and /tf_static.
 
-    The buffer of this package serves with and without tf2_ros: only the message type is needed.
-    Raise ImportError where tf2_msgs is not installed, as with ROS 2 from Python wheels.
+    Raise ImportError if tf2_msgs is not installed, as with ROS 2 from Python wheels.
     """
 
     def __init__(self, node, buffer: TransformBuffer):
@@ -55,12 +54,12 @@ class TfListener:
             node.create_subscription(TFMessage, '/tf_static', self.on_tf_static, latched)]
 
     def on_tf(self, msg) -> None:
-        """Take moving transforms."""
+        """Add moving transforms."""
         self.last_arrival = time.monotonic()
         self._take(msg, False)
 
     def on_tf_static(self, msg) -> None:
-        """Take static transforms."""
+        """Add static transforms."""
         self._take(msg, True)
 
     def destroy(self) -> None:
@@ -77,7 +76,7 @@ class TfListener:
 
 
 def add_transform(buffer: TransformBuffer, transform: Any, static: bool) -> None:
-    """Add a TransformStamped; raise TransformError where it is no pose."""
+    """Add a TransformStamped; raise TransformError if it is not a valid pose."""
     t, q = transform.transform.translation, transform.transform.rotation
     buffer.set_pose(transform.header.frame_id, transform.child_frame_id,
                     stamp_ns(transform.header), (t.x, t.y, t.z), (q.x, q.y, q.z, q.w), static)
@@ -85,11 +84,11 @@ def add_transform(buffer: TransformBuffer, transform: Any, static: bool) -> None
 
 class Extrinsics:
     """
-    Give the matrix that takes points of the depth sensor into the camera.
+    Provides the matrix that takes points of the depth sensor into the camera.
 
-    values: parameters of the node, see parameters.py. buffer: None where there is no TF.
-    stopping: asked while waiting for a transform; true ends the wait. newer: tells whether a
-    newer frame waits, for which a transform of a time gone by is given up.
+    values: parameters of the node, see parameters.py. buffer: None without TF.
+    stopping: polled while waiting for a transform; true ends the wait. newer: returns whether a
+    newer frame is waiting; then there is no wait for a transform from before the buffer's start.
     """
 
     def __init__(self, values: Dict[str, Any], buffer: Optional[TransformBuffer],
@@ -101,17 +100,17 @@ class Extrinsics:
         self.configure(values)
 
     def configure(self, values: Dict[str, Any]) -> None:
-        """Take new values; the source stays."""
+        """Apply new parameter values; the source does not change."""
         self.values = values
         self._fixed_matrix = _matrix(values) if self.source == 'parameters' else np.eye(4)
 
     def camera_from(self, camera_frame: str, image_ns: int, depth_frame: str,
                     depth_ns: int) -> np.ndarray:
         """
-        Return float64 (4, 4): points of `depth_frame` at `depth_ns` to the camera at `image_ns`.
+        Return float64 (4, 4), from `depth_frame` at `depth_ns` to the camera at `image_ns`.
 
-        Wait up to tf_timeout_s for a transform that is late, then raise TransformError, which
-        names the frames that exist.
+        Wait up to tf_timeout_s for a late transform, then raise TransformError, which lists the
+        existing frames.
         """
         fixed, end = self.values['fixed_frame'], None
         same = depth_frame.lstrip('/') == camera_frame.lstrip('/')
@@ -132,7 +131,7 @@ class Extrinsics:
 
 
     def knows_frame_at(self, camera_frame: str, xyz: np.ndarray) -> bool:
-        """Return whether the transforms have a frame at these meters from that of the camera."""
+        """Return whether TF has a frame at position xyz (meters) in the camera frame."""
         camera_frame = camera_frame.lstrip('/')
         for name in self._buffer.frames():
             try:
@@ -146,7 +145,7 @@ class Extrinsics:
 
 def calibrated_values(values: Dict[str, Any],
                       calibration: Optional[Calibration]) -> Dict[str, Any]:
-    """Return the parameters with the pose of the LiDAR of a calibration file, if any."""
+    """Return the parameters with the LiDAR pose of a calibration file, if it has one."""
     matrix = calibration.camera_from_points if calibration else None
     if matrix is None or values['extrinsics.source'] != 'auto':
         return values
@@ -156,12 +155,12 @@ def calibrated_values(values: Dict[str, Any],
 
 
 def is_far(matrix: np.ndarray) -> bool:
-    """Return whether a (4, 4) transform spans distances for which float32 is too coarse."""
+    """Return whether a (4, 4) transform has a translation too large for float32."""
     return np.abs(matrix[:3, 3]).max() > FAR_M
 
 
 def move(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Apply a (4, 4) transform to float32 or float64 (N, 3) points; float32 (N, 3)."""
+    """Apply a (4, 4) transform to float32 or float64 (N, 3) points; return float32 (N, 3)."""
     if points.dtype == np.float64 or is_far(matrix):
         return (points @ matrix[:3, :3].T + matrix[:3, 3]).astype(np.float32)
     matrix = matrix.astype(np.float32)
@@ -171,10 +170,10 @@ def move(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def compensate(points: np.ndarray, times: np.ndarray,
                matrix_at: Callable[[float], np.ndarray]) -> np.ndarray:
     """
-    Move each point by the pose of the sensor at its own time.
+    Transform each point with the sensor's pose at its own time.
 
-    points: float32 (N, 3). times: float64 (N,) seconds, NaN for a point to leave out. matrix_at:
-    gives the (4, 4) matrix at a time in seconds. Return float32 (M, 3).
+    points: float32 (N, 3). times: float64 (N,) seconds, NaN for points to drop. matrix_at: returns
+    the (4, 4) matrix at a time in seconds. Return float32 (M, 3).
     """
     known = np.isfinite(times)
     if not known.all():
@@ -191,9 +190,9 @@ def compensate(points: np.ndarray, times: np.ndarray,
 
 
 def _explained(error, fixed):
-    """Name the parameter where it is the fixed frame that nobody publishes."""
+    """Add the parameter's name to the error if the missing frame is the fixed frame."""
     if fixed and f'frame "{fixed}" does not exist' in str(error):
-        return TransformError(f'{error}; the parameter fixed_frame asks for it: leave that empty '
+        return TransformError(f'{error}; it is the parameter fixed_frame: leave that empty '
                               'for sensors that stand still')
     return error
 
@@ -201,7 +200,7 @@ def _explained(error, fixed):
 def _source(values, buffer):
     source = values['extrinsics.source']
     if source == 'auto':
-        if values['depth_source'] == 'depth_image':  # TF for those that are not registered
+        if values['depth_source'] == 'depth_image':  # TF is for unregistered ones
             return 'identity' if buffer is None else 'tf'
         return 'parameters' if buffer is None else 'tf'
     if source == 'tf' and buffer is None:

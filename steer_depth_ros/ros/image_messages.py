@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Images of all kinds to RGB, depth images of all kinds to meters; see ros/messages.py."""
+"""Convert image messages to RGB and depth image messages to meters; see ros/messages.py."""
 import re
 import struct
 from typing import Any, Dict, Optional, Tuple
@@ -24,7 +24,7 @@ from steer_depth_ros.image_decode import decode_picture, JPEG, PNG
 from steer_depth_ros.ros.rvl import decode_rvl
 from steer_depth_ros.ros.stretch import Stretch
 
-# encoding: (bytes of a channel, channels, conversion to RGB, or None where it is RGB already)
+# encoding: (bytes per channel, channels, conversion to RGB or None)
 IMAGE_ENCODINGS: Dict[str, Tuple[int, int, Optional[int]]] = {
     'rgb8': (1, 3, None),
     'bgr8': (1, 3, cv2.COLOR_BGR2RGB),
@@ -36,7 +36,7 @@ IMAGE_ENCODINGS: Dict[str, Tuple[int, int, Optional[int]]] = {
     'rgba16': (2, 4, cv2.COLOR_RGBA2RGB),
     'bgra16': (2, 4, cv2.COLOR_BGRA2RGB),
     'mono16': (2, 1, cv2.COLOR_GRAY2RGB),
-    # ROS names a mosaic by its first two rows, these constants by the second row's middle.
+    # ROS names a Bayer pattern by its first 2 x 2 pixels, OpenCV by (1, 1) and (1, 2).
     'bayer_rggb8': (1, 1, cv2.COLOR_BayerBG2RGB),
     'bayer_bggr8': (1, 1, cv2.COLOR_BayerRG2RGB),
     'bayer_gbrg8': (1, 1, cv2.COLOR_BayerGR2RGB),
@@ -52,7 +52,7 @@ IMAGE_ENCODINGS: Dict[str, Tuple[int, int, Optional[int]]] = {
     '8UC3': (1, 3, cv2.COLOR_BGR2RGB),
     '8UC4': (1, 4, cv2.COLOR_BGRA2RGB),
 }
-# A plane of luma, then chroma: (rows of bytes an image row, conversion, or None for `_chroma`).
+# Luma plane, then chroma: (rows of bytes per image row, conversion, or None for `_chroma`).
 PLANAR: Dict[str, Tuple[float, Optional[int]]] = {
     'nv12': (1.5, cv2.COLOR_YUV2RGB_NV12),
     'nv21': (1.5, cv2.COLOR_YUV2RGB_NV21),
@@ -67,7 +67,7 @@ SAME = {'uyvy': 'yuv422', 'yuv422_uyvy': 'yuv422', 'yuyv': 'yuv422_yuy2', 'yuy2'
         'gray': 'mono8', 'grey': 'mono8', 'gray8': 'mono8', 'grey8': 'mono8', 'y8': 'mono8',
         'y16': 'mono16', 'gray16': 'mono16', 'grey16': 'mono16', 'z16': '16UC1'}
 KINDS = {'u': 'u', 's': 'i', 'f': 'f'}
-# What an array of OpenCV without a name holds, by its channels; of two the first is luma.
+# Meaning of OpenCV encodings such as 8UC3, by channels; with two, the first is luma.
 BY_CHANNELS = {1: cv2.COLOR_GRAY2RGB, 2: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB,
                4: cv2.COLOR_BGRA2RGB}
 FROM_YUV = np.array([[1.164, 0.0, 1.596], [1.164, -0.392, -0.813],
@@ -76,8 +76,8 @@ YUV_BLACK = np.array([16.0, 128.0, 128.0])
 
 DEPTH_ENCODINGS = {'16UC1': 'u2', 'mono16': 'u2', '32FC1': 'f4', '64FC1': 'f8', '16SC1': 'i2',
                    '32SC1': 'i4'}
-DEPTH_UNIT_M = 1e-3  # of whole numbers, as REP 118 says
-NO_DEPTH = 65535  # 16 bit that say "too far" or "nothing"; KITTI and drivers write it beside 0
+DEPTH_UNIT_M = 1e-3  # of integers, as in REP 118
+NO_DEPTH = 65535  # some drivers write this in 16 bits for "too far" or "unknown", besides 0
 COMPRESSED_DEPTH_HEADER = 12  # bytes: int32 format, float32 a, float32 b
 
 
@@ -85,9 +85,9 @@ def image_to_rgb(msg: Any, stretch: Optional[Stretch] = None) -> np.ndarray:
     """
     Convert a sensor_msgs/Image to uint8 (H, W, 3) RGB.
 
-    An rgb8 message is not copied: the result is a read-only view of it where its rows have no
-    padding. stretch: of the stream that the image belongs to, for more than 8 bit a channel.
-    Raise MessageError for an encoding or a size that cannot be used.
+    An rgb8 message without row padding is not copied: the result is a read-only view.
+    stretch: that of the image's stream, for more than 8 bits per channel.
+    Raise MessageError for an unsupported encoding or an inconsistent size.
     """
     encoding = _known(msg.encoding)
     if encoding in PLANAR:
@@ -103,10 +103,10 @@ def compressed_to_rgb(msg: Any, stretch: Optional[Stretch] = None) -> np.ndarray
     """
     Decode a sensor_msgs/CompressedImage (JPEG, PNG, WebP, ...) to uint8 (H, W, 3) RGB.
 
-    Raise MessageError when the data are no picture.
+    Raise MessageError if the data cannot be decoded.
     """
     data, mosaic = _bytes(msg), msg.format.split(';')[0].strip()
-    # A camera's orientation tag must not turn the image away from its calibration.
+    # Ignore orientation tags: the calibration is for the image as sent.
     if bytes(data[:2]) == JPEG and not mosaic.startswith('bayer'):
         pixels = _decode(msg, 0, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
@@ -119,7 +119,7 @@ def compressed_to_rgb(msg: Any, stretch: Optional[Stretch] = None) -> np.ndarray
 
 
 def is_depth(msg: Any) -> bool:
-    """Return whether an Image or CompressedImage holds distances, not a picture, by its names."""
+    """Return whether an Image or CompressedImage holds depth, judged by encoding or format."""
     if hasattr(msg, 'encoding'):
         return _known(msg.encoding) in DEPTH_ENCODINGS and msg.encoding != 'mono16'
     encoding = msg.format.split(';')[0].strip()
@@ -130,8 +130,8 @@ def depth_to_metres(msg: Any, unit_m: float = DEPTH_UNIT_M) -> np.ndarray:
     """
     Convert a depth image (16UC1 in units of `unit_m`, 32FC1 meters) to float32 (H, W) meters.
 
-    NaN wherever the sensor measured nothing: 0, 65535 in 16 bit, negative, infinite or NaN.
-    Raise MessageError for another encoding or a size that does not fit the data.
+    NaN where the sensor measured nothing: 0, 65535 (16 bits), negative, infinite or NaN.
+    Raise MessageError for another encoding or a size that does not match the data.
     """
     encoding = _known(msg.encoding)
     if encoding not in DEPTH_ENCODINGS:
@@ -143,10 +143,10 @@ def depth_to_metres(msg: Any, unit_m: float = DEPTH_UNIT_M) -> np.ndarray:
 
 def compressed_depth_to_metres(msg: Any, unit_m: float = DEPTH_UNIT_M) -> np.ndarray:
     """
-    Decode a depth image in a CompressedImage to float32 (H, W) meters, NaN holes.
+    Decode a depth image in a CompressedImage to float32 (H, W) meters, NaN where unknown.
 
-    Of the transport compressedDepth (PNG or RVL) or, lossless, of plain `compressed`: PNG of 16
-    bit in units of `unit_m`, TIFF of 16 bit or of float32 meters.
+    Supported are the transport compressedDepth (PNG or RVL) and lossless data of `compressed`:
+    16-bit PNG or TIFF in units of `unit_m`, and TIFF of float32 meters.
     Raise MessageError for anything else, such as JPEG, and for damaged data.
     """
     if 'compressedDepth' not in msg.format:
@@ -161,7 +161,7 @@ def compressed_depth_to_metres(msg: Any, unit_m: float = DEPTH_UNIT_M) -> np.nda
     else:
         pixels = _decode(msg, start, cv2.IMREAD_UNCHANGED)
     if pixels.ndim != 2 or pixels.dtype not in (np.uint16, np.float32):
-        raise MessageError('compressed depth holds no single 16 bit channel; publish it as PNG')
+        raise MessageError('compressed depth is not a single 16-bit channel; publish it as PNG')
     if encoding != '32FC1' or start == 0 or pixels.dtype == np.float32:
         return _metres(pixels, unit_m)
     # 32FC1 is stored as inverse depth, v = a / z + b.
@@ -173,7 +173,7 @@ def compressed_depth_to_metres(msg: Any, unit_m: float = DEPTH_UNIT_M) -> np.nda
 
 
 def _known(encoding):
-    """Return the name that this module uses; of upper and lower case, and of several names."""
+    """Return the canonical name of an encoding, for other cases and synonyms."""
     if encoding in IMAGE_ENCODINGS or encoding in DEPTH_ENCODINGS:
         return encoding
     lower = encoding.strip().lower()
@@ -183,7 +183,7 @@ def _known(encoding):
 
 
 def _layout(encoding):
-    """Return (number type, channels, conversion to RGB); the type is None for an unknown name."""
+    """Return (dtype, channels, conversion to RGB); the dtype is None for an unknown encoding."""
     if encoding in IMAGE_ENCODINGS:
         size, channels, conversion = IMAGE_ENCODINGS[encoding]
         return f'u{size}', channels, conversion
@@ -211,7 +211,7 @@ def _to_rgb(pixels, conversion, stretch, encoding):
 
 
 def _from_planes(msg, encoding):
-    """Convert luma and chroma in planes; some drivers count the rows of chroma in the height."""
+    """Convert planar YUV; some drivers include the chroma rows in the height."""
     rows, conversion = PLANAR[encoding]
     data, width = _bytes(msg), msg.width
     for height in (msg.height, msg.height / rows):
@@ -244,15 +244,15 @@ def _planes(data, height, width, step, encoding):
 
 
 def _by_cv_bridge(msg):
-    """Convert with cv_bridge, where it is installed, what only it knows."""
+    """Convert other encodings with cv_bridge, if it is installed."""
     why = f'image encoding "{msg.encoding}" is not supported'
     try:
         from cv_bridge import CvBridge
         return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(msg, 'rgb8'))
     except ImportError:
         pass
-    except Exception as error:  # whatever its binaries raise for what they do not know
-        why += f', by cv_bridge neither ({error})'
+    except Exception as error:  # its binaries raise various errors for unknown encodings
+        why += f', nor by cv_bridge ({error})'
     raise MessageError(f'{why}; use one of {", ".join(sorted({**IMAGE_ENCODINGS, **PLANAR}))}')
 
 
@@ -267,7 +267,7 @@ def _pixels(msg, kind, channels):
     step = msg.step or row  # some drivers leave it 0
     if msg.height == 0 or msg.width == 0:
         raise MessageError('image has no pixels: its height or width is 0')
-    # More data than that contradicts the size as much as less: which of them is right?
+    # More data than expected is refused, too: either the size or the data is wrong.
     if step < row or len(msg.data) != step * msg.height:
         raise MessageError(
             f'image of {msg.width} x {msg.height} pixels in {msg.encoding} says step {msg.step} '
@@ -279,7 +279,7 @@ def _pixels(msg, kind, channels):
 
 
 def _metres(depth, unit_m):
-    """Convert numbers of a depth image: whole ones are in units of `unit_m`, others meters."""
+    """Convert depth values: integers in units of `unit_m`, floats in meters."""
     with np.errstate(over='ignore'):
         meters = depth.astype(np.float32)
     if depth.dtype.kind != 'f':
@@ -295,13 +295,13 @@ def _metres(depth, unit_m):
 def _plain_depth(msg):
     if bytes(_bytes(msg)[:2]) == JPEG:
         raise MessageError(
-            f'depth of format "{msg.format}" is JPEG, which has 8 bit and blurs distances; '
-            'publish it with compressedDepth, as PNG of 16 bit, or raw')
+            f'depth of format "{msg.format}" is JPEG, which has 8 bits and blurs depth; '
+            'publish it with compressedDepth, as 16-bit PNG, or raw')
     pixels = _decode(msg, 0, cv2.IMREAD_UNCHANGED)
     if pixels.ndim != 2 or pixels.dtype not in (np.uint16, np.float32):
         raise MessageError(
             f'depth of format "{msg.format}" holds {pixels.dtype} of shape {pixels.shape}; '
-            'publish one channel of 16 bit as PNG, compressedDepth png, or the raw image')
+            'publish one 16-bit channel as PNG, compressedDepth png, or the raw image')
     return pixels
 
 

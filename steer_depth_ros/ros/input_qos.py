@@ -11,15 +11,15 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The QoS that an input is subscribed with: what its publishers offer, or what the user says."""
+"""Choose the QoS of an input: what its publishers offer, or what the user sets."""
 from typing import Optional, Tuple
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from steer_depth_ros.errors import ConfigError
 
-# Messages that wait while Python is busy with a frame. Large ones are put together here, too,
-# several at a time where a lost piece is sent again.
+# Messages that can wait while Python is busy with a frame. Large reliable ones are also assembled
+# here, several at a time while lost fragments are sent again.
 QUEUE = 10
 AUTO = 'auto'
 POLICIES = {'reliability': (ReliabilityPolicy, ReliabilityPolicy.RELIABLE,
@@ -30,14 +30,13 @@ POLICIES = {'reliability': (ReliabilityPolicy, ReliabilityPolicy.RELIABLE,
 
 class InputQos:
     """
-    Choose the QoS of one input, anew whenever its publishers change.
+    Chooses the QoS of one input, again whenever its publishers change.
 
-    Reliable where every publisher of the topic offers it, since a best-effort subscription loses
-    large messages of an ordinary driver; else best effort, which receives from all kinds.
-    kind: class of its messages.
-    keeps: where every publisher keeps its last message for those who come later (transient
-    local), ask for that message.
-    A qos_overrides parameter of the topic goes before. Raise ConfigError for one that is none.
+    Reliable if every publisher of the topic offers it, since a best-effort subscription loses
+    large messages of most drivers; else best effort, which is compatible with all of them.
+    kind: message class. keeps: request the last message if every publisher latches it (transient
+    local).
+    A qos_overrides parameter of the topic takes precedence. Raise ConfigError if it is invalid.
     """
 
     def __init__(self, node, topic: str, kind: type, keeps: bool = False):
@@ -49,10 +48,10 @@ class InputQos:
         self._told = ''
 
     def changed(self) -> bool:
-        """Look at the publishers; tell whether the subscription must be made (anew)."""
+        """Check the publishers; return whether to subscribe again."""
         publishers = self._publishers()
         if not publishers and self._chosen:
-            return False  # a driver that is started again most likely offers the same
+            return False  # a restarted driver most likely offers the same
         chosen = tuple(self._choose(name, publishers) for name in POLICIES)
         changed, self._chosen = chosen != self._chosen, chosen
         if publishers:
@@ -60,7 +59,7 @@ class InputQos:
         return changed
 
     def profile(self) -> QoSProfile:
-        """Return the QoS that was chosen last."""
+        """Return the current QoS."""
         reliability, durability = self._chosen or tuple(
             self._choose(name, []) for name in POLICIES)
         return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=QUEUE, reliability=reliability,
@@ -68,11 +67,11 @@ class InputQos:
 
     @property
     def reliable(self) -> bool:
-        """Return whether reliable was chosen last."""
+        """Return whether the current QoS is reliable."""
         return self._chosen is not None and self._chosen[0] == ReliabilityPolicy.RELIABLE
 
     def obstacle(self) -> Optional[str]:
-        """Explain why nothing can come from any publisher there is: type, or an override."""
+        """Return why no present publisher can be received (type or override), None if one can."""
         publishers = self._publishers()
         others = {p.topic_type
                   for p in self._node.get_publishers_info_by_topic(self._topic)}
@@ -99,7 +98,7 @@ class InputQos:
         return strict if offered else lax
 
     def _tell(self, publishers, reliability, durability):
-        """Log what was taken and why, once for each outcome in a row."""
+        """Log the choice and its reason whenever it changes."""
         lacking = [p for p in publishers
                    if p.qos_profile.reliability != ReliabilityPolicy.RELIABLE]
         if self._asked['reliability'] is not None:
@@ -119,7 +118,7 @@ class InputQos:
             self._node.get_logger().info(text)
 
     def _declared(self, policy, default):
-        """Return the policy that the parameter asks for, None for auto."""
+        """Return the policy set by the parameter, None for auto."""
         from rcl_interfaces.msg import ParameterDescriptor
         kinds, name = POLICIES[policy][0], self._parameter(policy)
         choices = [AUTO, *(kind.name.lower() for kind in kinds if kind.name != 'UNKNOWN')]

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Which messages belong together: from what arrives to jobs, for the node and for recordings."""
+"""Match messages into jobs, for the node and for recordings."""
 from collections import deque
 import time
 from typing import Any, Callable, Deque, Dict, List, Optional
@@ -23,18 +23,18 @@ from steer_depth_ros.ros.pipeline import Cloud, Job
 from steer_depth_ros.ros.synchronizer import CLOCKS_DIFFER, ENOUGH, SECOND, Synchronizer
 
 MAX_ACCUMULATED = 100
-OTHERS_NS = 110_000_000  # a LiDAR of 10 Hz that nobody triggers has a cloud at most this old
-MEASURED = 200  # messages of each sensor that its clock is measured with
+OTHERS_NS = 110_000_000  # the nearest cloud of an untriggered 10 Hz LiDAR is at most this far away
+MEASURED = 200  # messages from which the clock of a sensor is estimated
 
 
 class Matcher:
     """
-    Match image and depth by their stamps, with the clouds before them and the camera_info.
+    Matches images and depth by stamp, and adds earlier clouds and camera_info.
 
-    values: parameters of the node, see parameters.py. depth_name: what hint() calls the depth.
-    on_jump: called when stamps jump back, before the jobs of the new time are given out.
+    values: parameters of the node, see parameters.py. depth_name: name of the depth in hint().
+    on_jump: called when stamps jump back, before the jobs of the new time are returned.
     sync: the synchronizer. info: the latest camera_info. depth_info: that of a depth image.
-    Messages may be anything: only their stamps are looked at (with message_filters, their header).
+    Messages may be of any type: only stamps are used (with message_filters, the header).
     """
 
     def __init__(self, values: Dict[str, Any], depth_name: str,
@@ -55,16 +55,16 @@ class Matcher:
         self._resets = 0
 
     def configure(self, values: Dict[str, Any]) -> None:
-        """Take new values; another offset forgets what waits."""
+        """Apply new parameter values; a new offset drops waiting messages."""
         if values['time_offset_s'] != self.values['time_offset_s']:
-            self._recent.clear()  # their stamps carry the old one
+            self._recent.clear()  # their stamps include the old offset
             self._others.clear()
         self.values = values
         self.sync.configure(values['slop_s'], values['time_offset_s'])
         self._resets = self.sync.counts['resets']
 
     def reset(self) -> None:
-        """Forget everything that waits: time has jumped."""
+        """Drop all waiting messages after a jump in time."""
         self.sync.reset()
         self._resets = self.sync.counts['resets']
         self._recent.clear()
@@ -72,12 +72,12 @@ class Matcher:
         self._forget_clocks()
 
     def add_image(self, stamp_ns: int, item: Any, arrived_ns: int) -> List[Job]:
-        """Take an image; arrived_ns: when, on the clock of this computer. Give what is ready."""
+        """Add an image; arrived_ns: on the local clock. Return the jobs now ready."""
         self._clocks['image'].add(stamp_ns, arrived_ns)
         return self._jobs(self.sync.add_image(stamp_ns, item))
 
     def add_depth(self, stamp_ns: int, item: Any, arrived_ns: int) -> List[Job]:
-        """Take a cloud or depth image; give what is ready."""
+        """Add a cloud or depth image; return the jobs now ready."""
         self._clocks['depth'].add(stamp_ns, arrived_ns)
         cloud = Cloud(item, stamp_ns + round(self.values['time_offset_s'] * SECOND))
         if self.values['accumulate_s'] > 0 and stamp_ns > 0:
@@ -86,21 +86,21 @@ class Matcher:
         return self._jobs(self.sync.add_depth(stamp_ns, cloud if own else item))
 
     def add_other(self, name: str, stamp_ns: int, item: Any) -> None:
-        """Take a cloud of a further LiDAR; the nearest in time goes along with each pair."""
+        """Add a cloud of a further LiDAR; each pair gets the nearest one in time."""
         clouds = self._others.setdefault(name, deque(maxlen=MAX_ACCUMULATED))
         clouds.append(Cloud(item, stamp_ns + round(self.values['time_offset_s'] * SECOND)))
 
     def flush(self) -> List[Job]:
-        """Return what still waits and has a partner, at the end of a recording."""
+        """Return the jobs among the waiting messages, at the end of a recording."""
         return self._jobs(self.sync.flush())
 
     def hint(self) -> Optional[str]:
-        """Return what is wrong if most messages since the last hint found no partner."""
+        """Return what is wrong if most messages since the last call were not paired."""
         hint = self.sync.hint()
         return hint and (self._apart() or hint)
 
     def _apart(self):
-        """Word by how much the clocks of the sensors differ, where that is more than seconds."""
+        """Describe the offset between the sensors' clocks if it is more than a few seconds."""
         image, depth = (self._clocks[name].behind() for name in ('image', 'depth'))
         if image is None or depth is None:
             return None
@@ -129,20 +129,20 @@ class Matcher:
             self._on_jump()
         jobs = []
         for pair in pairs:
-            if not isinstance(pair.depth, Cloud):  # message_filters passes messages alone
+            if not isinstance(pair.depth, Cloud):  # message_filters passes only messages
                 pair = pair._replace(depth=Cloud(pair.depth, pair.depth_ns))
             together = self._earlier(pair.depth) + self._beside(pair.image_ns)
             jobs.append(Job(pair, self.info, together, time.perf_counter(), self.depth_info))
         return jobs
 
     def _earlier(self, cloud):
-        """Return the clouds of `accumulate_s`; two LiDARs on one topic may have the same stamp."""
+        """Return the clouds of the last `accumulate_s`; LiDARs on one topic may share stamps."""
         window = self.values['accumulate_s'] * SECOND
         return [c for c in self._recent if c is not cloud and
                 cloud.stamp_ns - window <= c.stamp_ns <= cloud.stamp_ns] if window else []
 
     def _beside(self, image_ns):
-        """Return the clouds of further LiDARs that belong to an image."""
+        """Return the clouds of further LiDARs for an image."""
         near = max(OTHERS_NS, self.values['slop_s'] * SECOND)
         window = self.values['accumulate_s'] * SECOND
         found = []
@@ -157,7 +157,7 @@ class Matcher:
 
 
 class Clock:
-    """How far the stamps of a sensor are behind the arrival of its messages."""
+    """Estimates how far a sensor's stamps are behind the arrival of its messages."""
 
     def __init__(self):
         self._behind: Deque[int] = deque(maxlen=MEASURED)
@@ -172,10 +172,10 @@ class Clock:
         self._behind.clear()
 
     def behind(self):
-        """Return median and jitter (a robust standard deviation), seconds; None for too few."""
+        """Return median and jitter (robust standard deviation) in seconds; None if too few."""
         if len(self._behind) < ENOUGH:
             return None
-        first = self._behind[0]  # nanoseconds since 1970 have more digits than a float
+        first = self._behind[0]  # nanoseconds since 1970 do not fit a float
         apart = np.array([behind - first for behind in self._behind], np.float64)
         middle = np.median(apart)
         jitter = 1.4826 * np.median(np.abs(apart - middle))

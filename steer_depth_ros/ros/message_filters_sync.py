@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The synchronizers of message_filters behind the interface of our own."""
+"""The synchronizers of message_filters with the interface of our own."""
 from collections import Counter
 from typing import Any, List, Optional
 
@@ -22,10 +22,10 @@ from steer_depth_ros.ros.synchronizer import Pair
 
 class FilterSynchronizer:
     """
-    Match with message_filters, mode 'approximate' or 'exact'.
+    Matches with message_filters, mode 'approximate' or 'exact'.
 
-    Those tell nothing about what they drop, so `counts` holds 'image', 'depth', 'pairs', 'resets'
-    and '<stream>_unstamped' alone. Raise ConfigError where message_filters is not installed.
+    These do not report what they drop, so `counts` holds only 'image', 'depth', 'pairs', 'resets'
+    and '<stream>_unstamped'. Raise ConfigError if message_filters is not installed.
     """
 
     def __init__(self, mode: str, slop_s: float, queue_size: int):
@@ -51,30 +51,30 @@ class FilterSynchronizer:
         self._sync.registerCallback(self._matched)
 
     def configure(self, slop_s: float, time_offset_s: float) -> None:
-        """Take another tolerance, which forgets what waits; the offset is always 0."""
+        """Apply a new tolerance, which drops waiting messages; the offset is always 0."""
         if slop_s != self._slop_s:
             self._slop_s = slop_s
             self.reset()
 
     def add_image(self, stamp: int, item: Any) -> List[Pair]:
-        """Take an image message; give the pairs that are ready now."""
+        """Add an image message; return the pairs now ready."""
         return self._add('image', 0, stamp, item)
 
     def add_depth(self, stamp: int, item: Any) -> List[Pair]:
-        """Take a cloud or depth image message; give the pairs that are ready now."""
+        """Add a cloud or depth image message; return the pairs now ready."""
         return self._add('depth', 1, stamp, item)
 
     def flush(self) -> List[Pair]:
-        """Return nothing: message_filters gives out what it is sure of, and no more."""
+        """Return no pairs: message_filters cannot be flushed."""
         return []
 
     def reset(self) -> None:
-        """Forget everything that waits: time has jumped."""
+        """Drop all waiting messages after a jump in time."""
         self.counts['resets'] += 1
         self._start()
 
     def hint(self) -> Optional[str]:
-        """Return None: message_filters does not say what it drops."""
+        """Return None: message_filters does not report what it drops."""
         return None
 
     def _add(self, name, index, stamp, item):

@@ -11,12 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Message classes by their name in a recording."""
+"""Import message classes by name."""
 import importlib
 
 
 def message_class(name):
-    """Import 'package/msg/Type'; None where that package is not installed."""
+    """Return the class of 'package/msg/Type', None if the package is not installed."""
     package, _, kind = name.split('/')
     try:
         return getattr(importlib.import_module(f'{package}.msg'), kind)

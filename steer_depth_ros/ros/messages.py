@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-ROS messages to arrays and back, by message fields alone.
+Convert ROS messages to arrays and back.
 
-Nothing here imports rclpy: the same functions read messages of rclpy (`data` an array.array) and
-of the rosbags package (`data` a uint8 ndarray). What goes out is a dict of plain fields.
-Images come in through ros/image_messages.py, whose functions are here, too.
+Nothing here imports rclpy: the functions read messages of rclpy (`data` is an array.array) and of
+the rosbags package (`data` is a uint8 ndarray), and return dicts of plain fields to fill in.
+The functions of ros/image_messages.py are available here, too.
 """
 from array import array
 import re
@@ -38,17 +38,17 @@ from steer_depth_ros.ros.image_messages import (  # noqa: F401
 )
 
 POINT_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
-# Times of points above the number on the left are since 1970, in this unit of seconds.
+# Point times above the first number are since 1970, in this unit (seconds).
 ABSOLUTE = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (1e8, 1.0))
-# Floats that span at least as much, in a sweep of 0.01 to 1 s, are of this unit.
+# Point times as floats that span at least the first number are in this unit (seconds).
 RELATIVE = ((3e6, 1e-9), (3e3, 1e-6), (3.0, 1e-3), (-np.inf, 1.0))
 SHORTEST_SWEEP = 5e-3  # seconds
-PACKET = 1000  # points; fewer may be a part of a sweep
+PACKET = 1000  # points; fewer may be only part of a sweep
 LONGEST_SWEEP = 1.0  # seconds from the median time
-SAME_CLOCK = 10.0  # seconds between the times of points and their stamp
+SAME_CLOCK = 10.0  # seconds between point times and the stamp of their cloud
 TIME_FIELDS = ('t', 'time', 'timestamp', 'time_stamp', 'offset_time', 'time_offset')
 MM_LIMIT = 65535
-SHAPE_TOLERANCE = 0.01  # relative difference of aspect ratio between an image and its calibration
+SHAPE_TOLERANCE = 0.01  # relative difference in aspect ratio between an image and its calibration
 CLOUD_FIELDS = [{'name': name, 'offset': 4 * i, 'datatype': 7, 'count': 1}
                 for i, name in enumerate(('x', 'y', 'z', 'rgb'))]
 
@@ -60,13 +60,13 @@ def stamp_ns(header: Any) -> int:
 
 def cloud_to_xyz(msg: Any) -> np.ndarray:
     """
-    Read x, y, z of a sensor_msgs/PointCloud2 as (N, 3), N = height * width.
+    Return x, y, z of a sensor_msgs/PointCloud2 as (N, 3), N = height * width.
 
-    float32, or float64 where the message has it: coordinates of a map need that.
-    Any layout, padding and byte order; invalid points stay in (as NaN or whatever the driver
-    wrote), so that rows match those of `cloud_times`. A Livox CustomMsg is read, too.
-    Raise MessageError when x, y or z are missing, of another type than float32 / float64, or the
-    sizes do not fit the data.
+    float32, or float64 if the message has it, as map coordinates need it.
+    Reads any layout, padding and byte order, and Livox CustomMsg. Invalid points are kept (as NaN
+    or as the driver wrote them), so that rows match those of `cloud_times`.
+    Raise MessageError if x, y or z are missing or neither float32 nor float64, or if the sizes
+    do not match the data.
     """
     if is_livox(msg):
         return np.array([(p.x, p.y, p.z) for p in msg.points], np.float32).reshape(-1, 3)
@@ -94,12 +94,12 @@ def cloud_to_xyz(msg: Any) -> np.ndarray:
 
 def cloud_times(msg: Any) -> Optional[np.ndarray]:
     """
-    Read when each point was measured: float64 (N,) seconds from the cloud's stamp, or None.
+    Return when each point was measured, float64 (N,) seconds from the cloud's stamp, or None.
 
-    Understands nanoseconds as integers (Ouster, Livox, Autoware), seconds as floats (Velodyne),
-    absolute times in seconds or nanoseconds (Hesai, RoboSense, Livox), and units in between where
-    only they make a sweep. NaN where a time cannot be of the same sweep as most are: 0 beside
-    absolute times, NaN, garbage.
+    Reads integer nanoseconds (Ouster, Livox, Autoware), float seconds (Velodyne), absolute times
+    in seconds or nanoseconds (Hesai, RoboSense, Livox), and other units if they alone give a
+    plausible sweep. NaN for times outside the sweep of most points, such as 0 among absolute
+    times.
     """
     if is_livox(msg):
         return _usable(np.array([p.offset_time for p in msg.points], np.float64) * 1e-9)
@@ -109,13 +109,13 @@ def cloud_times(msg: Any) -> Optional[np.ndarray]:
         return None
     values = _field(msg, field).reshape(-1)
     told = values[np.isfinite(values) & (values != 0)]
-    if not len(told):  # nobody told a time: that of the cloud is all there is
+    if not len(told):  # no times were recorded: use the cloud's stamp
         return np.zeros(len(values))
     stamp = stamp_ns(msg.header)
     unit, absolute = _unit(told, stamp * 1e-9)
     if not absolute:
         return _usable(values.astype(np.float64) * unit)
-    if values.dtype.kind != 'f' and unit == 1e-9:  # more digits than a float has
+    if values.dtype.kind != 'f' and unit == 1e-9:  # does not fit a float
         seconds = (values.astype(np.int64) - stamp) * 1e-9
     else:
         seconds = values * unit - stamp * 1e-9
@@ -123,26 +123,25 @@ def cloud_times(msg: Any) -> Optional[np.ndarray]:
 
 
 def is_livox(msg: Any) -> bool:
-    """Return whether a message is a livox_ros_driver(2)/CustomMsg, by its fields."""
+    """Return whether a message is a livox_ros_driver(2)/CustomMsg."""
     return hasattr(msg, 'points') and hasattr(msg, 'timebase')
 
 
 def is_rectified_topic(name: str) -> bool:
-    """Return whether a topic holds rectified images by its name, as image_proc gives it."""
+    """Return whether a topic has a name that image_proc gives to rectified images."""
     return any(re.search(r'(^|_)rect(ified)?(_|$)', part) for part in name.split('/'))
 
 
 def camera_from_info(msg: Any, rectified: bool = False,
                      image_size: Optional[Tuple[int, int]] = None) -> Camera:
     """
-    Build the camera of the images that a sensor_msgs/CameraInfo describes.
+    Return the camera described by a sensor_msgs/CameraInfo.
 
-    rectified: the images are rectified (use P, no distortion) instead of raw (K and D).
-    image_size: (width, height) of the image at hand; where it is not the size that calibration,
-    region of interest and binning give, the intrinsics are scaled to it. Needed where the message
-    leaves its size 0.
-    Raise CalibrationError when the camera is uncalibrated, its distortion model unknown, or the
-    image of another shape than the calibrated one.
+    rectified: use P without distortion (rectified images) instead of K and D (raw images).
+    image_size: (width, height) of the actual image; the intrinsics are scaled to it if the
+    calibration, region of interest and binning give another. Required if the message has size 0.
+    Raise CalibrationError if the camera is uncalibrated, its distortion model unknown, or the
+    aspect ratio of the image differs from the calibrated one.
     """
     roi, binning = msg.roi, (max(msg.binning_x, 1), max(msg.binning_y, 1))
     width, height = msg.width, msg.height
@@ -158,7 +157,7 @@ def camera_from_info(msg: Any, rectified: bool = False,
         camera, whole = camera.binned(*binning), whole.binned(*binning)
     if not image_size or image_size == (camera.width, camera.height):
         return camera
-    if image_size == (whole.width, whole.height):  # the region says what is of interest alone
+    if image_size == (whole.width, whole.height):  # the region only marks what is of interest
         return whole
     _check_shape(image_size, camera)
     return camera.scaled(*image_size)
@@ -166,9 +165,9 @@ def camera_from_info(msg: Any, rectified: bool = False,
 
 def stereo_shift(msg: Any) -> np.ndarray:
     """
-    Return float64 (3,) meters to add to points in frame_id for the rectified image of this camera.
+    Return the offset, float64 (3,) meters, of points in frame_id to the rectified camera.
 
-    The fourth column of P, which is not zero for the second camera of a stereo pair, whose
+    From the fourth column of P, which is nonzero for the second camera of a stereo pair, whose
     frame_id is that of the first.
     """
     p = [float(n) for n in msg.p]
@@ -190,7 +189,7 @@ def depth_fields(depth: np.ndarray, encoding: str = '32FC1') -> Dict[str, Any]:
     """
     Return the fields of a depth image from float32 (H, W) meters, NaN where unknown.
 
-    32FC1 stays as it is. 16UC1 holds millimeters, 0 where unknown or beyond 65.535 m.
+    32FC1 keeps the values. 16UC1 has millimeters, 0 where unknown or beyond 65.535 m.
     """
     if encoding == '32FC1':
         return image_fields(depth.astype(np.float32, copy=False), encoding)
@@ -222,7 +221,7 @@ def cloud_fields(cloud: np.ndarray) -> Dict[str, Any]:
 
 
 def camera_info_fields(camera: Camera) -> Dict[str, Any]:
-    """Return the fields of a sensor_msgs/CameraInfo; P repeats K, as for one camera alone."""
+    """Return the fields of a sensor_msgs/CameraInfo; P repeats K, as for a monocular camera."""
     flat = camera.model == 'pinhole'
     return {'height': camera.height, 'width': camera.width,
             'distortion_model': 'plumb_bob' if flat else camera.model,
@@ -235,7 +234,7 @@ def camera_info_fields(camera: Camera) -> Dict[str, Any]:
 
 def fill(msg: Any, fields: Dict[str, Any]) -> Any:
     """
-    Set the fields of an rclpy message and return it; `data` costs a single copy.
+    Set the fields of an rclpy message and return it; `data` is copied once.
 
     Assigning an ndarray or memoryview to `msg.data` would convert it byte by byte.
     """
@@ -257,7 +256,7 @@ def _point_fields(fields):
 
 
 def _check_shape(size, camera):
-    """Refuse what no change of size explains, but for a pixel of rounding."""
+    """Raise CalibrationError if the aspect ratios differ by more than a pixel of rounding."""
     width, height = size
     if abs(width * camera.height / camera.width - height) > max(1.0, SHAPE_TOLERANCE * height):
         raise CalibrationError(
@@ -275,7 +274,7 @@ def _byte_order(msg):
 
 
 def _unit(told, stamp_s):
-    """Return the unit in seconds of the times of points, and whether they count from no cloud."""
+    """Return the unit of point times in seconds, and whether they are absolute."""
     middle = float(np.abs(np.median(told)))
     for _, unit in ABSOLUTE if stamp_s > 2 * SAME_CLOCK else ():
         if abs(middle * unit - stamp_s) < SAME_CLOCK:
@@ -292,7 +291,7 @@ def _unit(told, stamp_s):
 
 
 def _of_clock(seconds):
-    """Take times of another clock than the stamp as beginning with it."""
+    """Shift times of another clock so that they start at the stamp."""
     middle = np.nanmedian(seconds)
     if abs(middle) < SAME_CLOCK:
         return seconds
@@ -300,7 +299,7 @@ def _of_clock(seconds):
 
 
 def _usable(seconds):
-    """Put NaN where a time is far from all others."""
+    """Replace times far from the median by NaN."""
     with np.errstate(invalid='ignore'):
         known = np.isfinite(seconds)
         if known.any():
@@ -309,7 +308,7 @@ def _usable(seconds):
 
 
 def _check_apart(fields):
-    """Refuse coordinates that share bytes: at least one of their offsets is wrong."""
+    """Raise MessageError if coordinates overlap: at least one offset is wrong then."""
     ends = sorted((f.offset, f.offset + np.dtype(POINT_TYPES[f.datatype]).itemsize, f.name)
                   for f in fields)
     for (_, end, name), (start, _, other) in zip(ends, ends[1:]):

@@ -44,21 +44,21 @@ from steer_depth_ros.ros.start_errors import explain
 from steer_depth_ros.ros.subscriptions import Inputs
 from steer_depth_ros.ros.worker import Worker
 
-DEMAND_PERIOD_S = 0.2  # how soon a new subscriber is noticed
+DEMAND_PERIOD_S = 0.2  # delay until a new subscriber is noticed
 STATUS_PERIOD_S = 1.0
 HINT_PERIOD_S = 5.0
-LOG_PERIOD_S = 10.0  # of what is wrong with the inputs
+LOG_PERIOD_S = 10.0  # of warnings about the inputs
 WARM_UP_SIZE = 96, 128
 POSE = {'extrinsics.xyz', 'extrinsics.rpy', 'extrinsics.quaternion'}
-OTHER_CLOCK_MS = 60e3  # a recording played without its clock
+OTHER_CLOCK_MS = 60e3  # larger ages mean a recording played without its clock
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
 class CompletionNode(LifecycleNode):
     """
-    Complete depth: see docs/node.md for topics, parameters and services.
+    The node; docs/node.md describes its topics, parameters and services.
 
-    Callbacks only match messages; conversion, model and publishing happen in one worker thread.
+    Callbacks only match messages; conversion, completion and publishing run in one worker thread.
     """
 
     def __init__(self, **kwargs):
@@ -70,7 +70,7 @@ class CompletionNode(LifecycleNode):
         self._outputs: Optional[Outputs] = None
         self._worker: Optional[Worker] = None
         self._listener: Optional[TfListener] = None
-        self._listening = False  # or tried to
+        self._listening = False  # or listening has failed
         self._calibration: Any = None
         self._last_frame: Any = None
         self._demand: Any = None
@@ -97,7 +97,7 @@ class CompletionNode(LifecycleNode):
             self._configure(self._settings.read())
         except SteerDepthError as error:
             return self._failed('configure', str(error))
-        except Exception as error:  # rclpy would swallow it without a trace
+        except Exception as error:  # rclpy would swallow it silently
             return self._failed('configure', f'{type(error).__name__}: {error}')
         self.get_logger().info(f'{self._described}; extrinsics from {self._extrinsics.source}; '
                                f'middleware {rclpy.get_rmw_implementation_identifier()}; '
@@ -105,7 +105,7 @@ class CompletionNode(LifecycleNode):
         return SUCCESS
 
     def on_activate(self, state):
-        """Start the worker, and subscribe as soon as somebody wants an output."""
+        """Start the worker, and subscribe as soon as an output has a subscriber."""
         self._worker = Worker(self._process, self._on_error)
         self._demand = self._every(DEMAND_PERIOD_S, self._follow_demand)
         result = super().on_activate(state)
@@ -138,11 +138,11 @@ class CompletionNode(LifecycleNode):
         self._free()
 
     def start(self) -> bool:
-        """Configure and activate; false when that failed (and was logged)."""
+        """Configure and activate; return false if that failed (it is logged)."""
         return (self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS)
 
     def _every(self, seconds, callback):
-        """Call back in real time: with use_sim_time nothing would happen while /clock stands."""
+        """Create a timer on the steady clock: with use_sim_time it would stop with /clock."""
         return self.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _configure(self, values):
@@ -151,7 +151,7 @@ class CompletionNode(LifecycleNode):
         posed = calibrated_values(values, self._calibration)
         if self._listener is None and self._needs_tf(posed):
             self._listen(posed)
-        # A depth image needs TF only if it turns out to be in another frame.
+        # A depth image needs TF only if it is in another frame.
         later = values['depth_source'] == 'depth_image'
         self._extrinsics = Extrinsics(
             posed, self._buffer if self._listener or later else None,
@@ -191,7 +191,7 @@ class CompletionNode(LifecycleNode):
         return completer
 
     def _failed(self, what, reason):
-        if rclpy.ok():  # else it was interrupted
+        if rclpy.ok():  # else configuring was interrupted
             self.get_logger().error(f'cannot {what}: {reason}')
         self._free()
         self._described = f'cannot {what}: {reason}'
@@ -224,7 +224,7 @@ class CompletionNode(LifecycleNode):
         process_tuning.return_memory()
 
     def _follow_demand(self):
-        """Subscribe, as the publishers offer, while somebody subscribes to an output."""
+        """Subscribe, with the QoS of the publishers, while an output has a subscriber."""
         wanted = bool(self._outputs.subscribed())
         if wanted and not self._inputs.running:
             self._inputs.start()
@@ -235,7 +235,7 @@ class CompletionNode(LifecycleNode):
             self._worker.discard()
 
     def _on_job(self, job):
-        if job.info is None:  # diagnostics tell when it stays away
+        if job.info is None:  # if it stays missing, the diagnostics say so
             self._monitor.drops['no_camera_info'] += 1
         elif self._worker is not None:
             if (not self._listening and self._extrinsics.source == 'tf'
@@ -270,13 +270,13 @@ class CompletionNode(LifecycleNode):
             self.get_logger().warning(f'dropped a frame: {text}')
 
     def _on_jump(self):
-        """Forget all messages; the clock has jumped."""
+        """Drop all waiting messages after a jump of the clock."""
         if self._inputs is not None:
             self._inputs.reset()
         self._start_over()
 
     def _start_over(self):
-        """Forget what belongs to the time before stamps went back."""
+        """Drop moving transforms and the waiting job after stamps went back."""
         self._buffer.clear()
         if self._worker is not None:
             self._worker.discard()
@@ -296,7 +296,8 @@ class CompletionNode(LifecycleNode):
 
     def _on_reset(self, request, response):
         self._on_jump()
-        response.success, response.message = True, 'forgot all that waited and earlier transforms'
+        response.success = True
+        response.message = 'dropped all waiting messages and earlier transforms'
         return response
 
     def _on_save_frame(self, request, response):
@@ -341,7 +342,7 @@ class CompletionNode(LifecycleNode):
             self._hint, self._hinted = hint, now
         recent = self._hint if now - self._hinted < HINT_PERIOD_S else None
         found = diagnostics.judge_inputs(inputs, recent)
-        if found:  # in one line: what is in the next one would fall to the throttle
+        if found:  # in one line, as the throttle would suppress a second one
             self.get_logger().warning('; '.join(text for _, text in found),
                                       throttle_duration_sec=LOG_PERIOD_S)
         found += self._monitor.judge_speed(inputs.sync.counts['pairs'], self._busy())
@@ -352,14 +353,14 @@ class CompletionNode(LifecycleNode):
 
 
 def interrupt_once(signum, frame):
-    """Raise KeyboardInterrupt; a second one would break the tidying up, so there is none."""
+    """Raise KeyboardInterrupt, and ignore further interrupts, which would break the cleanup."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main(args=None) -> int:
     """Run the node until it is interrupted."""
-    # launch and the terminal both interrupt.
+    # launch and the terminal both send SIGINT.
     signal.signal(signal.SIGINT, interrupt_once)
     process_tuning.prepare()
     node = None
@@ -380,15 +381,15 @@ def main(args=None) -> int:
     except RuntimeError:  # rclpy's RCLError among them
         if rclpy.ok():
             raise
-        # Interrupted on the way: the transition could not be announced any more.
+        # Interrupted during a transition, which could not be announced any more.
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # rclpy has put back what was before
-        gc.freeze()  # at its end Python would look through all of torch for a second
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # rclpy has restored the previous handler
+        gc.freeze()  # without it, the garbage collector spends a second on torch at exit
     return 0
 
 

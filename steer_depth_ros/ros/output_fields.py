@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The fields of each output message, and when it is due: for the node and the offline tool."""
+"""The fields of each output message, for the node and the offline tool, and rate limits."""
 from typing import Any, Dict
 
 import numpy as np
@@ -21,11 +21,11 @@ from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.pipeline import Result
 from steer_depth_ros.viz import preview
 
-EARLY = 0.9  # of a period: a rate limit of 5 Hz on 10 Hz images takes every second one
+EARLY = 0.9  # of a period: a limit of 5 Hz on 10 Hz images lets every second one through
 
 
 class RateGate:
-    """Let stamps through at no more than a rate; a jump back in time opens it."""
+    """Limits the rate of stamps; a jump back in time resets it."""
 
     def __init__(self):
         self._last = None

@@ -45,73 +45,75 @@ PARAMETERS = {parameter.name: parameter for parameter in (
               '`ros2 run steer_depth_ros steer_depth presets` lists them'),
     Parameter('weights', '', "file of weights; empty: the preset's own"),
     Parameter('device', 'auto', 'auto, cpu, cuda or cuda:N (presets with a network)'),
-    Parameter('depth_source', 'points', 'points: PointCloud2 on `points`; depth_image: depth '
-              'image on `sparse_depth`', choices=('points', 'depth_image')),
-    Parameter('points_topics', [''], 'topics of several LiDARs, each in its own frame, used '
-              'together; the first is paired with the image; empty: `points` alone'),
+    Parameter('depth_source', 'points',
+              'points: PointCloud2 `points`; depth_image: Image `sparse_depth`',
+              choices=('points', 'depth_image')),
+    Parameter('points_topics', [''],
+              'topics of several LiDARs, the first is paired with the image (empty: `points`)'),
     Parameter('image_compressed', False, 'subscribe to `image/compressed` (CompressedImage)'),
-    Parameter('depth_compressed', False, 'subscribe to `sparse_depth/compressedDepth` (PNG, RVL); '
-              'for PNG by plain `compressed` remap sparse_depth to that topic'),
-    Parameter('image_rectified', False, 'the image is rectified: use P of the camera_info and no '
-              'distortion; so are topics whose name says it, such as image_rect'),
-    Parameter('image_scale', 1.0, 'resize the image by this factor before completion; outputs '
-              'have that size', 0.1, 1.0, dynamic=True),
-    Parameter('calibration_file', '', 'file with the calibration of the camera (YAML of '
-              'camera_calibration, OpenCV or Kalibr, KITTI, JSON) instead of camera_info; empty: '
-              'none'),
-    Parameter('depth_unit_m', 0.001, 'meters of one count of a depth image of whole numbers '
-              '(16UC1); 0.0002, 1/256, ... by sensor and data set', 1e-6, 10.0, dynamic=True),
-    Parameter('points_unit_m', 0.0, 'meters of the numbers of a cloud (0: meters, or millimeters '
-              'where its size tells)', 0.0, 10.0, dynamic=True),
+    Parameter('depth_compressed', False, 'subscribe to `sparse_depth/compressedDepth` (PNG, RVL)'),
+    Parameter('image_rectified', False,
+              'use P of the camera_info and no distortion, as for topics named image_rect'),
+    Parameter('image_scale', 1.0,
+              'scale the image before completion; outputs have the scaled size',
+              0.1, 1.0, dynamic=True),
+    Parameter('calibration_file', '',
+              'calibration file to use instead of camera_info (empty: none)'),
+    Parameter('depth_unit_m', 0.001,
+              'meters per count of integer depth images (16UC1)', 1e-6, 10.0, dynamic=True),
+    Parameter('points_unit_m', 0.0,
+              'meters per unit of a cloud (0: meters or millimeters, inferred)',
+              0.0, 10.0, dynamic=True),
     Parameter('depth_image_stride', 1, 'take every n-th pixel of every n-th row of a depth image',
               1, 64, dynamic=True),
-    Parameter('min_depth_m', 0.1, 'meters; nearer measurements are left out', 0.0, 1000.0,
-              dynamic=True),
-    Parameter('max_depth_m', 1000.0, 'meters; farther measurements are left out', 0.1, 100000.0,
-              dynamic=True),
-    Parameter('sync_mode', 'nearest', 'nearest: own synchronizer; approximate, exact: those of '
-              'message_filters, where installed', choices=('nearest', 'approximate', 'exact')),
-    Parameter('slop_s', 0.05, 'seconds; largest distance of the stamps of a pair', 0.0, 10.0,
-              dynamic=True),
+    Parameter('min_depth_m', 0.1,
+              'meters; nearer measurements are ignored', 0.0, 1000.0, dynamic=True),
+    Parameter('max_depth_m', 1000.0,
+              'meters; farther measurements are ignored', 0.1, 100000.0, dynamic=True),
+    Parameter('sync_mode', 'nearest', 'nearest, or approximate or exact of message_filters',
+              choices=('nearest', 'approximate', 'exact')),
+    Parameter('slop_s', 0.05,
+              'seconds; largest distance between the stamps of a pair', 0.0, 10.0, dynamic=True),
     Parameter('time_offset_s', 0.0, 'seconds added to the stamps of the depth before pairing',
               -1e10, 1e10, dynamic=True),
-    Parameter('queue_size', 20, 'messages of either input that may wait for a partner', 1, 1000),
-    Parameter('accumulate_s', 0.0, 'seconds; clouds of this long before the image are used '
-              'together (0: one cloud)', 0.0, 10.0, dynamic=True),
-    Parameter('compensate_point_times', False, "move each point by the robot's motion between "
-              'its own time and the image; needs fixed_frame', dynamic=True),
-    Parameter('extrinsics.source', 'auto', 'auto: TF for clouds and for depth images in another '
-              'frame than the image, identity for other depth images; tf; '
-              'parameters; identity', choices=('auto', 'tf', 'parameters', 'identity')),
-    Parameter('extrinsics.xyz', [0.0, 0.0, 0.0], 'meters; position of the depth sensor in the '
-              "camera's optical frame", dynamic=True),
-    Parameter('extrinsics.rpy', [0.0, 0.0, 0.0], 'radians; roll, pitch, yaw of the depth sensor '
-              "in the camera's optical frame", dynamic=True),
-    Parameter('extrinsics.quaternion', [0.0, 0.0, 0.0, 1.0], 'x y z w; the rotation instead of '
-              'extrinsics.rpy', dynamic=True),
-    Parameter('fixed_frame', '', 'frame in which the world stands still (odom): compensates the '
-              "robot's motion between cloud and image; empty: none"),
-    Parameter('tf_timeout_s', 0.1, 'seconds to wait for a transform that is late', 0.0, 5.0,
+    Parameter('queue_size', 20, 'messages of each input that may wait for a partner', 1, 1000),
+    Parameter('accumulate_s', 0.0,
+              'seconds; use all clouds of this time before the image (0: one cloud)',
+              0.0, 10.0, dynamic=True),
+    Parameter('compensate_point_times', False,
+              "compensate the robot's motion by the time of each point; needs fixed_frame",
               dynamic=True),
+    Parameter('extrinsics.source', 'auto',
+              'auto: TF for clouds and for depth images in another frame, else identity',
+              choices=('auto', 'tf', 'parameters', 'identity')),
+    Parameter('extrinsics.xyz', [0.0, 0.0, 0.0],
+              'meters; position of the depth sensor in the optical frame', dynamic=True),
+    Parameter('extrinsics.rpy', [0.0, 0.0, 0.0],
+              'radians; roll, pitch, yaw of the depth sensor in the optical frame', dynamic=True),
+    Parameter('extrinsics.quaternion', [0.0, 0.0, 0.0, 1.0],
+              'x y z w; rotation instead of extrinsics.rpy', dynamic=True),
+    Parameter('fixed_frame', '',
+              "static frame such as odom, to compensate the robot's motion (empty: none)"),
+    Parameter('tf_timeout_s', 0.1, 'seconds to wait for a late transform', 0.0, 5.0, dynamic=True),
     Parameter('depth_encoding', '32FC1', '32FC1: meters, NaN unknown; 16UC1: millimeters, 0 '
               'unknown', choices=('32FC1', '16UC1'), dynamic=True),
-    Parameter('min_confidence', 0.0, 'depth of less confidence is published as unknown', 0.0, 1.0,
-              dynamic=True),
-    Parameter('cloud_rate_hz', 0.0, 'hertz; largest rate of the cloud (0: that of the depth)',
-              0.0, 1000.0, dynamic=True),
-    Parameter('cloud_organized', False, 'keep the grid of the image, NaN where unknown',
-              dynamic=True),
+    Parameter('min_confidence', 0.0,
+              'depth of lower confidence is published as unknown', 0.0, 1.0, dynamic=True),
+    Parameter('cloud_rate_hz', 0.0,
+              'hertz; largest rate of the cloud (0: as the depth)', 0.0, 1000.0, dynamic=True),
+    Parameter('cloud_organized', False, 'keep the image grid, NaN where unknown', dynamic=True),
     Parameter('cloud_stride', 1, 'take every n-th pixel of every n-th row', 1, 64, dynamic=True),
-    Parameter('cloud_voxel_m', 0.0, 'meters; one point a cube of this size (0: all points)', 0.0,
-              10.0, dynamic=True),
-    Parameter('cloud_min_confidence', 0.0, 'points of less confidence are left out', 0.0, 1.0,
-              dynamic=True),
-    Parameter('cloud_edge_filter', True, 'leave out points in the air between foreground and '
-              'background', dynamic=True),
-    Parameter('debug_rate_hz', 5.0, 'hertz; largest rate of the pictures under ~/debug (0: that '
-              'of the depth)', 0.0, 1000.0, dynamic=True),
-    Parameter('save_dir', 'steer_depth_frames', 'folder that ~/save_frame writes to; relative: '
-              'below ROS_HOME, which is ~/.ros', dynamic=True),
+    Parameter('cloud_voxel_m', 0.0,
+              'meters; one point per cube of this size (0: all points)', 0.0, 10.0, dynamic=True),
+    Parameter('cloud_min_confidence', 0.0,
+              'points of lower confidence are left out', 0.0, 1.0, dynamic=True),
+    Parameter('cloud_edge_filter', True,
+              'leave out flying points between foreground and background', dynamic=True),
+    Parameter('debug_rate_hz', 5.0,
+              'hertz; largest rate of the images under ~/debug (0: as the depth)',
+              0.0, 1000.0, dynamic=True),
+    Parameter('save_dir', 'steer_depth_frames',
+              'folder of ~/save_frame, relative to ROS_HOME (~/.ros)', dynamic=True),
 )}
 
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From a matched pair of messages to completed depth; knows messages, but neither node nor DDS."""
+"""Complete a matched pair of messages; independent of the node and of DDS."""
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 import time
@@ -37,26 +37,26 @@ from steer_depth_ros.ros.synchronizer import Pair
 COMPLETED = {'depth', 'confidence', 'cloud', 'depth_color'}  # outputs that need the model
 NOTHING_INSIDE = ('no measured point lies in the image; check extrinsics, frames and the depth '
                   'range (~/debug/overlay shows where points fall)')
-SHAPE_TOLERANCE = 0.01  # relative difference of aspect ratio between image and depth image
-SAME_PLACE = 1.0  # pixels; a depth image whose camera differs by more is not registered
-# Metres from the middle of a cloud that half its points lie beyond: no sensor that robots carry
-# measures so far, so the unit is a millimeter. Less is enough where all numbers are whole.
+SHAPE_TOLERANCE = 0.01  # relative difference in aspect ratio between image and depth image
+SAME_PLACE = 1.0  # pixels; a depth image whose projection differs by more is not registered
+# Median distance of points from the middle of a cloud above which it must be in millimeters: no
+# sensor on a robot measures that many meters. Less is enough if all coordinates are integers.
 MILLIMETRES, WHOLE_MILLIMETRES = 400.0, 100.0
 ENOUGH_POINTS = 100
-FEW_INSIDE, TURNED_INSIDE, TIMES_MORE = 0.01, 0.03, 20  # shares of a cloud that lie in the image
+FEW_INSIDE, TURNED_INSIDE, TIMES_MORE = 0.01, 0.03, 20  # of a cloud, in the image
 LINK_CHECKS = 20
 OPTICAL_FROM_LINK = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
 
 class Cloud:
-    """A PointCloud2 or depth image message with its stamp on the image's clock."""
+    """A PointCloud2 or depth image message, and its stamp on the image's clock."""
 
     def __init__(self, msg: Any, stamp_ns: int):
         self.msg, self.stamp_ns = msg, stamp_ns
         self._xyz: Optional[np.ndarray] = None
 
     def xyz(self) -> np.ndarray:
-        """Return float32 (N, 3), converted once however often it is accumulated."""
+        """Return float32 (N, 3), converted only once."""
         if self._xyz is None:
             self._xyz = messages.cloud_to_xyz(self.msg)
         return self._xyz
@@ -65,11 +65,11 @@ class Cloud:
 @dataclass
 class Job:
     """
-    A pair of messages and all else that its completion needs.
+    A pair of messages and everything else that its completion needs.
 
-    pair: its depth is a Cloud. info: CameraInfo. earlier: clouds to accumulate with the pair's.
-    arrived: time.perf_counter() when the pair was complete. depth_info: CameraInfo of a depth
-    image, None where there is none; the same object as `info` where one topic serves both.
+    pair: its depth is a Cloud. info: CameraInfo. earlier: clouds to use together with the pair's.
+    arrived: time.perf_counter() when the pair was complete. depth_info: CameraInfo of the depth
+    image or None; the same object as `info` if they share a topic.
     """
 
     pair: Pair
@@ -82,10 +82,10 @@ class Job:
 @dataclass
 class Result:
     """
-    What came out of a job.
+    The result of a job.
 
-    header: that of the image. depth, confidence: float32 (H, W), None if nobody wants them or
-    `sparse` is empty; then `why` says what to look for. stages: milliseconds by stage.
+    header: of the image. depth, confidence: float32 (H, W), None if not wanted or if `sparse` is
+    empty; `why` gives the likely cause then. stages: milliseconds by stage.
     """
 
     header: Any
@@ -99,12 +99,12 @@ class Result:
 
 class Pipeline:
     """
-    Convert, project and complete.
+    Converts, projects and completes.
 
     values: parameters of the node, see parameters.py. completer: a DepthCompleter.
-    topics: of `image`, `camera_info` and `depth`, named by what is wrong with their messages.
-    tell: called once with each sentence about what was taken in another way than it says.
-    units: meters of the numbers of a sensor, by frame; its first messages tell.
+    topics: names of `image`, `camera_info` and `depth`, for errors about their messages.
+    tell: called with a sentence, once each, if an input is interpreted differently than declared.
+    units: meters per unit of a sensor's coordinates, by frame, inferred from first messages.
     """
 
     def __init__(self, values: Dict[str, Any], completer: Any, extrinsics: Extrinsics,
@@ -120,7 +120,7 @@ class Pipeline:
 
     @property
     def stretches(self) -> bool:
-        """Return whether images had more than 8 bit, so that each is mapped like those before."""
+        """Return whether images have more than 8 bits; their mapping depends on earlier ones."""
         return self._stretch.used
 
     def run(self, job: Job, wanted: Set[str]) -> Result:
@@ -173,13 +173,13 @@ class Pipeline:
         return Frame(image, camera, job.pair.image_ns, _frame_id(msg, job.info))
 
     def _camera(self, info, size, name='camera_info', of='image'):
-        """Return the camera of images of this size; one object while calibration stays."""
+        """Return the camera for this image size; cached while the calibration is the same."""
         roi = info.roi
         key = (size, info.width, info.height, info.distortion_model, tuple(info.k), tuple(info.d),
                tuple(info.p), info.binning_x, info.binning_y, roi.x_offset, roi.y_offset,
                roi.width, roi.height, of)
         if key not in self._cameras:
-            if len(self._cameras) > 8:  # a calibration that changes all the time
+            if len(self._cameras) > 8:  # the calibration keeps changing
                 self._cameras.clear()
             with self._named(name):
                 self._cameras[key] = messages.camera_from_info(
@@ -187,7 +187,7 @@ class Pipeline:
         return self._cameras[key]
 
     def _rectified(self, info, of='image'):
-        """Return whether P holds the intrinsics, as parameter or topic name says."""
+        """Return whether to use P, as parameter or topic name says."""
         if of == 'image' and self.values['image_rectified']:
             return True
         topic = self._topics.get(of, '')
@@ -197,7 +197,8 @@ class Pipeline:
         plain = not np.any(info.d) and np.allclose(p.reshape(3, 4)[:, :3], k.reshape(3, 3))
         if plain or not p[0]:
             return False
-        self._tell(f'{topic} is rectified by its name: P of its camera_info is used, not K and D')
+        self._tell(f'{topic} is rectified, judging by its name: P of its camera_info is used, not '
+                   'K and D')
         return True
 
     def _samples(self, job, frame):
@@ -214,7 +215,7 @@ class Pipeline:
         if not registered and info is None:
             raise MessageError(
                 f'the depth image is in frame "{depth_frame}", the image in "{frame.frame_id}", '
-                'and no camera_info of the depth image is there to place it: register the depth '
+                'and there is no camera_info of the depth image to place it: register the depth '
                 'to the image (align_depth.enable, depth_registration), publish its camera_info '
                 'beside it, or set extrinsics.source to "identity" if it is registered')
         sparse = sparse_from_depth_image(depth, self.values['depth_image_stride'])
@@ -237,9 +238,9 @@ class Pipeline:
         return sparse
 
     def _placed(self, frame, sparse, own, depth_frame, stamp_ns):
-        """Take a depth image that is not registered to the image as a cloud."""
+        """Project a depth image that is not registered to the image like a cloud."""
         self._tell(f'the depth image (frame "{depth_frame}") is not registered to the image '
-                   f'(frame "{frame.frame_id}"): it is placed through its own camera_info')
+                   f'(frame "{frame.frame_id}"): it is projected with its own camera_info')
         u, v = sparse.uv.astype(np.intp).T
         points = own.rays()[v, u] * sparse.depth[:, None]
         try:
@@ -256,7 +257,7 @@ class Pipeline:
         frame.shift = self._shift(frame, job.info)
         if not job.earlier and not compensated:
             points, matrix = self._xyz(cloud), self._matrix(frame, cloud, 0.0)
-            if points.dtype == np.float64 or is_far(matrix):  # more digits than float32 has
+            if points.dtype == np.float64 or is_far(matrix):  # float32 is too coarse
                 points, matrix = move(points, matrix), np.eye(4)
             frame.points, frame.camera_from_points = points, matrix
             return
@@ -280,7 +281,7 @@ class Pipeline:
         return points if unit == 1.0 else points * points.dtype.type(unit)
 
     def _unit(self, points, frame_id):
-        """Return the meters of the numbers of a cloud; looked at once for each sensor."""
+        """Return the meters per unit of a cloud; inferred once per sensor."""
         if self.values['points_unit_m']:
             return self.values['points_unit_m']
         if frame_id not in self.units:
@@ -289,12 +290,12 @@ class Pipeline:
                 return 1.0  # too few points to tell
             self.units[frame_id] = 1e-3 if found else 1.0
             if found:
-                self._tell(f'the cloud in frame "{frame_id}" is in millimeters, as its size '
-                           'tells; it is taken so (points_unit_m: 1.0 takes it as meters)')
+                self._tell(f'the cloud in frame "{frame_id}" is in millimeters, judging by '
+                           'its size (points_unit_m: 1.0 takes it as meters)')
         return self.units[frame_id]
 
     def _is_millimeters(self, depth, msg):
-        """Return whether a depth image of floats holds millimeters, as some converters write."""
+        """Return whether a float depth image is in millimeters, as some converters write."""
         encoding = msg.encoding if hasattr(msg, 'encoding') else msg.format
         if not encoding.startswith(('32F', '64F')):
             return False
@@ -312,10 +313,10 @@ class Pipeline:
 
     def _shift(self, frame, info):
         """
-        Return meters from frame_id to the image's own center, None where they are the same.
+        Return the offset in meters from frame_id to the image's optical center, None if zero.
 
-        The second camera of a stereo pair has its frame_id from the first, unless the transforms
-        know the first at the distance that P tells: then this frame is its own.
+        The second camera of a stereo pair uses the frame_id of the first, unless TF has another
+        frame at the baseline in P: then frame_id is its own.
         """
         if self._extrinsics.source != 'tf' or not self._rectified(info):
             return None
@@ -329,7 +330,7 @@ class Pipeline:
         return shift
 
     def _beside(self, frame, sparse):
-        """Explain why no points lie in the image, or few: a link instead of an optical frame."""
+        """Return why no points lie in the image; warn of a link used as optical frame."""
         if frame.points is None or len(sparse) >= FEW_INSIDE * len(frame.points):
             return '' if len(sparse) else NOTHING_INSIDE
         if len(sparse) and self._link_checks >= LINK_CHECKS:
@@ -356,7 +357,7 @@ class Pipeline:
 
     @contextmanager
     def _named(self, name):
-        """Put the topic before what is wrong with its messages, where it is known."""
+        """Prefix errors about a message with its topic, if known."""
         try:
             yield
         except (MessageError, CalibrationError) as error:
@@ -386,7 +387,7 @@ class Pipeline:
 
 
 def in_other_frame(job: Job) -> bool:
-    """Return whether the depth of a job comes in another frame than its image."""
+    """Return whether the depth of a job is in another frame than its image."""
     image = _frame_id(job.pair.image, job.info)
     depth = _frame_id(job.pair.depth.msg, job.depth_info)
     return bool(depth) and depth.lstrip('/') != image.lstrip('/')
@@ -394,12 +395,12 @@ def in_other_frame(job: Job) -> bool:
 
 def _frame_id(msg, info):
     """Return the frame of an image; some drivers leave it to the camera_info."""
-    header = getattr(info, 'header', None)  # a calibration file has none
+    header = getattr(info, 'header', None)  # a calibration file has no header
     return msg.header.frame_id or (header.frame_id if header else '')
 
 
 def _same_place(depth_camera, camera):
-    """Return whether a depth image lies over the image as a whole, pixel on pixel."""
+    """Return whether depth image and image see the same, pixel by pixel."""
     size = np.array([camera.width / depth_camera.width, camera.height / depth_camera.height])
     if abs(size[0] / size[1] - 1.0) > SHAPE_TOLERANCE:
         return False
@@ -412,12 +413,12 @@ def _same_place(depth_camera, camera):
 
 
 def _in_millimeters(points):
-    """Return whether the numbers of a cloud are millimeters; None for too few points."""
+    """Return whether a cloud is in millimeters; None for too few points."""
     known = points[::max(1, len(points) // 5000)]
     known = known[np.isfinite(known).all(axis=1) & known.any(axis=1)]
     if len(known) < ENOUGH_POINTS:
         return None
-    known = known.astype(np.float64)  # around the middle: maps are far from their origin
+    known = known.astype(np.float64)  # about the middle: maps can be far from their origin
     spread = np.median(np.linalg.norm(known - np.median(known, axis=0), axis=1))
     whole = bool((known == np.rint(known)).all())
     return bool(spread > (WHOLE_MILLIMETRES if whole else MILLIMETRES))

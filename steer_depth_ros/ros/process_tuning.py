@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the node asks of the C libraries under it: to keep memory, and not to spin while idle."""
+"""Process settings of the node: keep freed memory, and let idle threads sleep."""
 import ctypes
 import os
 import platform
@@ -20,16 +20,16 @@ import cv2
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of mallopt(3)
 KEPT_BYTES = 512 << 20
-FROM_HEAP_BYTES = 32 << 20  # the most that it takes
+FROM_HEAP_BYTES = 32 << 20  # the largest value allowed
 
 
 def prepare() -> None:
     """
     Set up the process before torch is imported.
 
-    Freed memory stays with the process: handed back and fetched again, it costs thousands of page
-    faults a frame. Idle threads sleep: spinning, they would take the cores from the middleware.
-    OpenCV's have no such setting, and take more time than they save on images of this size.
+    Freed memory stays with the process: returning and fetching it costs thousands of page faults
+    per frame. Idle OpenMP threads sleep: spinning, they take the cores from the middleware. OpenCV
+    gets one thread, as its pool has no such setting and gains nothing on images of this size.
     """
     cv2.setNumThreads(1)
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
@@ -39,7 +39,7 @@ def prepare() -> None:
 
 
 def return_memory() -> None:
-    """Hand freed memory back to the system."""
+    """Return freed memory to the system."""
     if _glibc():
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the node publishes: each output only when somebody subscribes and its time has come."""
+"""The node's publishers; an output is made only if it has a subscriber and is due."""
 from typing import Any, Dict, Set
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -34,7 +34,7 @@ TOPICS = {
 
 class Outputs:
     """
-    The publishers.
+    The publishers of all outputs.
 
     values: parameters of the node, see parameters.py; may be replaced while it runs.
     """
@@ -42,7 +42,7 @@ class Outputs:
     def __init__(self, node, values: Dict[str, Any]):
         self.values = values
         self._node = node
-        # Reliable serves both kinds of subscribers.
+        # Reliable publishers serve reliable and best-effort subscribers.
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         self._publishers = {
             name: node.create_lifecycle_publisher(
@@ -52,7 +52,7 @@ class Outputs:
         self._gates = {name: RateGate() for name in TOPICS}
 
     def subscribed(self) -> Set[str]:
-        """Return the outputs that somebody subscribes to."""
+        """Return the outputs with subscribers."""
         return {name for name, p in self._publishers.items() if p.get_subscription_count()}
 
     def wanted(self, stamp_ns: int) -> Set[str]:
@@ -65,7 +65,7 @@ class Outputs:
 
     def publish(self, result: Result, wanted: Set[str]) -> None:
         """Publish the wanted outputs, all with the header of the image."""
-        for name in TOPICS:  # depth first: others may take their time
+        for name in TOPICS:  # depth first, as others take longer
             if name in wanted:
                 msg = TOPICS[name][0]()
                 msg.header.stamp = result.header.stamp

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What to do about large messages that do not arrive, for the middleware that runs."""
+"""Advice for lost large messages, by middleware."""
 import os
 import shutil
 from typing import Mapping
@@ -24,9 +24,9 @@ MB = 2 ** 20
 def against_loss(middleware: str, reliable: bool,
                  environment: Mapping[str, str] = os.environ) -> str:
     """
-    Return half a sentence: what to do at the publisher or on this machine.
+    Return a clause that says what to change at the publisher or on this machine.
 
-    middleware: as rclpy names it. reliable: how the topic is subscribed to.
+    middleware: name from rclpy. reliable: whether the subscription is reliable.
     """
     reliability = (' or let it keep at least 5 messages (depth), to send again what got lost'
                    if reliable else ' or let it publish reliable, not best effort')
@@ -40,11 +40,11 @@ def against_loss(middleware: str, reliable: bool,
         return ("set ZENOH_CONFIG_OVERRIDE='transport/shared_memory/enabled=true' for its "
                 'publisher and this node, and ZENOH_SHM_ALLOC_SIZE to twice the bytes of all '
                 'images and clouds' + reliability)
-    return f'see how {middleware} is set up for messages of megabytes' + reliability
+    return f'see how to set up {middleware} for messages of several megabytes' + reliability
 
 
 def _fast_dds(environment):
-    """Name the profile, or what it needs where /dev/shm cannot hold it."""
+    """Return the profile to set, or how to make room for it in /dev/shm."""
     needed = 2 * distro.SEGMENT_BYTES  # one for the publisher, one for this node
     held = any(name in environment for name in distro.PROFILE_VARIABLES)
     total = (shutil.disk_usage(distro.SHARED_MEMORY).total if distro.SHARED_MEMORY.exists()

@@ -11,22 +11,22 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""RVL, the lossless compression of 16 bit depth images of the compressedDepth transport."""
+"""Decode RVL, a lossless compression of 16-bit depth images (compressedDepth transport)."""
 from typing import Optional
 
 import numpy as np
 
-LARGEST = 2 ** 26  # pixels; runs of zeros would let a few bytes ask for any memory
-DIGITS = 6  # of 3 bits; more than the zigzag of a 16 bit difference or a run ever needs in one
+LARGEST = 2 ** 26  # pixels; else a few bytes of zero runs could claim any memory
+DIGITS = 6  # of 3 bits; more than any run or zigzag-coded 16-bit difference needs
 
 
 def decode_rvl(data: np.ndarray) -> Optional[np.ndarray]:
     """
     Decode columns, rows (int32 each) and an RVL stream to uint16 (rows, columns).
 
-    data: uint8 (N,). Give None for anything damaged.
-    The stream is a row of numbers in digits of 3 bits, each with a fourth that tells whether
-    another follows: how many zeros, how many others, their differences, how many zeros, ...
+    data: uint8 (N,). Return None if it is damaged.
+    The stream is a sequence of numbers in 4-bit groups: 3 bits of data and a continuation bit. The
+    numbers are: count of zeros, count of values, their differences, count of zeros, ...
     """
     if len(data) < 8:
         return None
@@ -42,13 +42,13 @@ def decode_rvl(data: np.ndarray) -> Optional[np.ndarray]:
     if where is None:
         return None
     zigzag = numbers[what]
-    # Differences go on over zeros; they are of 16 bits, so sums may wrap.
+    # Differences continue across zeros; sums wrap at 16 bits.
     depth[where] = np.cumsum((zigzag >> 1) ^ -(zigzag & 1)).astype(np.uint16)
     return depth.reshape(rows, columns)
 
 
 def _numbers(data):
-    """Read all numbers of a stream, int64; None for one that is too long."""
+    """Return all numbers of a stream, int64; None if one has too many digits."""
     words = data[:len(data) // 4 * 4].view('<u4').astype('>u4').view(np.uint8)
     digits = np.empty(2 * len(words), np.uint8)
     digits[0::2], digits[1::2] = words >> 4, words & 15
@@ -65,7 +65,7 @@ def _numbers(data):
 
 
 def _runs(numbers, count):
-    """Return the pixels that have a value, and the numbers that hold their differences."""
+    """Return the indices of nonzero pixels, and those of the numbers with their differences."""
     pixel, at = 0, 0
     first_pixels, first_numbers, lengths = [], [], []
     while pixel < count:

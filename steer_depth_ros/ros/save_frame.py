@@ -24,16 +24,16 @@ from steer_depth_ros.geometry.frame import Frame
 from steer_depth_ros.geometry.projection import in_depth_range, pixel_of
 
 PNG_LIMIT = 65535
-SCALES = 1000.0, 256.0  # values a meter: millimeters, or coarser where they do not fit 16 bit
+SCALES = 1000.0, 256.0  # values per meter: millimeters, or coarser if they do not fit 16 bits
 
 
 def save_frame(frame: Frame, folder, min_depth: float = 0.0, max_depth: float = np.inf) -> Path:
     """
     Write rgb.png, lidar.npy or depth.png, and meta.json to `folder`/<stamp>; return that path.
 
-    folder: a relative one is below ROS_HOME (~/.ros), since nobody knows where a node was started.
+    folder: relative to ROS_HOME (~/.ros), since the working directory of a node is arbitrary.
     min_depth, max_depth: meters; points outside were not used and are not written.
-    Raise FrameError when it cannot be written.
+    Raise FrameError if it cannot be written.
     """
     home = Path(os.environ.get('ROS_HOME') or '~/.ros')
     path = (home / Path(folder).expanduser()).expanduser() / str(frame.stamp_ns)
@@ -63,7 +63,7 @@ def save_frame(frame: Frame, folder, min_depth: float = 0.0, max_depth: float = 
 
 
 def _depth_image(frame, scale):
-    """Put the samples into the pixels they lie in, as 16 bit; too far ones stay unknown."""
+    """Return the samples as a 16-bit depth image; those out of range stay unknown."""
     samples = frame.sparse_depth()
     image = np.zeros((frame.camera.height, frame.camera.width), np.uint16)
     near = samples.depth * scale <= PNG_LIMIT

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""One sentence for what is wrong with the command line or the parameter file at start."""
+"""Explain errors in the command line or the parameter file in one sentence."""
 from pathlib import Path
 import re
 
@@ -22,7 +22,7 @@ LISTS = 'write every number of a list with a decimal point, such as [0.0, 0.1, -
 
 
 def explain(error: Exception) -> str:
-    """Return what rcl says when it cannot read its arguments as a sentence, with the remedy."""
+    """Return a sentence, with the remedy, for an error of rcl about its arguments."""
     text = re.sub(r', at /\S+:\d+', '', str(error)).removeprefix('failed to initialize rcl: ')
     file = re.search(r"'--params-file (.*?)'", text)
     rule = re.search(r"'(-p|--param|-r|--remap) (.*?)'", text)
@@ -38,7 +38,7 @@ def explain(error: Exception) -> str:
     if file and 'opening YAML file' in text:
         return f'{file[1]} cannot be opened; check the path of the parameter file'
     if file and (line := re.search(r'near line (\d+)', text)):
-        return f'{file[1]} is no YAML near line {line[1]}'
+        return f'{file[1]} is not valid YAML near line {line[1]}'
     if level:
         return f'the log level "{level[1]}" does not exist; use {LEVELS}'
     if rule:
@@ -48,7 +48,7 @@ def explain(error: Exception) -> str:
 
 
 def mixed_lists(file: str) -> list:
-    """Name the parameters of a file that are lists of more than one type."""
+    """Return the parameters of a file that are lists of mixed types."""
     try:
         tree = yaml.safe_load(Path(file).read_text())
     except (OSError, ValueError, yaml.YAMLError):

@@ -11,27 +11,27 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From 16 bit and floating point images, of which sensors use any part, to 8 bit."""
+"""Map 16-bit and floating point images, of which sensors use any part, to 8 bits."""
 from typing import Optional, Tuple
 
 import numpy as np
 
-SAMPLES = 20_000  # pixels that the range is taken from
-ENOUGH = 256  # pixels; fewer tell nothing about what a sensor uses
+SAMPLES = 20_000  # pixels from which the range is estimated
+ENOUGH = 256  # pixels; smaller images say nothing about a sensor's range
 LOWEST, HIGHEST, BRIGHTEST = 1.0, 99.0, 99.9  # percentiles
-NARROW, WIDE = 0.35, 0.5  # of the range; a gray image that spans less, or more, is (not) stretched
-STILL = 0.05  # of the window; smaller changes of the scene leave it where it is
-FOLLOW = 0.1  # of a larger change, and no more of the window, is followed with each image
-SAME_SCENE = 0.5  # of the window; with less in common it starts anew
+NARROW, WIDE = 0.35, 0.5  # of the range; with hysteresis, images that span less are stretched
+STILL = 0.05  # of the window; smaller changes are ignored
+FOLLOW = 0.1  # of a larger change (at most of the window) is followed per image
+SAME_SCENE = 0.5  # of the window; with less overlap it starts again
 
 
 class Stretch:
     """
-    Map the values of one stream of images to 8 bit, the same from image to image.
+    Maps the images of one stream to 8 bits, consistently from image to image.
 
-    Colors are only scaled, by the bits (or 1.0, or 255) that the stream has used so far. Grey
-    images that span a small part of that, as thermal cameras give them, are stretched between
-    robust percentiles, which move slowly with the scene, and not at all while little changes.
+    Colors are only scaled, by the number of bits (or 1.0, or 255) that the stream has used so far.
+    Gray images that span a small part of that range, as from thermal cameras, are stretched
+    between robust percentiles, which follow larger changes of the scene slowly.
     """
 
     def __init__(self):
@@ -47,8 +47,8 @@ class Stretch:
         """
         Convert (H, W) or (H, W, C) of any number type to uint8 of the same shape.
 
-        color: channels (or the pixels of a mosaic) belong together and keep their relation.
-        What is not finite becomes black.
+        color: channels (or Bayer pixels) must keep their ratios. Values that are not finite become
+        black.
         """
         if pixels.dtype.kind != 'u':
             with np.errstate(over='ignore'):
@@ -60,11 +60,11 @@ class Stretch:
 
     def _look(self, pixels, color):
         step = max(1, int(np.sqrt(pixels.size / SAMPLES)))
-        # By rows that shift, or the beat of a mosaic would show one of its colors alone.
+        # An odd step, so that all colors of a Bayer pattern are sampled.
         sample = pixels[::step | 1, ::step | 1]
         low, high, brightest = np.percentile(sample, (LOWEST, HIGHEST, BRIGHTEST))
         if brightest <= sample.min():
-            return  # one value all over tells nothing
+            return  # a uniform image says nothing about the range
         self._full = max(self._full, _full(brightest, pixels.dtype.kind))
         if not color:
             self._follow(float(low), float(high))
@@ -99,14 +99,14 @@ class Stretch:
 
 
 def _full(brightest, kind):
-    """Return the value of white for images whose brightest pixels are of this value."""
+    """Return the value of white for images with this brightest value."""
     if kind != 'u' and brightest <= 1.0:
         return 1.0
     return float(2 ** max(8, int(brightest).bit_length()) - 1)
 
 
 def _default(pixels):
-    """Return the value of white where no image of the stream has told it."""
+    """Return the value of white while the stream has not shown it."""
     if pixels.dtype.kind == 'u':
         return float(np.iinfo(pixels.dtype).max)
     return _full(max(float(pixels.max(initial=0.0)), 0.0), 'f')

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the node subscribes to, from topics to matched jobs."""
+"""The node's subscriptions, from topics to matched jobs."""
 import sys
 import time
 from typing import Any, Callable, Dict, Optional
@@ -31,18 +31,18 @@ from steer_depth_ros.ros.messages import stamp_ns
 from steer_depth_ros.ros.pipeline import Job
 from steer_depth_ros.ros.remedies import against_loss
 
-DEPTH_INFO = 'depth_info'  # CameraInfo of a depth image; one that is registered needs none
+DEPTH_INFO = 'depth_info'  # CameraInfo of a depth image; a registered one needs none
 TRANSPORTS = ('/compressed', '/compressedDepth')
 LIVOX = {f'livox_ros_driver{version}/msg/CustomMsg' for version in ('', '2')}
 
 
 class Inputs:
     """
-    Subscriptions, and what matches their messages.
+    Subscribes to the inputs and matches their messages.
 
-    values: parameters of the node, see parameters.py. on_job: takes each matched Job, in the
-    executor's thread; it must return at once. calibration: of a file, instead of camera_info.
-    topics: name and full topic of each input. rates: RateMeter of each.
+    values: parameters of the node, see parameters.py. on_job: called with each matched Job in the
+    executor's thread; must return at once. calibration: from a file, instead of camera_info.
+    topics: full topic by input name. rates: RateMeter by input name.
     """
 
     def __init__(self, node, values: Dict[str, Any], on_job: Callable[[Job], None],
@@ -61,7 +61,7 @@ class Inputs:
 
     @property
     def info(self) -> Any:
-        """Return the latest camera_info, None before the first."""
+        """Return the latest camera_info, None before the first one."""
         return self.matcher.info
 
     def describe(self) -> str:
@@ -69,7 +69,7 @@ class Inputs:
         return ', '.join(self.topics.values())
 
     def configure(self, values: Dict[str, Any]) -> None:
-        """Take new values; another offset forgets what waits."""
+        """Apply new parameter values; a new offset drops waiting messages."""
         self.matcher.configure(values)
 
     @property
@@ -87,21 +87,21 @@ class Inputs:
             self._subscribe(name)
 
     def follow_publishers(self) -> None:
-        """Subscribe anew where publishers came that offer more or less than those before."""
+        """Subscribe again to inputs whose publishers now offer another QoS or type."""
         for name in self._inputs:
             if self._follow_type(name) | self._qos[name].changed():
                 self._node.destroy_subscription(self._subscriptions[name])
                 self._subscribe(name)
 
     def stop(self) -> None:
-        """Unsubscribe and forget what waits."""
+        """Unsubscribe and drop waiting messages."""
         for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._subscriptions = {}
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything that waits: time has jumped."""
+        """Drop all waiting messages after a jump in time."""
         self.matcher.reset()
 
     def publishers(self, name: str) -> int:
@@ -109,11 +109,11 @@ class Inputs:
         return self._node.count_publishers(self.topics[name])
 
     def obstacle(self, name: str) -> Optional[str]:
-        """Explain why no publisher of an input can be received, None where that is not known."""
+        """Return why no publisher of an input can be received, None if unknown."""
         return self._qos[name].obstacle()
 
     def remedy(self, name: str) -> str:
-        """Describe what to do where messages of an input get lost."""
+        """Return what to do if messages of an input are lost."""
         return against_loss(get_rmw_implementation_identifier(), self._qos[name].reliable)
 
     def _subscribe(self, name):
@@ -125,7 +125,7 @@ class Inputs:
                 (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)))
 
     def _follow_type(self, name):
-        """Take clouds of Livox as they come, where their type is installed; tell of a change."""
+        """Switch to the Livox message type if it is published and installed; return whether."""
         kind, topic, callback = self._inputs[name]
         if not issubclass(kind, PointCloud2):
             return False
@@ -138,7 +138,7 @@ class Inputs:
         return True
 
     def _wanted_topics(self, values):
-        def below(base, transport):  # as image_transport names them: below the remapped base
+        def below(base, transport):  # as in image_transport: below the remapped base topic
             topic = self._node.resolve_topic_name(base)
             return topic if topic.endswith(TRANSPORTS) else f'{topic}/{transport}'
 
@@ -170,11 +170,11 @@ class Inputs:
         return wanted
 
     def _info_topic(self):
-        """Name camera_info: beside the image, as image_transport does, unless remapped."""
+        """Return the topic of camera_info: next to the image, unless remapped."""
         topic = self._node.resolve_topic_name('camera_info')
         plain = expand_topic_name('camera_info', self._node.get_name(),
                                   self._node.get_namespace())
-        # A remap to the very name that it has anyway is one, too.
+        # A remap to the default name counts, too.
         asked = any(argument.endswith(f'camera_info:={topic}') for argument in sys.argv)
         image = _without_transport(self._node.resolve_topic_name('image'))
         return topic if topic != plain or asked else f'{image.rpartition("/")[0]}/camera_info'
@@ -209,5 +209,5 @@ class Inputs:
 
 
 def _without_transport(topic):
-    """Return the base topic of one that a remap set together with its transport."""
+    """Return the base topic of a topic that was remapped including its transport."""
     return topic.rpartition('/')[0] if topic.endswith(TRANSPORTS) else topic

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Pairs of image and depth by their stamps: the nearest within a tolerance, no silent loss."""
+"""Pair images and depth by stamp: nearest within a tolerance; every drop is counted."""
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from itertools import pairwise
@@ -23,23 +23,23 @@ import numpy as np
 from steer_depth_ros.errors import ConfigError
 
 SECOND = 1_000_000_000
-# A stream's next stamp is taken to be at least this part of its shortest recent period away.
+# The next stamp of a stream is at least this fraction of its shortest recent period away.
 NEXT_AT_LEAST = 0.75
 INTERVALS = 16
-RHYTHM = 64  # intervals that tell what is usual; several bursts are fewer
-LONGEST_PERIOD = 5  # seconds; more than that is a pause or a jump of the clock
-NEAR_NS = SECOND // 2  # stamps farther apart than that are not of one time, whatever the period
-ENOUGH = 5  # messages of both streams before hint() judges
-CLOCKS_DIFFER = 5.0  # seconds; sensors that far apart do not share a clock
-PAUSE = 5  # periods; a longer gap is no loss but a sensor that paused
-LOSS = 0.2  # share of missing messages that is worth a warning
-FARTHEST = 0.75  # periods; half a one, and jitter, is the farthest that the nearest can be
-ONE_WAY = 0.8  # share of distances with the sign of their median: those of an offset
-STAMP = itemgetter(0)  # of an entry of a queue
+RHYTHM = 64  # intervals that define the usual period; longer than several bursts
+LONGEST_PERIOD = 5  # seconds; a longer interval is a pause or a jump of the clock
+NEAR_NS = SECOND // 2  # stamps farther apart do not belong to the same time, whatever the period
+ENOUGH = 5  # messages of both streams that hint() needs
+CLOCKS_DIFFER = 5.0  # seconds; with a larger offset sensors do not share a clock
+PAUSE = 5  # periods; a longer gap is a pause of the sensor, not a loss
+LOSS = 0.2  # fraction of missing messages that is worth a warning
+FARTHEST = 0.75  # periods; the nearest partner is at most half a period (plus jitter) away
+ONE_WAY = 0.8  # fraction of distances with the sign of their median that means an offset
+STAMP = itemgetter(0)  # of a queue entry
 
 
 class Pair(NamedTuple):
-    """An image and the depth measured nearest to it, with their own stamps."""
+    """An image and the depth nearest to it in time, with their stamps."""
 
     image_ns: int
     image: Any
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
 
 
 def share_lost(stamps_ns: Sequence[int]) -> float:
-    """Return the share of messages that stamps say are missing; 0 for an irregular stream."""
+    """Return the fraction of messages missing according to the stamps; 0 if irregular."""
     if len(stamps_ns) < 10:
         return 0.0
     gaps = np.diff(np.asarray(stamps_ns, np.int64))
@@ -63,21 +63,20 @@ def share_lost(stamps_ns: Sequence[int]) -> float:
 
 class Synchronizer:
     """
-    Match two streams by stamp, each message at most once.
+    Matches two streams by stamp, each message at most once.
 
-    A pair is given out as soon as neither partner can get a nearer one: stamps of a stream
-    increase, and by no less than most of its recent period. Pairs come in the order of time and
-    do not depend on which stream arrives first.
+    A pair is returned as soon as neither message can get a nearer partner, given that stamps of a
+    stream increase by at least most of its recent period. Pairs are in order of time and do not
+    depend on which stream arrives first.
 
-    slop_s: largest distance of a pair in seconds (inclusive).
-    time_offset_s: added to the stamps of the depth before they are compared.
-    queue_size: messages of each stream kept while they wait; the oldest goes first.
-    depth_name: what hint() calls the depth, e.g. 'points'.
+    slop_s: largest distance within a pair in seconds (inclusive).
+    time_offset_s: added to the stamps of the depth before comparing.
+    queue_size: waiting messages kept per stream; the oldest is dropped first.
+    depth_name: name of the depth in hint(), e.g. 'points'.
     counts: Counter of 'image', 'depth' (received), 'pairs', 'resets', and what was dropped:
     '<stream>_unmatched' (no partner within slop), '<stream>_superseded' (its partner had a nearer
     one: the streams differ in rate), '<stream>_overflow', '<stream>_repeated' (same stamp again),
-    '<stream>_out_of_order', '<stream>_reset' and '<stream>_unstamped' (a stamp of zero says
-    nothing, so its message belongs to none).
+    '<stream>_out_of_order', '<stream>_reset' and '<stream>_unstamped' (the stamp is zero).
     """
 
     def __init__(self, slop_s: float, time_offset_s: float = 0.0, queue_size: int = 20,
@@ -95,32 +94,32 @@ class Synchronizer:
         self._told: Dict[str, int] = {}
 
     def configure(self, slop_s: float, time_offset_s: float) -> None:
-        """Take another tolerance and offset; another offset forgets what waits."""
+        """Apply a new tolerance and offset; a new offset drops waiting messages."""
         if not slop_s >= 0.0:
             raise ConfigError(f'the tolerance (slop) must not be negative, got {slop_s} s')
         self.slop_ns = round(slop_s * SECOND)
-        self._checked_ns: Optional[int] = None  # where _certain() starts; None: at the beginning
+        self._checked_ns: Optional[int] = None  # where _certain() starts, None: at the first image
         if round(time_offset_s * SECOND) != self.offset_ns:
             self.offset_ns = round(time_offset_s * SECOND)
             self.reset()
 
     def add_image(self, stamp_ns: int, item: Any) -> List[Pair]:
-        """Take an image; give the pairs that are ready now, oldest first."""
+        """Add an image; return the pairs now ready, oldest first."""
         return self._add(self._image, self._depth, stamp_ns, item)
 
     def add_depth(self, stamp_ns: int, item: Any) -> List[Pair]:
-        """Take a cloud or depth image; give the pairs that are ready now, oldest first."""
+        """Add a cloud or depth image; return the pairs now ready, oldest first."""
         return self._add(self._depth, self._image, stamp_ns, item, self.offset_ns)
 
     def flush(self) -> List[Pair]:
-        """Return the pairs among what still waits, for the end of a recording; then start anew."""
+        """Return the pairs among the waiting messages, at the end of a recording, and reset."""
         pairs = self._settle(self._image.queue, self._depth.queue)
         self._image, self._depth = _Stream('image'), _Stream('depth')
         self._checked_ns = None
         return pairs
 
     def reset(self) -> None:
-        """Forget everything that waits: time has jumped."""
+        """Drop all waiting messages after a jump in time."""
         self.counts['resets'] += 1
         for stream in (self._image, self._depth):
             self._forget(stream)
@@ -128,9 +127,9 @@ class Synchronizer:
 
     def hint(self) -> Optional[str]:
         """
-        Describe what is wrong if most messages since the last hint found no partner, else None.
+        Return what is wrong if most messages since the last hint were not paired, else None.
 
-        The judgement needs a few messages of either stream and then starts anew.
+        A hint needs a few messages of each stream; counting then starts again.
         """
         seen = {name: count - self._told.get(name, 0) for name, count in self.counts.items()}
         images, depths = seen.get('image', 0), seen.get('depth', 0)
@@ -159,7 +158,7 @@ class Synchronizer:
                         'each message anew')
         for stream, label in streams:
             lost = share_lost(stream.stamps)
-            if lost > LOSS:  # distances to what did not arrive say nothing
+            if lost > LOSS:  # with lost messages, distances say nothing
                 return f'{100 * lost:.0f} % of the {label} are missing, as their stamps tell'
         rarer = self._image if images <= depths else self._depth
         apart = rarer.apart or self._image.apart or self._depth.apart
@@ -171,7 +170,7 @@ class Synchronizer:
         return self._apart([latest]) if abs(latest) >= LONGEST_PERIOD * SECOND else None
 
     def _apart(self, distances):
-        """Word distances (depth stamp + offset - image stamp) in nanoseconds, if they are one."""
+        """Describe distances (depth stamp + offset - image stamp, nanoseconds) if consistent."""
         median = float(np.median(distances)) / SECOND
         slop, offset = self.slop_ns / SECOND, self.offset_ns / SECOND
         if abs(median) > CLOCKS_DIFFER:
@@ -180,7 +179,7 @@ class Synchronizer:
         periods = [np.percentile(stream.rhythm, 10) / SECOND
                    for stream in (self._image, self._depth) if stream.rhythm]
         if abs(median) > FARTHEST * max(periods, default=0.0):
-            return None  # not in a stream without holes: the partner itself is missing
+            return None  # too far for a nearest partner: messages are missing
         far = (f'image and {self.depth_name} are {abs(median) * 1e3:.0f} ms apart (median); '
                f'slop is {slop * 1e3:.0f} ms; ')
         if np.mean(np.sign(distances) == np.sign(median)) < ONE_WAY:
@@ -205,7 +204,7 @@ class Synchronizer:
         return pairs
 
     def _restart(self, stream, other, stamp):
-        """Distinguish a jump back in time (a bag that loops) from a late or repeated message."""
+        """Return whether a stamp that is not newer is a jump back in time (a bag that loops)."""
         if stamp == stream.last:
             self.counts[f'{stream.name}_repeated'] += 1
             return False
@@ -214,12 +213,12 @@ class Synchronizer:
             self.counts[f'{stream.name}_out_of_order'] += 1
             stream.late = stamp
             return False
-        # The shortest, not the usual: a jump of the clock taken for one wrong stamp would leave
-        # transforms of the time before in use.
+        # The shortest interval, not the usual one: mistaking a jump of the clock for a wrong stamp
+        # would keep old transforms in use.
         near = min(2 * max(stream.shortest_interval(), other.shortest_interval()), NEAR_NS)
         alone = other.last is not None and abs(stamp - other.last) <= near + self.slop_ns
         if stream.behind or alone:
-            # The other stream has jumped already, or never: what it holds belongs to this time.
+            # The other stream has already jumped, or did not jump: its messages are current.
             self._forget(stream)
         else:
             self.counts['resets'] += 1
@@ -239,7 +238,7 @@ class Synchronizer:
         pairs: List[Pair] = []
         images, depths = self._image.queue, self._depth.queue
         while (pair := self._certain()) is not None:
-            # What is older can no longer take part in anything newer, so it is decided too.
+            # Older messages cannot be paired with newer ones, so they are settled, too.
             i, d = pair
             pairs += self._settle(images[:i], depths[:d])
             pairs.append(self._pair(images[i], depths[d]))
@@ -249,12 +248,12 @@ class Synchronizer:
 
     def _certain(self):
         """
-        Find a pair of queue positions that are nearest to each other, now and for ever.
+        Return the queue positions of a pair that no future message can change, or None.
 
-        Of several the one with the least distance. Images beyond either end of the depths have
-        that end as their nearest, so one beyond each matters. What the last call found uncertain
-        has an image later than `_checked_ns` less two tolerances; what became a pair since holds
-        a message at an end of its queue. So only these are looked at.
+        If there are several, the closest one. Images before or after all depths have the first or
+        last depth as their nearest, so only one of each matters. Pairs that were uncertain in the
+        last call have an image later than `_checked_ns` minus two tolerances; new pairs include a
+        message at an end of its queue. So only these are examined.
         """
         images, depths = self._image, self._depth
         if not images.queue or not depths.queue:
@@ -276,9 +275,9 @@ class Synchronizer:
         return min(found)[1:] if found else None
 
     def _settle(self, images, depths):
-        """Pair what is left, the nearest first and never across a pair; drop the rest."""
-        # Nothing lies between the nearest two, nor between the next nearest on either side of
-        # them: only neighbours in time can become pairs.
+        """Pair the remaining messages, closest first and without crossing; drop the rest."""
+        # No message lies between the closest two, nor between the next closest on either side:
+        # only neighbors in time can form pairs.
         in_time = sorted([(entry[0], 0, i) for i, entry in enumerate(images)]
                          + [(entry[0], 1, d) for d, entry in enumerate(depths)])
         near = sorted((b[0] - a[0], *((a[2], b[2]) if a[1] < b[1] else (b[2], a[2])))
@@ -304,9 +303,9 @@ class Synchronizer:
 
     def _drop_hopeless(self, stream, other):
         """
-        Drop from the front what no present or future message of the other stream can reach.
+        Drop messages that no present or future message of the other stream can match.
 
-        A stream far ahead may have a wrong stamp and come back: nothing is hopeless for that.
+        None are dropped while a stream is far ahead: its stamps may be wrong and come back.
         """
         while (stream.queue and other.bound is not None
                and other.bound - stream.last < LONGEST_PERIOD * SECOND):
@@ -328,15 +327,15 @@ class Synchronizer:
 
 
 class _Stream:
-    """What waits of one stream, and what is known about its stamps."""
+    """The waiting messages of a stream, and statistics of its stamps."""
 
     def __init__(self, name):
         self.name = name
         self.queue: List[Tuple[int, Any]] = []
         self.last: Optional[int] = None
-        self.late: Optional[int] = None  # a message out of order; a second one is a jump back
-        self.bound: Optional[int] = None  # later stamps are above it; None after a jump
-        self.behind = False  # the other stream has jumped back, this one has not yet
+        self.late: Optional[int] = None  # the last out of order; a second one is a jump back
+        self.bound: Optional[int] = None  # lower bound of later stamps; None after a jump
+        self.behind = False  # the other stream has jumped back, this one not yet
         self.stamps: Deque[int] = deque(maxlen=64)
         self.intervals: Deque[int] = deque(maxlen=INTERVALS)
         self.rhythm: Deque[int] = deque(maxlen=RHYTHM)
@@ -351,7 +350,7 @@ class _Stream:
         self.queue.append((stamp, item))
 
     def nearest(self, stamp):
-        """Return the position of the message nearest to `stamp`; of two the older one."""
+        """Return the position of the message nearest to `stamp`; the older of two equally near."""
         after = bisect_left(self.queue, stamp, key=STAMP)
         if after == len(self.queue) or after > 0 and (
                 stamp - self.queue[after - 1][0] <= self.queue[after][0] - stamp):
@@ -359,7 +358,7 @@ class _Stream:
         return after
 
     def begin_anew(self):
-        """Go on at another time in the rhythm of before; bursts and pauses say nothing."""
+        """Continue at another time with the usual period, ignoring bursts and pauses."""
         self.last, self.behind = None, False
         usual = sorted(self.rhythm)[3 * len(self.rhythm) // 4:][:1]
         self.intervals.clear()

@@ -11,17 +11,17 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A single worker thread that always takes the latest job."""
+"""A worker thread that always processes the latest job."""
 from threading import Condition, Thread
 from typing import Any, Callable, Optional
 
 
 class Worker:
     """
-    Run `process(job)` in one thread; a job that waits is replaced by a newer one.
+    Runs `process(job)` in one thread; a newer job replaces a waiting one.
 
-    on_error: called with whatever `process` raises; the thread goes on.
-    replaced: jobs that were dropped because a newer one came before they began.
+    on_error: called with exceptions of `process`; the thread continues.
+    replaced: number of jobs dropped for a newer one.
     """
 
     def __init__(self, process: Callable[[Any], None], on_error: Callable[[Exception], None]):
@@ -34,27 +34,27 @@ class Worker:
         self._thread.start()
 
     def submit(self, job: Any) -> None:
-        """Hand over a job; return at once."""
+        """Submit a job; return at once."""
         with self._changed:
             self.replaced += self._slot is not None
             self._slot = job
             self._changed.notify()
 
     def discard(self) -> None:
-        """Forget the job that waits, if any."""
+        """Drop the waiting job, if any."""
         with self._changed:
             self._slot = None
 
     def waiting(self) -> bool:
-        """Return whether a job waits while another is at work."""
+        """Return whether a job is waiting."""
         return self._slot is not None
 
     def stopping(self) -> bool:
-        """Return whether a process that waits for something should give up."""
+        """Return whether the worker is stopping, so that waits should end."""
         return self._stopping
 
     def stop(self) -> None:
-        """Finish the job at work, drop the one that waits, and join the thread."""
+        """Finish the current job, drop the waiting one, and join the thread."""
         with self._changed:
             self._stopping = True
             self._slot = None
@@ -70,5 +70,5 @@ class Worker:
                 job, self._slot = self._slot, None
             try:
                 self._process(job)
-            except Exception as error:  # one bad frame must not end the node
+            except Exception as error:  # one bad frame must not stop the node
                 self._on_error(error)

@@ -176,7 +176,7 @@ def test_a_plain_matrix(tmp_path, text):
 
 @pytest.mark.parametrize('text, words', [
     ('', 'no JSON object'), ('hello: world', 'lacks the calibration: fx'), ('{"fx": 1}', 'fy'),
-    ('{', 'no valid JSON'), ('a: [', 'no valid YAML'), ('1 2 3', 'holds 3 numbers'),
+    ('{', 'no valid JSON'), ('a: [', 'not valid YAML'), ('1 2 3', 'holds 3 numbers'),
     (ROS.replace('501.0, ', ''), 'camera_matrix has 8 numbers'),
     (ROS.replace('501.0', 'wide'), 'must be numbers'),
     (ROS.replace('640', '-1'), 'must be from 0'),
@@ -190,9 +190,9 @@ def test_what_cannot_be_used_names_the_file(tmp_path, text, words):
     assert str(path) in str(raised.value) and '\n' not in str(raised.value)
 
 
-def test_what_is_no_text(tmp_path):
+def test_a_binary_file_is_refused(tmp_path):
     with pytest.raises(CalibrationError, match='No such file'):
         read_calibration(tmp_path / 'missing.yaml')
     (tmp_path / 'picture.png').write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(range(200, 256)))
-    with pytest.raises(CalibrationError, match='is no text; give YAML of camera_calibration'):
+    with pytest.raises(CalibrationError, match='is not a text file; give YAML of camera_'):
         read_calibration(tmp_path / 'picture.png')

@@ -285,7 +285,7 @@ def test_a_topic_without_name_or_type_is_a_damaged_recording(tmp_path, column):
 
 
 @pytest.mark.parametrize('change', ['data = 7', "data = 'text'", "timestamp = 'noon'"])
-def test_a_message_that_is_no_bytes_is_a_damaged_recording(tmp_path, change):
+def test_a_message_that_is_not_bytes_is_a_damaged_recording(tmp_path, change):
     path = cloud_bag(tmp_path / 'a.db3')
     with sqlite3.connect(path) as database:
         database.execute(f'UPDATE messages SET {change} WHERE id > 6')
@@ -303,7 +303,7 @@ def test_a_length_beyond_all_memory_is_a_damaged_recording(tmp_path):
         bag.BagReader(path)
 
 
-def test_paths_that_are_no_recording(tmp_path):
+def test_paths_that_are_not_recordings(tmp_path):
     (tmp_path / 'text.txt').write_text('no bag')
     (tmp_path / 'old.bag').write_text('#ROSBAG V2.0')
     (tmp_path / 'folder').mkdir()

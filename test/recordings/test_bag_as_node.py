@@ -204,7 +204,7 @@ def test_transforms_that_start_late(tmp_path):
     transform(START, (np.nan,) * 3, child='wheel', rotation=(np.nan,) * 4),
     transform(START, child='gripper', rotation=(0, 0, 0, 0)), transform(START, child='camera'),
     transform(START, child='')])
-def test_a_transform_that_is_none_is_ignored_and_told(tmp_path, bad):
+def test_an_invalid_transform_is_ignored_with_a_warning(tmp_path, bad):
     told = []
     path = record(tmp_path / 'a.mcap', static(), bad, cloud(START, wall()), *camera(START))
     assert complete(path, tmp_path / 'o.mcap', tell=told.append)['frames'] == 1
@@ -320,7 +320,7 @@ def test_a_parameter_file_that_cannot_be_used(tmp_path, text, words):
         read_parameter_file(tmp_path / 'p.yaml')
 
 
-def test_every_shipped_parameter_file_is_taken(tmp_path):
+def test_every_shipped_parameter_file_is_accepted(tmp_path):
     from pathlib import Path
 
     from steer_depth_ros.commands.options import read_parameter_file

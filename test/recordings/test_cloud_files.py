@@ -37,13 +37,13 @@ def scan(count=4000):
 
 @pytest.mark.parametrize('count', [4000, 3840, 3601])
 @pytest.mark.parametrize('columns', [4, 5, 6])
-def test_how_many_floats_make_a_point_is_told_from_the_values(tmp_path, columns, count):
+def test_the_number_of_floats_per_point_is_inferred_from_the_values(tmp_path, columns, count):
     xyz, *others = scan(count)
     np.column_stack([xyz, *others])[:, :columns].astype('<f4').tofile(tmp_path / 'a.pcd.bin')
     np.testing.assert_array_equal(read_cloud(tmp_path / 'a.pcd.bin'), xyz)
 
 
-def test_what_cannot_be_told_is_refused_and_can_be_stated(tmp_path):
+def test_an_ambiguous_point_size_is_refused_and_can_be_given(tmp_path):
     xyz, *_ = scan()
     xyz.tofile(tmp_path / 'three.bin')
     with pytest.raises(DatasetError, match='cannot be told.*--point-columns'):
@@ -54,7 +54,7 @@ def test_what_cannot_be_told_is_refused_and_can_be_stated(tmp_path):
     with pytest.raises(DatasetError, match='cannot be told'):
         read_cloud(tmp_path / 'eight.bin')
     np.testing.assert_array_equal(read_cloud(tmp_path / 'eight.bin', 8), xyz)
-    with pytest.raises(DatasetError, match='is damaged: its .* no whole number of points of 7'):
+    with pytest.raises(DatasetError, match='is damaged: its .* not a whole number of points of 7'):
         read_cloud(tmp_path / 'three.bin', 7)
 
 
@@ -111,7 +111,7 @@ def test_pcd_compressed_with_literals_and_overlapping_copies(tmp_path):
     ('.csv', 'x,y,z,i\n1,2,3,9\n4,5,6,9\n'), ('.csv', '"i";"z";"y";"x"\n0;3;2;1\n0;6;5;4\n'),
     ('.txt', '# made by hand\n// x y z\n1 2 3\n4 5 6\n'), ('.pts', '2\n1 2 3 0\n4 5 6 0\n'),
     ('.asc', '1, 2, 3,\n4, 5, 6,\n')])
-def test_text(tmp_path, ending, text):
+def test_text_with_any_separator(tmp_path, ending, text):
     (tmp_path / f'a{ending}').write_text(text)
     found = read_cloud(tmp_path / f'a{ending}')
     assert found.dtype == np.float32
@@ -178,7 +178,7 @@ def test_a_missing_reader_is_named(tmp_path, monkeypatch):
     ('a.pcd', pcd(XYZI[1:], 'binary', bytes(16), 1), 'no field x'),
     ('a.xyz', b'one two three four\nfive six seven\n', 'damaged'), ('a.xyz', b'', 'no point'),
     ('a.xyz', b'\x00\xff\xfe\x81', 'damaged'), ('a.npy', b'abc', 'no array file')])
-def test_what_is_not_read_is_named(tmp_path, name, content, words):
+def test_unsupported_files_are_named(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError, match=words) as raised:
         read_cloud(tmp_path / name)

@@ -110,7 +110,7 @@ def npy(header):
                                            b"'shape': (1000000000, 1000)}"),
     npy(b"{'descr': 'O', 'fortran_order': False, 'shape': (4, 3)}"), npy(b'(' * 900),
     npy(b"{'descr': '<U4', 'fortran_order': False, 'shape': (0, 3)}"), npy(b'\xff{')])
-def test_arrays_that_are_none_are_named(tmp_path, content):
+def test_files_that_are_not_arrays_are_named(tmp_path, content):
     (tmp_path / 'c.npy').write_bytes(content)
     with pytest.raises(DatasetError, match='c.npy is no array file'):
         read_cloud(tmp_path / 'c.npy')
@@ -127,10 +127,10 @@ def test_the_orientation_tag_of_a_photograph_is_ignored(tmp_path):
 
 @pytest.mark.parametrize('name, content, words', [
     ('meta.json', None, 'meta.json: No such file'),
-    ('meta.json', b'{"fx": ', 'meta.json is no valid JSON'),
+    ('meta.json', b'{"fx": ', 'meta.json is not valid JSON'),
     ('meta.json', b'{}', 'meta.json lacks the calibration: fx, fy, cx, cy'),
     ('meta.json', b'[1]', 'meta.json holds no JSON object'),
-    ('meta.json', b'[' * 100_000, 'meta.json is no valid JSON'),
+    ('meta.json', b'[' * 100_000, 'meta.json is not valid JSON'),
     ('rgb.png', b'', 'rgb.png cannot be decoded'),
     ('rgb.png', b'\x89PNG\r\n', 'rgb.png cannot be decoded'),
     ('lidar.bin', b'12345', 'lidar.bin is damaged'),

@@ -39,7 +39,7 @@ def test_floats_are_metres_unless_stated(tmp_path, kind):
     np.save(tmp_path / 'd.npy', METRES.astype(kind))
     np.testing.assert_allclose(read_depth(tmp_path / 'd.npy', 1000), METRES)
     np.save(tmp_path / 'd.npy', (METRES * 1000).astype(kind))
-    with pytest.raises(DatasetError, match='floats around .*, which are no meters; say how many'):
+    with pytest.raises(DatasetError, match='floats around .*, which are not meters; say how many'):
         read_depth(tmp_path / 'd.npy')
     np.testing.assert_allclose(read_depth(tmp_path / 'd.npy', floats=1000), METRES)
 
@@ -82,19 +82,19 @@ def test_endings_of_images(tmp_path, ending):
     ('d.exr', b'v/1\x01' + bytes(30), 'OpenEXR'), ('d.heic', b'ftypheic', 'unknown format; give'),
     ('d.dat', b'1234', 'unknown format'), ('d', b'', 'unknown format'),
     ('d.png', b'', 'cannot be decoded'), ('d.tif', b'II*\0', 'cannot be decoded: it is damaged')])
-def test_what_is_not_read_is_named(tmp_path, name, content, words):
+def test_unsupported_files_are_named(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError, match=words) as raised:
         read_depth(tmp_path / name)
     assert 'unknown format' not in words or 'damaged' not in str(raised.value)
 
 
-def test_pictures_are_no_depth(tmp_path):
+def test_color_images_are_refused_as_depth(tmp_path):
     cv2.imwrite(str(tmp_path / 'c.png'), np.ones((4, 5, 3), np.uint8))
     cv2.imwrite(str(tmp_path / 'g.png'), np.full((4, 5), 200, np.uint8))
-    with pytest.raises(DatasetError, match='is no depth image'):
+    with pytest.raises(DatasetError, match='is not a depth image'):
         read_depth(tmp_path / 'c.png')
-    with pytest.raises(DatasetError, match='a picture of 8 bits'):
+    with pytest.raises(DatasetError, match='an 8-bit image'):
         read_depth(tmp_path / 'g.png')
     assert (read_depth(tmp_path / 'g.png', 100) == 2).all()
 

@@ -126,7 +126,7 @@ def test_a_camera_info_published_once_before_the_node_started(stamps):
     before.destroy_node()
 
 
-def test_overrides_go_before_and_are_named_when_they_keep_all_out(stamps):
+def test_overrides_take_precedence_and_are_named_if_they_exclude_every_publisher(stamps):
     name = f'qos_overrides./robot{Rig.count + 1}/{{}}.subscription.{{}}'
     rig = Rig(*BASE, f'{name.format("image", "reliability")}:=best_effort',
               f'{name.format("points", "reliability")}:=reliable',
@@ -151,7 +151,7 @@ def test_overrides_go_before_and_are_named_when_they_keep_all_out(stamps):
     assert rig.close()[0] == 0
 
 
-def test_an_override_that_is_no_policy_is_refused_with_a_sentence():
+def test_an_override_that_is_not_a_policy_is_refused():
     topic = f'/robot{Rig.count + 1}/points'
     rig = Rig(*BASE, f'qos_overrides.{topic}.subscription.reliability:=often')
     assert rig.spin_until(lambda: 'cannot configure' in rig.said(), 60.0)
@@ -160,7 +160,7 @@ def test_an_override_that_is_no_policy_is_refused_with_a_sentence():
     assert 'Traceback' not in rig.close()[1]
 
 
-def test_all_that_is_missing_stands_in_one_line():
+def test_all_missing_inputs_are_named_in_one_line():
     rig = Rig(*BASE)
     for one in (rig.image, rig.points, rig.info):
         rig.node.destroy_publisher(one)

@@ -87,7 +87,7 @@ def test_clocks_that_agree_are_not_blamed():
     assert 'set time_offset_s (about' in hint
 
 
-def test_the_nearest_cloud_of_each_further_lidar_goes_along():
+def test_each_pair_gets_the_nearest_cloud_of_every_further_lidar():
     stamps = [START + i * 100 * MS for i in range(6)]
     for accumulate, expected in ((0.0, [-40, 30]), (0.15, None)):
         matcher = Matcher({**DEFAULTS, 'accumulate_s': accumulate}, 'points')

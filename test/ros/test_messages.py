@@ -77,7 +77,7 @@ def xyz_columns(points, kind='f4', code=7, first=0):
     ('mono8', RGB[..., 0], np.repeat(RGB[..., :1], 3, 2)),
     ('mono16', RGB[..., 0].astype(np.uint16) * 257, np.repeat(RGB[..., :1], 3, 2)),
 ])
-def test_encodings(encoding, pixels, expected, pad):
+def test_image_encodings(encoding, pixels, expected, pad):
     found = messages.image_to_rgb(image_msg(np.ascontiguousarray(pixels), encoding, pad))
     assert found.dtype == np.uint8 and np.array_equal(found, expected)
 
@@ -98,7 +98,7 @@ def test_any_layout_of_an_image(encoding, height, width, pad, bigendian, seed):
 
 @settings(deadline=None)
 @given(st.lists(st.floats(width=32), min_size=1, max_size=30), st.sampled_from(['32FC1', '16UC1']))
-def test_any_depth_goes_out_and_comes_in_again(values, encoding):
+def test_any_depth_survives_a_round_trip(values, encoding):
     depth = np.array([values], np.float32)
     with np.errstate(all='ignore'):
         found = messages.depth_to_metres(as_msg(messages.depth_fields(depth, encoding)))
@@ -300,7 +300,7 @@ def as_msg(fields):
     return SimpleNamespace(header=header(), **fields)
 
 
-def test_depth_out_and_in_again():
+def test_depth_round_trip():
     depth = np.array([[np.nan, 0.5, 70.0], [2.0, 1e-4, 65.535]], np.float32)
     found = messages.depth_to_metres(as_msg(messages.depth_fields(depth, '32FC1')))
     assert np.array_equal(found, depth, equal_nan=True)
@@ -311,7 +311,7 @@ def test_depth_out_and_in_again():
 
 
 @pytest.mark.parametrize('shape', [(4, 5, 4), (7, 4), (0, 4)])
-def test_cloud_out_and_in_again(shape):
+def test_cloud_round_trip(shape):
     cloud = RNG.normal(size=shape).astype(np.float32)
     fields = messages.cloud_fields(cloud)
     msg = as_msg({**fields, 'fields': [SimpleNamespace(**f) for f in fields['fields']]})
@@ -323,7 +323,7 @@ def test_cloud_out_and_in_again(shape):
 @pytest.mark.parametrize('camera', [
     Camera(64, 48, 50.0, 51.0, 31.0, 23.0),
     Camera(64, 48, 50.0, 51.0, 31.0, 23.0, 'equidistant', (0.1, 0.0, 0.0, 0.01))])
-def test_camera_info_out_and_in_again(camera):
+def test_camera_info_round_trip(camera):
     fields = messages.camera_info_fields(camera)
     no_roi = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
     assert messages.camera_from_info(
@@ -421,7 +421,7 @@ def test_sensors_that_use_a_part_of_16_bit_are_as_bright_as_others(encoding, bit
 @pytest.mark.parametrize('encoding, scale', [
     ('32FC1', 1 / 255), ('32FC1', 1.0), ('32FC3', 1 / 255), ('32FC3', 1.0), ('64FC3', 1 / 255),
     ('8UC2', 1), ('8UC4', 1)])
-def test_arrays_of_opencv_are_pictures(encoding, scale):
+def test_opencv_encodings_are_read_as_images(encoding, scale):
     gray = encoding[-1] in '12'
     pixels = GREY if gray else SCENE[..., ::-1]
     pixels = np.dstack([pixels, GREY]) if encoding[-1] in '24' else pixels
@@ -474,7 +474,7 @@ def compressed(data, form):
 @pytest.mark.parametrize('ending, exact', [('.png', 1), ('.webp', 20), ('.jpg', 20), ('.tif', 1),
                                            ('.bmp', 1), ('.jp2', 20)])
 @pytest.mark.parametrize('gray', [False, True])
-def test_pictures_of_every_codec(ending, exact, gray):
+def test_compressed_images_of_every_codec(ending, exact, gray):
     pixels = GREY if gray else SCENE[..., ::-1]
     msg = compressed(cv2.imencode(ending, pixels)[1], ending[1:])
     found = messages.compressed_to_rgb(msg).astype(int)
@@ -569,8 +569,8 @@ def test_depth_in_a_plain_png(form):
 
 @pytest.mark.parametrize('ending, pixels, words', [
     ('.jpg', DEPTH.astype(np.uint8), 'JPEG.*compressedDepth'),
-    ('.png', DEPTH.astype(np.uint8), 'uint8.*16 bit'),
-    ('.png', np.dstack([DEPTH] * 3), 'shape.*16 bit')])
+    ('.png', DEPTH.astype(np.uint8), 'uint8.*16-bit'),
+    ('.png', np.dstack([DEPTH] * 3), 'shape.*16-bit')])
 def test_depth_that_lost_its_distances_is_refused(ending, pixels, words):
     msg = compressed(cv2.imencode(ending, pixels)[1], f'16UC1; {ending[1:]} compressed ')
     with pytest.raises(MessageError, match=words):
@@ -621,7 +621,7 @@ NOW = 1_700_000_000.0
     ('timestamp', 8, 'f8', 0 * SWEEP, 0 * SWEEP),
     ('timestamp', 8, 'f8', np.nan * SWEEP, 0 * SWEEP), ('t', 6, 'u4', 0 * SWEEP, 0 * SWEEP)])
 @pytest.mark.parametrize('invalid', [None, 0.0, np.nan])
-def test_times_of_any_unit_with_some_that_are_none(name, code, kind, stored, seconds, invalid):
+def test_times_of_any_unit_with_invalid_ones(name, code, kind, stored, seconds, invalid):
     stored = np.array(stored)
     bad = np.arange(len(stored)) % 10 == 3
     if invalid is not None and (kind != 'u4' or invalid == 0):
@@ -637,7 +637,7 @@ def test_times_of_any_unit_with_some_that_are_none(name, code, kind, stored, sec
     assert (np.isnan(found[bad]) | (np.abs(found[bad]) <= 0.2)).all()
 
 
-def test_times_since_boot_beside_such_a_stamp_and_garbage():
+def test_times_since_boot_with_such_a_stamp_and_with_outliers():
     stored = ((4280.0 + SWEEP) * 1e9).astype(np.uint64)
     stored[:5] = 9e18
     columns = xyz_columns(np.zeros((len(stored), 3), np.float32))

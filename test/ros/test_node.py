@@ -99,7 +99,7 @@ def test_every_output_of_a_pair_has_the_header_of_its_image(rig, stamps):
         assert messages.image_to_rgb(rig.outputs(name)[0]).shape == (96, 160, 3)
 
 
-def test_one_output_a_pair_and_none_for_what_is_unmatched(rig, stamps):
+def test_one_output_per_pair_and_none_for_unmatched_messages(rig, stamps):
     rig.listen('depth/image')
     for stamp in stamps[:4]:
         assert rig.exchange(stamp)

@@ -254,7 +254,7 @@ def test_simulated_time_that_stands_still_and_jumps_back(stamps):
     assert rig.close()[0] == 0
 
 
-def test_streams_that_never_meet_are_told_with_the_remedy(rig, stamps):
+def test_streams_that_never_match_are_reported_with_the_remedy(rig, stamps):
     set_parameters(rig, slop_s=0.02)
     seen = []
     subscription = rig.node.create_subscription(DiagnosticArray, '/diagnostics', seen.append, 10)
@@ -279,7 +279,7 @@ def test_streams_that_never_meet_are_told_with_the_remedy(rig, stamps):
         set_parameters(rig, time_offset_s=0.0, slop_s=0.05)
 
 
-def test_lost_messages_are_told_and_no_offset_made_of_them(stamps):
+def test_lost_messages_are_reported_and_not_taken_for_an_offset(stamps):
     rig, seen = Rig(*BASE), []  # without the hints of other tests, which stay for a while
     rig.node.create_subscription(
         DiagnosticArray, '/diagnostics',

@@ -131,7 +131,7 @@ def test_an_image_of_another_size_than_its_camera_info():
     assert result.frame.camera == CAMERA.scaled(160, 120)
 
 
-def test_what_is_wrong_with_a_message_is_told_with_its_topic():
+def test_errors_about_a_message_name_its_topic():
     values = {**DEFAULTS, **FROM_PARAMETERS}
     run = Pipeline(values, Flat(), Extrinsics(values, None),
                    {'image': '/cam/image', 'camera_info': '/cam/camera_info', 'depth': '/points'})
@@ -245,7 +245,7 @@ def test_a_transform_of_a_time_gone_by_is_given_up_for_a_newer_frame():
 
 def test_a_fixed_frame_that_nobody_publishes_is_named_as_the_parameter():
     values = {**DEFAULTS, 'extrinsics.source': 'tf', 'fixed_frame': 'map', 'tf_timeout_s': 0.0}
-    with pytest.raises(TransformError, match='the parameter fixed_frame asks for it'):
+    with pytest.raises(TransformError, match='it is the parameter fixed_frame'):
         Extrinsics(values, moving_buffer()).camera_from('camera', SECOND, 'lidar', SECOND)
     with pytest.raises(TransformError) as found:
         Extrinsics({**values, 'fixed_frame': 'odom'}, moving_buffer()).camera_from(
@@ -286,7 +286,7 @@ def test_a_relative_folder_lies_below_the_home_of_ros(tmp_path, monkeypatch):
     assert save_frame(frame, 'saved') == tmp_path / 'saved' / '7'
 
 
-def test_move():
+def test_points_are_moved_to_the_camera():
     matrix = matrix_from_rpy((1.0, 2.0, 3.0), (0.0, 0.0, np.pi / 2))
     found = move(np.array([[1.0, 0.0, 0.0]], np.float32), matrix)
     assert found[0] == pytest.approx([1.0, 3.0, 3.0]) and found.dtype == np.float32
@@ -361,7 +361,7 @@ def test_a_depth_image_in_another_frame_is_placed_through_its_own_camera():
     assert len(told) == 1 and 'not registered' in told[0]
 
 
-def test_one_that_cannot_be_placed_is_refused_with_the_remedy():
+def test_a_depth_image_that_cannot_be_placed_is_refused_with_the_remedy():
     run, _, _ = told_pipeline(static(), depth_source='depth_image', tf_timeout_s=0.0)
     with pytest.raises(MessageError, match='frame "depth".*"camera".*align_depth.*"identity"'):
         run.run(job_of(sensor_depth()), {'depth'})
@@ -374,7 +374,7 @@ def test_one_that_cannot_be_placed_is_refused_with_the_remedy():
 @pytest.mark.parametrize('values, frame, camera', [
     ({'extrinsics__source': 'identity'}, 'depth', Camera(40, 30, 25.0, 25.0, 19.5, 14.5)),
     ({}, '/camera', CAMERA.scaled(40, 30)), ({}, '', None), ({}, 'camera', None)])
-def test_a_registered_depth_image_lies_pixel_on_pixel(values, frame, camera):
+def test_a_registered_depth_image_is_used_pixel_by_pixel(values, frame, camera):
     run, completer, told = told_pipeline(static(), depth_source='depth_image', **values)
     job = job_of(sensor_depth(frame=frame))
     job.depth_info = camera and sensor_info(camera, frame)
@@ -382,7 +382,7 @@ def test_a_registered_depth_image_lies_pixel_on_pixel(values, frame, camera):
     assert completer.uv[0].tolist() == [0.5, 0.5] and len(completer.uv) == 1200 and not told
 
 
-def test_one_in_the_frame_of_the_image_with_another_view_is_no_registered_one():
+def test_a_depth_image_with_another_view_is_not_registered_though_it_names_the_frame():
     own = Camera(40, 40, 25.0, 25.0, 19.5, 19.5)  # another shape, too
     run, completer, told = told_pipeline(static(), depth_source='depth_image')
     job = job_of(sensor_depth((40, 40), 'camera'))

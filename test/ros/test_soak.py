@@ -55,7 +55,7 @@ def test_the_first_minute_may_grow_and_be_slow():
                         rss_mb=lambda t: 200.0 + 4 * min(t, 50))) == []
 
 
-def test_depth_that_was_left_out_is_no_drop():
+def test_omitted_depth_does_not_count_as_dropped():
     left_out = range(0, SECONDS * RATE, 7)
     found = report(left_out=left_out)
     assert judge(found) == [] and found['left_out'] == len(left_out)

@@ -37,7 +37,7 @@ def run(*arguments, code=None):
      'extrinsics.xyz mixes whole numbers with others (or with text); write every number of a '
      'list with a decimal point'),
     (('--params-file', '{}'), 'preset: fast\n', '`/**:` and, indented, `ros__parameters:`'),
-    (('--params-file', '{}'), BELOW + 'preset: [fast\n', 'is no YAML near line'),
+    (('--params-file', '{}'), BELOW + 'preset: [fast\n', 'is not valid YAML near line'),
     (('--params-file', '/nowhere.yaml'), None, '/nowhere.yaml cannot be opened'),
     (('--log-level', 'loud'), None, '"loud" does not exist; use debug, info, warn'),
     (('-p', 'slop_s'), None, 'write -p NAME:=VALUE'), (('-r', 'image'), None, '-r FROM:=TO'),
@@ -62,7 +62,7 @@ def test_all_mixed_lists_of_a_file_are_named(tmp_path):
     assert mixed_lists(str(tmp_path / 'none')) == []
 
 
-def test_what_is_not_known_is_passed_on_without_places_in_the_source():
+def test_an_unknown_error_is_passed_on_without_source_locations():
     error = RuntimeError('failed to initialize rcl: no memory, at /src/rcl/init.c:22')
     assert explain(error) == 'no memory'
 
@@ -94,14 +94,14 @@ sys.exit(node.main())
 """
 
 
-def test_a_second_interrupt_cannot_break_the_tidying_up():
+def test_a_second_interrupt_cannot_break_the_cleanup():
     pytest.importorskip('rclpy', reason='rclpy is not installed')
     done = run('-p', 'preset:=steering', '-p', 'device:=cpu', code=SECOND)
     assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stderr
     assert 'the second one is ignored' in done.stdout
 
 
-def test_termination_while_configuring_is_no_error():
+def test_termination_while_configuring_is_not_an_error():
     pytest.importorskip('rclpy', reason='rclpy is not installed')
     done = run(code=TERMINATED)
     assert done.returncode == 0, done.stderr

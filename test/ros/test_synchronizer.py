@@ -66,7 +66,7 @@ def in_order(images, depths, image_latency_ms=5, depth_latency_ms=5):
 @settings(max_examples=300, deadline=None)
 @given(stamps(), stamps(), st.integers(0, 120), st.integers(-80, 80),
        st.lists(st.booleans(), max_size=50), st.integers(1, 8))
-def test_invariants(images, depths, slop_ms, offset_ms, choices, queue_size):
+def test_each_message_is_paired_once(images, depths, slop_ms, offset_ms, choices, queue_size):
     sync = Synchronizer(slop_ms / 1e3, offset_ms / 1e3, queue_size)
     pairs = []
     for kind, stamp in merge(images, depths, iter(choices)):
@@ -90,7 +90,7 @@ def test_invariants(images, depths, slop_ms, offset_ms, choices, queue_size):
     st.integers(0, 40).map(lambda n: n * 25 * MS), st.integers(-2**62, 2**62),
     st.sampled_from([0, 1, 100 * MS, 101 * MS, 2**31 * 1000 * MS]))), max_size=120),
        st.integers(0, 120), st.integers(-80, 80), st.integers(1, 8))
-def test_no_stamps_break_it(events, slop_ms, offset_ms, queue_size):
+def test_no_sequence_of_stamps_breaks_it(events, slop_ms, offset_ms, queue_size):
     """Stamps that jump, repeat, run backwards or are zero: still no wrong pair, and none twice."""
     sync = Synchronizer(slop_ms / 1e3, offset_ms / 1e3, queue_size)
     pairs = []
@@ -351,7 +351,7 @@ def test_no_hint_of_an_offset_where_messages_were_lost(share):
         assert 'time_offset_s' not in hint and 'no images' not in hint, hint
 
 
-def test_loss_is_named_where_it_keeps_most_from_a_partner():
+def test_loss_is_named_if_it_leaves_most_messages_unpaired():
     sync = Synchronizer(0.02)
     stamps = [10**10 + i * 100 * MS for i in range(60)]
     feed(sync, [(kind, stamp) for i, stamp in enumerate(stamps)
@@ -360,7 +360,7 @@ def test_loss_is_named_where_it_keeps_most_from_a_partner():
     assert re.search(r'\d\d % of the images are missing', sync.hint())
 
 
-def test_an_offset_stays_one_where_a_few_messages_are_missing():
+def test_an_offset_is_found_though_a_few_messages_are_missing():
     rng = random.Random(1)
     sync = Synchronizer(0.01)
     for i in range(60):
@@ -370,7 +370,7 @@ def test_an_offset_stays_one_where_a_few_messages_are_missing():
     assert '30 ms apart (median)' in sync.hint()
 
 
-def test_distances_of_either_sign_are_no_offset():
+def test_distances_of_either_sign_are_not_an_offset():
     sync = Synchronizer(0.02)
     feed(sync, in_order(periodic(10, 6), [10**9 + (100 * i + (-1) ** i * 35) * MS
                                           for i in range(1, 50)]))

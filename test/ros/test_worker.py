@@ -61,7 +61,7 @@ def test_an_error_does_not_end_the_worker():
     assert isinstance(errors[0], ZeroDivisionError)
 
 
-def test_loss_is_seen_from_stamps_but_a_pause_is_none():
+def test_loss_is_measured_by_stamps_and_a_pause_is_not_loss():
     def loss(stamps):
         meter = diagnostics.RateMeter()
         for stamp in stamps:
@@ -75,7 +75,7 @@ def test_loss_is_seen_from_stamps_but_a_pause_is_none():
     assert loss([i * i * 7 for i in range(40)]) == 0.0  # irregular by nature
 
 
-def test_a_rate_is_asked_for_while_another_thread_ticks():
+def test_the_rate_can_be_read_while_another_thread_ticks():
     meter, stop, errors = diagnostics.RateMeter(), Event(), []
 
     def tick():
@@ -141,7 +141,7 @@ def test_a_hint_of_the_synchronizer_is_a_warning():
         (diagnostics.WARN, 'set time_offset_s')]
 
 
-def test_loss_goes_before_a_hint_which_it_makes_worthless():
+def test_loss_is_reported_instead_of_a_hint():
     found = diagnostics.judge_inputs(inputs(0.1, 1, loss=0.4), 'set time_offset_s')
     assert [text for _, text in found] == ['40 % of /image get lost; the remedy',
                                            '40 % of /points get lost; the remedy']
@@ -188,7 +188,7 @@ def test_percentiles_and_repeated_problems():
     assert monitor.drops['MessageError'] == 3 and monitor.problems() == ['bad']
 
 
-def test_a_model_slower_than_the_sensors_is_told():
+def test_a_model_slower_than_the_sensors_is_reported():
     monitor = diagnostics.Monitor()
     assert monitor.judge_speed(10, 1) == []
     (level, text), = monitor.judge_speed(20, 6)

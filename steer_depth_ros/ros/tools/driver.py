@@ -14,8 +14,8 @@
 """
 Publish image, camera_info and cloud as a sensor driver does: `python -m ...tools.driver`.
 
-With --check it also counts how many of the pairs the node got, as its diagnostics tell, and ends
-with status 1 where those are too few. Topics are relative: remap them with --ros-args -r.
+With --check it also compares the pairs sent with those that the node's diagnostics report, and
+exits with status 1 if too few arrived. Topics are relative: remap them with --ros-args -r.
 """
 import argparse
 import sys
@@ -33,17 +33,17 @@ from steer_depth_ros.ros import messages
 
 RELIABILITY = {'reliable': ReliabilityPolicy.RELIABLE,
                'best_effort': ReliabilityPolicy.BEST_EFFORT}
-WARM_UP_S = 3.0  # the node finds the publishers, and subscribes as they offer
-QUIET_S = 2.0  # then what was under way has arrived, and been told
+WARM_UP_S = 3.0  # for the node to find the publishers and choose its QoS
+QUIET_S = 2.0  # until everything has arrived and been reported
 PATIENCE_S = 90.0  # until a node on a busy machine has loaded its model
 
 
 class Driver:
     """
-    The publishers of one camera and one LiDAR, and what the node says that it got of them.
+    Publishers of one camera and one LiDAR, and the node's report of what arrived.
 
-    image_qos, points_qos: 'reliable' or 'best_effort', which holds for camera_info, too.
-    latched: publish camera_info once, kept for those who come later, instead of with each image.
+    image_qos, points_qos: 'reliable' or 'best_effort'; camera_info uses image_qos.
+    latched: publish camera_info once, transient local, instead of with each image.
     size: width and height of the image (rgb8). points: of the cloud, 16 bytes each.
     """
 
@@ -72,7 +72,7 @@ class Driver:
             self._publish_info(self._info)
 
     def watch(self, completion_node: str) -> None:
-        """Subscribe to an output of the node that costs it little, and to what it tells."""
+        """Subscribe to a cheap output of the node and to its diagnostics."""
         self.node.create_subscription(
             Image, f'{completion_node}/debug/overlay', lambda raw: None,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT), raw=True)
@@ -81,7 +81,7 @@ class Driver:
             lambda msg: self._on_diagnostics(msg, completion_node), 10)
 
     def publish(self) -> None:
-        """Publish a pair with the time of now, and its camera_info."""
+        """Publish a pair with the current time, and its camera_info."""
         seconds, nanoseconds = divmod(time.time_ns(), 10 ** 9)
         for msg in (self._image, self._info, self._points):
             msg.header.stamp.sec, msg.header.stamp.nanosec = seconds, nanoseconds
@@ -91,7 +91,7 @@ class Driver:
         self.publish_image(self._image)
 
     def play(self, seconds: float, rate: float) -> int:
-        """Publish pairs at a rate; give their number."""
+        """Publish pairs at a rate; return their number."""
         began, count = time.monotonic(), max(1, round(seconds * rate))
         for index in range(count):
             self.spin(began + index / rate - time.monotonic())
@@ -99,20 +99,20 @@ class Driver:
         return count
 
     def spin(self, seconds: float) -> None:
-        """Take what arrives for a while."""
+        """Spin for a while."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             rclpy.spin_once(self.node, timeout_sec=left)
 
     def subscribed(self) -> bool:
-        """Wait for the node; false where it does not come."""
+        """Wait for the node; return whether it came."""
         end = time.monotonic() + PATIENCE_S
         while not self._cloud.get_subscription_count() and time.monotonic() < end:
             self.spin(0.1)
         return self._cloud.get_subscription_count() > 0
 
     def pairs(self) -> Optional[int]:
-        """Return the number of pairs that the node has made, when all is quiet; None if untold."""
+        """Return the node's number of pairs once it is settled; None without diagnostics."""
         self.spin(QUIET_S)
         self.status.clear()
         self.spin(QUIET_S)
@@ -136,7 +136,7 @@ def _wall(camera, count):
 
 
 def main(argv=None) -> int:
-    """Publish; with --check give 1 for too few pairs, 2 for a node that does not answer."""
+    """Publish; with --check return 1 for too few pairs, 2 if the node does not answer."""
     args = _arguments(rclpy.utilities.remove_ros_args(argv or sys.argv)[1:])
     rclpy.init(args=argv)
     node = rclpy.create_node('sensor_driver')

@@ -12,12 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Publish a recording as it was, but no faster than it is answered: `python -m ...ros.player`.
+Play a recording no faster than the node answers: `python -m ...tools.player`.
 
-The messages go out as the bytes that were recorded. After each message that completes a pair of
-image and depth, the player waits until the node has answered for that pair, so that a slow
-machine delays the playback instead of losing frames. With a patience of 0 it does not wait, as
-sensors do not.
+Messages are published as recorded, without decoding. After each message that completes a pair of
+image and depth, the player waits for the node's answer, so that a slow machine delays playback
+instead of losing frames. With a patience of 0 it does not wait, like real sensors.
 """
 import argparse
 import json
@@ -35,11 +34,11 @@ from steer_depth_ros.ros.message_types import message_class
 from steer_depth_ros.ros.synchronizer import Synchronizer
 
 QUEUE = 10
-SETTLE_S = 0.5  # a subscriber is announced a little before its side of the connection is ready
+SETTLE_S = 0.5  # a subscriber is visible a little before its connection is ready
 
 
 class Player:
-    """Plays one recording through one node; `log` holds what happened, for the JSON file."""
+    """Plays a recording to a node; `log` is the content of the JSON file."""
 
     def __init__(self, node, recording, args):
         self.node, self.recording, self.args = node, recording, args
@@ -53,7 +52,7 @@ class Player:
                                  QoSProfile(depth=QUEUE), raw=True)
 
     def wait_for_listeners(self):
-        """Wait until the node takes the input and somebody its output; tell whether they came."""
+        """Wait until inputs and output have subscribers; return whether they do."""
         inputs = [self.publishers[t] for t in (self.args.image, self.args.depth,
                                                self.args.camera_info)]
         deadline = time.monotonic() + self.args.discovery
@@ -62,7 +61,7 @@ class Player:
             missing += [t for t in self.args.listeners if self.node.count_subscribers(t) == 0]
             if not missing and self.node.count_publishers(self.args.answers):
                 self._spin(SETTLE_S)
-                # As a driver would have done by now, so that the first image finds it there.
+                # First, as a driver would, so that the first image has it.
                 self._publish(next(self.recording.messages(self.args.camera_info)))
                 self._spin(SETTLE_S)
                 return True
@@ -72,14 +71,14 @@ class Player:
         return False
 
     def play(self):
-        """Publish everything, in the rhythm of the recording or slower."""
+        """Publish everything at the recorded rate or slower."""
         sync = Synchronizer(self.args.slop)
         add = {self.args.image: sync.add_image, self.args.depth: sync.add_depth}
         due, previous_ns = time.monotonic(), None
         for record in self.recording.messages(*self.publishers):
             due += (record.log_ns - (previous_ns or record.log_ns)) / 1e9 / self.args.rate
             previous_ns = record.log_ns
-            due = max(due, time.monotonic())  # after a slow answer, no rush to catch up
+            due = max(due, time.monotonic())  # do not catch up after a slow answer
             self._spin(due - time.monotonic())
             self._publish(record)
             if record.topic in add:
@@ -122,7 +121,7 @@ class Player:
 
 
 def main(argv=None):
-    """Play; exit status 1 when nobody listened or the recording cannot be read."""
+    """Play; return status 1 without subscribers or if the recording cannot be read."""
     args = _arguments(argv)
     rclpy.init(args=None)
     node = rclpy.create_node('player')

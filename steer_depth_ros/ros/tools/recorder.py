@@ -16,8 +16,8 @@ Record topics as they arrive, without decoding them.
 
 `python -m steer_depth_ros.ros.tools.recorder`
 
-The time of arrival becomes the time in the recording. SIGINT ends it, once nothing more arrives
-or, where something always does, after a few seconds.
+Messages are recorded with their time of arrival. After SIGINT it ends once no more messages
+arrive, or at the latest after a few seconds.
 """
 import argparse
 import signal
@@ -32,18 +32,18 @@ from steer_depth_ros.errors import BagError
 from steer_depth_ros.recordings.bag import BagWriter
 from steer_depth_ros.ros.message_types import message_class
 
-IDLE_S = 1.0  # after the end was asked for: how long nothing may arrive before it is the end
-LONGEST_S = 5.0  # after the end was asked for
+IDLE_S = 1.0  # silence after which a requested end takes effect
+LONGEST_S = 5.0  # latest end after the request
 QUEUE = 20
 
 
 class Recorder:
-    """Writes what arrives; `count` messages so far."""
+    """Writes arriving messages; `count` is their number so far."""
 
     def __init__(self, node, writer):
         self.node, self.writer, self.count = node, writer, 0
         self._last = time.monotonic()
-        self._ending = None  # time.monotonic() when the end was asked for
+        self._ending = None  # time.monotonic() of the request to end
 
     def subscribe(self, topic, kind):
         """Record one topic of a message type such as 'sensor_msgs/msg/Image'."""
@@ -57,11 +57,11 @@ class Recorder:
         self.node.create_subscription(message_class(kind), topic, arrive, qos, raw=True)
 
     def end(self):
-        """Ask for the end, from a signal handler."""
+        """Request the end, from a signal handler."""
         self._ending = self._last = time.monotonic()
 
     def run(self):
-        """Record until the end was asked for and nothing more is under way."""
+        """Record until the end is requested and no more messages arrive."""
         while not self._over():
             rclpy.spin_once(self.node, timeout_sec=0.1)
 
@@ -72,7 +72,7 @@ class Recorder:
 
 
 def main(argv=None):
-    """Record until it is ended; write the recording then. Exit status 1 when it cannot."""
+    """Record until interrupted; return status 1 if the recording cannot be written."""
     args = _arguments(argv)
     rclpy.init(args=None, signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('recorder')

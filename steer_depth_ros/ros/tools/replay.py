@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A recording through the real node over DDS: node, player and recorder, a process each."""
+"""Run a recording through the real node over DDS, with player and recorder processes."""
 import json
 import os
 from pathlib import Path
@@ -28,22 +28,22 @@ from steer_depth_ros.ros import distro
 PROCESSES = 3
 STOP_S = 20.0
 LOG_LINES = 12
-GAVE_UP = 'cannot configure'  # the node logs this and then waits for somebody to help it
+GAVE_UP = 'cannot configure'  # the node logs this and then waits to be configured again
 PACKAGE = 'steer_depth_ros'
 
 
 class ReplayError(SteerDepthError):
-    """The node, the player or the recorder failed; the message ends with the end of its log."""
+    """A process failed; the message ends with the last lines of its log."""
 
 
 def replay(recording, topics, values, folder, rate=1.0, timeout_s=600.0, wait=True,
            outputs=OUTPUTS) -> dict:
     """
-    Play a recording through the node and record what comes out in `folder`/completed.mcap.
+    Play a recording through the node and record its outputs in `folder`/completed.mcap.
 
     topics: bag_frames.Topics of the recording. values: parameters of the node to set.
-    rate: speed. timeout_s: for all of it. wait: slow down when the node needs longer; without,
-    it drops what it has no time for. outputs: name to topic and type of what is recorded.
+    rate: playback speed. timeout_s: for the whole run. wait: slow down if the node needs longer;
+    otherwise it drops frames. outputs: name to topic and type of what is recorded.
     Return the player's log: published_ns (stamp to time of publishing), expected and unanswered
     stamps. Raise ReplayError when a process fails.
     """
@@ -68,7 +68,7 @@ def replay(recording, topics, values, folder, rate=1.0, timeout_s=600.0, wait=Tr
 
 
 def log_end(path) -> str:
-    """Quote the last lines of a log file."""
+    """Return the last lines of a log file."""
     lines = path.read_text(errors='replace').splitlines()[-LOG_LINES:]
     return f'the end of {path}:\n  ' + '\n  '.join(lines)
 
@@ -76,7 +76,7 @@ def log_end(path) -> str:
 def node_arguments(topics, values):
     """Yield the arguments of the node for these topics and parameters."""
     depth = 'points' if topics.points else 'sparse_depth'
-    # The node adds the transport's name to the topic of a compressed image itself.
+    # The node itself appends the transport to the topic of a compressed image.
     bases = {'image': topics.image.removesuffix('/compressed'), 'camera_info': topics.camera_info,
              depth: topics.depth.removesuffix('/compressedDepth')}
     for name, topic in bases.items():
@@ -86,10 +86,10 @@ def node_arguments(topics, values):
 
 
 def child_environment():
-    """Keep the children in a domain of their own, on this machine alone."""
+    """Return an environment with a separate domain, restricted to this machine."""
     environment = dict(os.environ)
     if not environment.get('LD_LIBRARY_PATH'):
-        # The ROS wheels set it at start-up, unless this says that it is done.
+        # The ROS wheels set variables at start-up, unless this is set.
         environment.pop('_ROS_WHEELS_BOOTSTRAP_COMPLETE', None)
     environment |= {'ROS_DOMAIN_ID': str(random.randint(1, 100)), 'PYTHONUNBUFFERED': '1',
                     **distro.local_discovery()}
@@ -108,7 +108,7 @@ def child_environment():
 
 
 class Processes:
-    """Python modules of this package running side by side, each with its log file."""
+    """Modules of this package running as processes, each with a log file."""
 
     def __init__(self, folder, environment):
         self._folder, self._environment = folder, environment
@@ -117,21 +117,21 @@ class Processes:
     def start(self, name, *arguments):
         module = f'{PACKAGE}.ros.node' if name == 'node' else f'{PACKAGE}.ros.tools.{name}'
         with open(self._log(name), 'w') as log:
-            # In its own session, so that Ctrl-C in the terminal reaches it once only, from here.
+            # In its own session, so that Ctrl-C reaches it only once, from here.
             self._running[name] = subprocess.Popen(
                 [sys.executable, '-m', module, *arguments],
                 stdout=log, stderr=subprocess.STDOUT, env=self._environment,
                 stdin=subprocess.DEVNULL, start_new_session=True)
 
     def pid(self, name):
-        """Return the process id of one that runs."""
+        """Return the process id of a running process."""
         return self._running[name].pid
 
     def wait(self, name, deadline, meanwhile=lambda: None):
         """
-        Wait for one to end well, calling `meanwhile` ten times a second.
+        Wait for a process to succeed, calling `meanwhile` ten times per second.
 
-        Raise ReplayError if it does not, or if another one ends.
+        Raise ReplayError if it fails, or if another one ends.
         """
         while True:
             meanwhile()
@@ -149,7 +149,7 @@ class Processes:
             time.sleep(0.1)
 
     def stop(self, name):
-        """Interrupt one once and wait; raise ReplayError if it does not end well."""
+        """Interrupt a process and wait; raise ReplayError if it fails."""
         process = self._running.pop(name)
         process.send_signal(signal.SIGINT)
         try:

@@ -14,8 +14,8 @@
 """
 Play a recording over and over at a fixed rate and time the answers: `python -m ...soak_player`.
 
-Every frame gets a new stamp. Nothing waits for the node: what it has no time for, it drops. All
-that the node publishes is subscribed to, so that it makes all of it.
+Every frame gets a new stamp, and playback does not wait for the node, which drops frames if it is
+too slow. All outputs are subscribed to, so that the node makes all of them.
 """
 import argparse
 from itertools import cycle, islice
@@ -36,16 +36,16 @@ from steer_depth_ros.ros.synchronizer import Synchronizer
 QUEUE = 10
 WARM_UP = 20  # frames, one at a time: the model loads and the memory pools fill
 PATIENCE_S = 30.0
-LAST_S = 2.0  # after the last frame; what has not come by then was dropped
-MOST_FRAMES = 50  # of the recording that are kept in memory
+LAST_S = 2.0  # after the last frame; what is missing by then counts as dropped
+MOST_FRAMES = 50  # frames of the recording kept in memory
 
 
 class SoakPlayer:
     """
-    Publishes frames and notes when their depth arrives.
+    Publishes frames and records when their depth arrives.
 
     frames: (image, depth, camera_info) as raw CDR, one message each. log: published and answered
-    (stamp to seconds of the monotonic clock), and the stamps whose depth was left out.
+    (stamp to seconds of the monotonic clock), and stamps whose depth was omitted.
     """
 
     def __init__(self, node, topics, kinds, frames):
@@ -59,7 +59,7 @@ class SoakPlayer:
             node.create_subscription(message_class(kind), topic, arrived, qos, raw=True)
 
     def warm_up(self):
-        """Wait for the node, and for the answers to a few frames; tell whether they came."""
+        """Wait for the node and its answers to a few frames; return whether they came."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline and len(self.log['answered']) < WARM_UP:
             if all(publisher.get_subscription_count() for publisher in self.publishers):
@@ -73,7 +73,7 @@ class SoakPlayer:
         return arrived
 
     def play(self, seconds, rate, leave_out):
-        """Publish at `rate`; leave the depth of every `leave_out`-th frame out, of none for 0."""
+        """Publish at `rate`; omit the depth of every `leave_out`-th frame (0: never)."""
         self.log['began'] = began = time.monotonic()
         for index in range(max(1, round(seconds * rate))):
             self._spin_until(began + index / rate)
@@ -81,7 +81,7 @@ class SoakPlayer:
         self._spin_until(time.monotonic() + LAST_S)
 
     def publish(self, without_depth=False):
-        """Publish the next frame with the stamp of now; return the stamp in nanoseconds."""
+        """Publish the next frame with the current time; return its stamp in nanoseconds."""
         stamp = time.time_ns()
         image, depth, info = (restamped(raw, stamp) for raw in next(self.frames))
         publish_image, publish_depth, publish_info = (p.publish for p in self.publishers)
@@ -103,7 +103,7 @@ class SoakPlayer:
 
 
 def restamped(raw, stamp_ns):
-    """Set another stamp in the CDR of a message with a header."""
+    """Replace the stamp in the CDR of a message with a header."""
     order = 'little' if raw[1] & 1 else 'big'
     stamp = b''.join(part.to_bytes(4, order) for part in divmod(stamp_ns, 10 ** 9))
     return raw[:4] + stamp + raw[12:]
@@ -122,7 +122,7 @@ def read_pairs(recording, image, depth, info, slop_s):
 
 
 def main(argv=None):
-    """Play; exit status 1 when the node does not answer."""
+    """Play; return status 1 if the node does not answer."""
     args = _arguments(argv)
     process_tuning.prepare()
     topics = args.image, args.depth, args.camera_info

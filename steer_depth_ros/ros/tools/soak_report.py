@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a long run must show: memory, handles, threads, latency and drops that do not grow."""
+"""Judge a long run: memory, handles, threads, latency and drops must not grow."""
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -28,10 +28,10 @@ LINES = ((190, 60, 20), (40, 90, 170))
 
 def sample_process(pid: int) -> Dict[str, float]:
     """
-    Read a process's memory (MB), open handles and threads.
+    Return a process's memory (MB), open handles and threads.
 
-    pss_mb: what it holds, shared pages in equal parts; own_mb: of that what it shares with nobody
-    by its nature (the heap, not the segments of the middleware); rss_mb: shared pages in full.
+    pss_mb: all memory, shared pages divided among their processes; own_mb: private memory (the
+    heap, without the middleware's segments); rss_mb: all memory, shared pages in full.
     """
     proc = Path(f'/proc/{pid}')
     memory = _fields(proc / 'smaps_rollup')
@@ -43,7 +43,7 @@ def sample_process(pid: int) -> Dict[str, float]:
 
 def summarise(samples: List[Dict[str, float]], log: Dict[str, Any]) -> Dict[str, Any]:
     """
-    Turn samples of the node and the player's log into the report.
+    Return the report of a run from samples of the node and the player's log.
 
     samples: `sample_process` with `t`, seconds of the monotonic clock. log: that of
     ros/soak_player.py. The report holds series by the second from the first frame on ('t',
@@ -82,7 +82,7 @@ def summarise(samples: List[Dict[str, float]], log: Dict[str, Any]) -> Dict[str,
 
 
 def judge(report: Dict[str, Any]) -> List[str]:
-    """Describe what grew or went missing, a clause each; empty when the run passes."""
+    """Return a clause for everything that grew or was lost; empty if the run passes."""
     found = []
     if report['frames'] - report['left_out'] == report['dropped']:
         found.append('the node answered no frame')
@@ -145,9 +145,9 @@ def _text(canvas, text, x, y, color):
 
 def _growth(series, after, rate):
     """
-    Fit a line to the resident memory after the first minute; MB per 1000 frames.
+    Return the growth of resident memory after the first minute, MB per 1000 frames.
 
-    Shared pages count in full: their share (PSS) rises whenever another Python process ends.
+    Shared pages count in full, as their share (PSS) rises when another Python process ends.
     """
     t, memory = (np.array(series.get(name, []), float) for name in ('t', 'rss_mb'))
     later = t >= after
@@ -166,7 +166,7 @@ def _percentile(values, q):
 
 
 def _fields(path):
-    """Read the numbers of a file of /proc with lines such as 'Rss:   12 kB'."""
+    """Return the numbers of a /proc file with lines such as 'Rss:   12 kB'."""
     pairs = (line.split(':', 1) for line in path.read_text().splitlines() if ':' in line)
     return {name: int(rest.split()[0]) for name, rest in pairs if rest.split()[:1]
             and rest.split()[0].isdigit()}
