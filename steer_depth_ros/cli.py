@@ -23,6 +23,7 @@ COMMANDS = {
     'demo': 'play a recording through the real node and look at the result',
     'complete': 'complete a single image and depth file',
     'bag': 'complete a recording offline, through the same code as the node',
+    'calibrate': 'measure and refine the pose of the depth sensor from a recording',
     'frames-to-bag': 'turn a folder of frames into a rosbag2',
     'eval': 'measure accuracy on a data set',
     'train': 'train a model',

@@ -38,6 +38,8 @@ def add_arguments(parser):
     parser.add_argument('--overwrite', action='store_true', help='replace what is there')
     parser.add_argument('--outputs-only', action='store_true', help='leave the image, its '
                         'camera_info and the transforms out of OUT, which a viewer needs')
+    parser.add_argument('--overlay', metavar='VIDEO', help='write edges of depth over edges of '
+                        'the image to a video (.mp4, .avi), to judge the calibration by')
     parser.add_argument('--json', metavar='FILE', help='write the figures to a file')
     options.add_completer(parser)
     options.add_topics(parser)
@@ -51,6 +53,8 @@ def run(args):
         calibration = read_calibration(args.calibration, args.camera)
     given = {'topics': options.topic_options(args), 'values': values,
              'keep_inputs': not args.outputs_only, 'calibration': calibration}
+    if args.out and args.overlay:
+        raise ConfigError('--overlay is for one recording: IN OUT')
     if args.out:
         return _many(args, values, given)
     if len(args.paths) != 2:
@@ -64,6 +68,7 @@ def run(args):
 
         figures = complete_bag(
             source, target, completer, overwrite=args.overwrite, progress=progress, **given,
+            overlay=args.overlay,
             tell=lambda sentence: bar.write(f'warning: {sentence}', file=sys.stderr))
     dropped = ', '.join(f'{name} {count}' for name, count in figures['dropped'].items())
     print(f'{target}: {figures["frames"]} frames completed of {figures["images"]} images; '

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Convert frame folders to recordings, and complete recordings offline with the node's code."""
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from steer_depth_ros.recordings.bag_frames import (
 from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.extrinsics import calibrated_values
 from steer_depth_ros.ros.output_fields import output_fields, RateGate
+from steer_depth_ros.viz.overlay import draw_overlay, Video
 
 CAMERA_FRAME = 'camera_optical_frame'
 LIDAR_FRAME = 'lidar'
@@ -99,7 +100,7 @@ def open_bag(source, topics=None, values=None, calibration=None):
 
 def complete_bag(source, target, completer, topics=None, values=None, overwrite=False,
                  progress=None, keep_inputs=False, calibration=None,
-                 tell=lambda sentence: None, stored=None) -> dict:
+                 tell=lambda sentence: None, stored=None, overlay=None) -> dict:
     """
     Complete a recording offline: pairs and results of the node, without its time limit.
 
@@ -112,13 +113,15 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
     nothing else. calibration: from `read_calibration`, instead of a camera_info.
     tell: called with a sentence for each cause of dropped frames. stored: yields for each pair
     the Stored or the error from elsewhere, instead of completing it here.
+    overlay: path of a video of depth edges over image edges; not with `stored`.
     Return a dict of frames, images and drops by cause. Raise BagError, MessageError,
     CalibrationError or ConfigError; the target is created only if a frame was completed.
     """
     drops, frames, gate = Drops(), 0, RateGate()
     with open_bag(source, topics, values, calibration) as (recording, chosen, values, calibration):
         images = recording.counts[chosen.image]
-        with bag.BagWriter(target, overwrite) as writer:
+        with bag.BagWriter(target, overwrite) as writer, (
+                Video(overlay) if overlay else nullcontext()) as video:
             for topic, kind in OUTPUTS.values():
                 writer.add_topic(topic, kind)
             kept = _keep(recording, chosen, calibration, writer) if keep_inputs else ()
@@ -129,6 +132,9 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
 
             for job, result in run_jobs(recording, chosen, values, completer, {*OUTPUTS}, drops,
                                         calibration, kept, copy, tell, stored):
+                if video is not None:
+                    video.add(draw_overlay(result.frame.image, result.sparse.uv,
+                                           result.sparse.depth))
                 if result.depth is None:
                     drops.add(BagError(result.why), 'no_points_in_image')
                     continue

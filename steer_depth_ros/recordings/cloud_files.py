@@ -14,7 +14,7 @@
 """Read point clouds from files: .bin of KITTI and nuScenes, .npy, .pcd, text, .ply, .las."""
 from pathlib import Path
 import re
-from typing import Callable, Dict
+from typing import Callable, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ ENOUGH_POINTS = 200  # points needed to infer the number of columns
 # Kolmogorov-Smirnov distance between columns of different quantities, and of the same one.
 DIFFERENT, SAME = 0.12, 0.2
 PCD_TYPES = {'F': 'f', 'I': 'i', 'U': 'u'}
+ECHO = 'intensity'
 EXTRA = 'pip install "steer_depth_ros[files]"'
 
 
@@ -38,6 +39,16 @@ def read_cloud(path, columns=None) -> np.ndarray:
 
     columns: floats per point of a .bin; if None, 4, 5 or 6 is inferred from the values.
     Raise DatasetError naming the file.
+    """
+    return read_cloud_and_echo(path, columns)[0]
+
+
+def read_cloud_and_echo(path, columns=None) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+    """
+    Read a cloud as `read_cloud`, and the strength of its echoes.
+
+    That is the fourth column of .bin, .npy and .npz, or the field `intensity`: float32 (N,); None
+    where there is none.
     """
     path = Path(path)
     ending = path.suffix.lower()
@@ -56,11 +67,12 @@ def read_cloud(path, columns=None) -> np.ndarray:
     if points.ndim != 2 or points.shape[1] < 3:
         raise DatasetError(f'{path} holds an array of shape {points.shape}; '
                            'expected (N, 3) or more columns')
-    points = points[:, :3]
     with np.errstate(all='ignore'):
+        echo = points[:, 3].astype(np.float32) if points.shape[1] > 3 else None
+        points = points[:, :3]
         far = points.dtype.itemsize > 4 and np.max(np.abs(points), initial=0.0,
                                                    where=np.isfinite(points)) > FAR_M
-        return np.ascontiguousarray(points, np.float64 if far else np.float32)
+        return np.ascontiguousarray(points, np.float64 if far else np.float32), echo
 
 
 def _read_npy(path):
@@ -69,12 +81,13 @@ def _read_npy(path):
 
 
 def _fields(array):
-    """Stack the fields x, y and z."""
+    """Stack the fields x, y and z, and intensity where there is one."""
     names = {name.lower(): name for name in array.dtype.names}
     missing = [axis for axis in 'xyz' if axis not in names]
     if missing:
         raise ValueError(f'it has no field {", ".join(missing)}, only {", ".join(names)}')
-    return np.stack([np.asarray(array[names[axis]]).ravel() for axis in 'xyz'], 1)
+    return np.stack([np.asarray(array[names[name]]).ravel()
+                     for name in (*'xyz', ECHO) if name in names], 1)
 
 
 def _read_bin(path, columns):
@@ -145,7 +158,8 @@ def _read_pcd(path):
     number = int(entries['POINTS'][0]) if 'POINTS' in entries else (
         int(entries['WIDTH'][0]) * int(entries['HEIGHT'][0]))
     # Padding fields share one name.
-    dtype = np.dtype([(f'{name.lower()}' if name.lower() in 'xyz' else f'{name} {i}', kind, count)
+    known = (*'xyz', ECHO)
+    dtype = np.dtype([(name.lower() if name.lower() in known else f'{name} {i}', kind, count)
                       for i, (name, kind, count) in enumerate(zip(names, kinds, counts))
                       if count])
     body, form = data[head.end():], head.group(1)
@@ -168,7 +182,7 @@ def _read_pcd(path):
         found[name] = np.frombuffer(plain, field.base, number * (
             field.itemsize // field.base.itemsize), start)
         start += number * field.itemsize
-    return np.stack([found[axis] for axis in 'xyz'], 1)
+    return np.stack([found[name] for name in known if name in found], 1)
 
 
 def _unpack_lzf(data, size):

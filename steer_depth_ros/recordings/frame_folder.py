@@ -33,7 +33,7 @@ from steer_depth_ros.errors import DatasetError, SteerDepthError
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.geometry.frame import Frame
 from steer_depth_ros.geometry.projection import sparse_from_depth_image
-from steer_depth_ros.recordings.cloud_files import ENDINGS, read_cloud
+from steer_depth_ros.recordings.cloud_files import ENDINGS, read_cloud_and_echo
 from steer_depth_ros.recordings.image_files import (
     DEPTHS,
     PICTURES,
@@ -100,7 +100,7 @@ def read_frame(folder, stamp_ns=FIRST_STAMP_NS) -> RecordedFrame:
     size = image.shape[:2]
     if _first(folder, CLOUDS):
         columns = _own(meta, 'lidar').get('columns')
-        frame.points = read_cloud(_need(folder, CLOUDS), columns)
+        frame.points, frame.echo = read_cloud_and_echo(_need(folder, CLOUDS), columns)
         frame.camera_from_points = _extrinsics(meta, folder / 'meta.json')
     else:
         depth = _read_depth(_need(folder, DEPTH, CLOUDS), meta, 'depth', size)

@@ -46,6 +46,7 @@ SHORTEST_SWEEP = 5e-3  # seconds
 PACKET = 1000  # points; fewer may be only part of a sweep
 LONGEST_SWEEP = 1.0  # seconds from the median time
 SAME_CLOCK = 10.0  # seconds between point times and the stamp of their cloud
+ECHO_FIELDS = ('intensity', 'reflectivity', 'i')
 TIME_FIELDS = ('t', 'time', 'timestamp', 'time_stamp', 'offset_time', 'time_offset')
 MM_LIMIT = 65535
 SHAPE_TOLERANCE = 0.01  # relative difference in aspect ratio between an image and its calibration
@@ -90,6 +91,14 @@ def cloud_to_xyz(msg: Any) -> np.ndarray:
     for axis, view in enumerate(views):
         points[:, :, axis] = view
     return points.reshape(-1, 3)
+
+
+def cloud_echo(msg: Any) -> Optional[np.ndarray]:
+    """Read the strength of the echoes of a cloud that cloud_to_xyz reads: (N,), None without."""
+    if is_livox(msg):
+        return np.array([p.reflectivity for p in msg.points], np.float32)
+    found = next((f for name in ECHO_FIELDS for f in msg.fields if f.name == name), None)
+    return None if found is None else _field(msg, found).reshape(-1).astype(np.float32)
 
 
 def cloud_times(msg: Any) -> Optional[np.ndarray]:

@@ -20,6 +20,7 @@ from steer_depth_ros.geometry.cloud import depth_to_cloud
 from steer_depth_ros.ros import messages
 from steer_depth_ros.ros.pipeline import Result
 from steer_depth_ros.viz import preview
+from steer_depth_ros.viz.overlay import draw_overlay
 
 EARLY = 0.9  # of a period: a limit of 5 Hz on 10 Hz images lets every second one through
 
@@ -76,10 +77,8 @@ def _depth_color(result, _):
 
 
 def _overlay(result, _):
-    near, far = preview.depth_range(result.sparse.depth)
     return messages.image_fields(
-        preview.draw_samples(result.frame.image, result.sparse.uv, result.sparse.depth, near,
-                             far), 'rgb8')
+        draw_overlay(result.frame.image, result.sparse.uv, result.sparse.depth), 'rgb8')
 
 
 _MAKERS = {

@@ -23,9 +23,9 @@ import pytest
 from sample_recordings import CAMERA, CAMERA_FROM_LIDAR, cloud_frames, SIZE, wall, write_folder
 
 from steer_depth_ros.errors import DatasetError
+from steer_depth_ros.recordings.cloud_files import read_cloud
 from steer_depth_ros.recordings.frame_folder import (
     find_frames,
-    read_cloud,
     read_depth,
     read_frames,
     read_image,

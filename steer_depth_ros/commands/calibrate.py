@@ -1,0 +1,155 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Measure the pose of the depth sensor, and refine it, from a recording without targets.
+
+How it works and what it cannot see: docs/calibration.md.
+"""
+from pathlib import Path
+import sys
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from steer_depth_ros.calibration import report
+from steer_depth_ros.calibration.motion import sensor_twist
+from steer_depth_ros.calibration.objective import FEWEST, FrameFit
+from steer_depth_ros.calibration.optimize import calibrate
+from steer_depth_ros.commands import options
+from steer_depth_ros.errors import ConfigError, FrameError
+from steer_depth_ros.geometry.calibration_file import read_calibration
+from steer_depth_ros.geometry.projection import project_points
+from steer_depth_ros.recordings.observations import observe_bag, observe_folder
+
+FRAMES = 10
+SLOW = 0.2, 0.02  # meters and radians a second; less is no motion
+LATE_S = 0.003  # between cloud and image, from which on the robot's motion counts
+
+
+def add_arguments(parser):
+    parser.add_argument('source', metavar='BAG|DIR', help='a rosbag2 folder, .mcap or .db3 file, '
+                        'or a folder of frames (docs/sensors.md)')
+    parser.add_argument('--degrees-of-freedom', choices=('rotation', 'pose'), default='rotation',
+                        help='what to refine (%(default)s)')
+    parser.add_argument('--time', action='store_true', help='refine the constant time offset '
+                        'between the sensors, too; the robot must move')
+    parser.add_argument('--frames', type=int, default=FRAMES, metavar='N', help='frames to use, '
+                        'spread over the recording (%(default)s)')
+    parser.add_argument('--out', metavar='DIR', default='calibration', help='folder for '
+                        'parameters.yaml, static_transform.launch.py and before_after.png '
+                        '(%(default)s)')
+    parser.add_argument('--json', metavar='FILE', help='write the figures to a file')
+    options.add_topics(parser)
+    options.add_calibration(parser, 'instead of a camera_info in BAG')
+
+
+def run(args):
+    """Refine the calibration; exit status 0 also where it stays as it is."""
+    if args.frames < 1:
+        raise ConfigError(f'--frames must be 1 or more, not {args.frames}')
+    with tqdm(total=100, unit='%', bar_format='{desc:<10} {bar} {n:3.0f} %') as bar:
+        def stage(name, first, last):
+            bar.set_description_str(name)
+
+            def progress(share):
+                bar.update(first + share * (last - first) - bar.n)
+            return progress
+
+        observations, before_s = _observe(args, stage('reading', 0, 10), lambda sentence:
+                                          bar.write(f'warning: {sentence}', file=sys.stderr))
+        fits, notes = _fits(args, observations, stage('edges', 10, 40))
+        start = _start(observations[0])
+        estimate = calibrate(fits, start, args.degrees_of_freedom == 'pose', args.time,
+                             progress=stage('fitting', 40, 100))
+    estimate.notes += notes
+    print('\n'.join(report.describe(estimate)))
+    _write(Path(args.out), observations[0], estimate, before_s)
+    options.write_json(args.json, report.as_json(estimate, before_s))
+    return 0
+
+
+def _observe(args, progress, tell):
+    if Path(args.source).is_dir() and not _is_bag(Path(args.source)):
+        return observe_folder(args.source, args.frames, progress), 0.0
+    calibration = None
+    if args.calibration:
+        calibration = read_calibration(args.calibration, args.camera)
+    observations, values = observe_bag(args.source, args.frames, options.topic_options(args),
+                                       options.node_parameters(args), calibration, progress, tell)
+    return observations, values['time_offset_s']
+
+
+def _is_bag(folder):
+    return (folder / 'metadata.yaml').exists() or any(
+        file.suffix in ('.db3', '.mcap', '.zstd') for file in folder.iterdir())
+
+
+def _start(observation):
+    """Return the extrinsics without the motion between cloud and image."""
+    return np.asarray(observation.frame.camera_from_points, np.float64)
+
+
+def _fits(args, observations, progress):
+    """Find the edges of all frames; the notes say what is weak about them."""
+    fits, notes, moving = [], [], False
+    for number, one in enumerate(observations):
+        frame, twist = one.frame, None
+        late = 0.0 if one.moved else (one.depth_ns - frame.stamp_ns) * 1e-9
+        if one.later is not None and (args.time or abs(late) > LATE_S):
+            twist = sensor_twist(frame.points, one.later, (one.later_ns - one.depth_ns) * 1e-9)
+        if twist is not None:
+            moving |= bool(np.linalg.norm(twist[:3]) > SLOW[0]
+                           or np.linalg.norm(twist[3:]) > SLOW[1])
+        fits.append(FrameFit(frame.image, frame.camera, frame.points, _start(one), frame.echo,
+                             twist, late))
+        progress((number + 1) / len(observations))
+    if args.time and not moving:
+        raise ConfigError('the robot does not move in these frames, or they do not follow each '
+                          'other within half a second: the time offset cannot be seen; leave '
+                          '--time out, or record while driving and turning')
+    edges = sum(len(fit) for fit in fits)
+    if edges < FEWEST:
+        _refuse(observations, edges)
+    if len(fits) == 1:
+        notes.append('one frame only: edges of a single view; several frames are surer')
+    return fits, notes
+
+
+def _refuse(observations, edges):
+    """Say why there is nothing to calibrate with."""
+    inside = sum(len(project_points(one.frame.points, one.frame.camera, _start(one)))
+                 for one in observations)
+    if not inside:
+        raise FrameError('no point of the cloud lies in the image: the extrinsics are wrong by '
+                         'far more than a calibration can find, or sensor and camera look '
+                         'elsewhere; start from extrinsics that are right to about 3 degrees')
+    raise FrameError(f'only {edges} edges of depth lie in the image ({inside} points do), too few '
+                     'to calibrate with: record where things stand before others')
+
+
+def _write(folder, observation, estimate, before_s):
+    frame = observation.frame
+    picture = report.before_and_after(frame.image, frame.camera, frame.points, estimate.start,
+                                      estimate.pose)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / 'parameters.yaml').write_text(report.parameters(estimate, before_s))
+        (folder / 'static_transform.launch.py').write_text(report.launch_file(
+            estimate, frame.frame_id, observation.points_frame))
+        encoded = cv2.imencode('.png', picture[..., ::-1])[1]
+        (folder / 'before_after.png').write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise ConfigError(f'cannot write {folder}: {error.strerror}') from None
+    print(f'{folder}: parameters.yaml, static_transform.launch.py, before_after.png')
