@@ -229,10 +229,12 @@ def model():
                     try:
                         completer = DepthCompleter(preset.name, device, weights)
                         measure_model(completer, frame, linear)
-                    except SteerDepthError as error:
-                        report(left_out=f'`{preset.name}` on {device}', why=str(error))
+                    except (SteerDepthError, RuntimeError) as error:
+                        report(left_out=f'`{preset.name}` on {device}',
+                               why=str(error).splitlines()[0])
                         continue
-                    break  # on the CPU only what does not run on the GPU
+                    if not preset.without_network:
+                        break
 
 
 def measure_model(completer, frame, linear):

@@ -54,19 +54,27 @@ class DepthCompleter:
     Completes sparse depth with the help of the image.
 
     preset: a name of `steer_depth presets`. device: 'auto' (CUDA where there is one), 'cpu',
-    'cuda' or 'cuda:1'; presets that run on the CPU only refuse CUDA. weights: a safetensors file
-    instead of the preset's own. drop_hidden: leave out samples of the background that nearer
+    'cuda' or 'cuda:1'; 'auto' leaves presets without a network on the CPU. weights: a safetensors
+    file instead of the preset's own. drop_hidden: leave out samples of the background that nearer
     objects occlude. reach: how far in pixels depth goes on beyond the outermost samples; None: a
-    tenth of the image height, or three scan lines where that is more.
+    tenth of the image height, or three scan lines where that is more. operators: 'native', or
+    'twin' for what a GPU runs, on the CPU: to compare, it is slower.
 
     ConfigError for a preset or device that is unknown or cannot be had, WeightsError for weights
     that cannot be used.
     """
 
     def __init__(self, preset='default', device='auto', weights=None, drop_hidden=True,
-                 reach=None):
+                 reach=None, operators='native'):
         self.preset = find_preset(preset)
-        self.device = find_device(device, cpu_only=self.preset.cpu_only)
+        self.device = find_device(device, auto_cpu=self.preset.without_network)
+        if operators not in ('native', 'twin'):
+            raise ConfigError(f"operators must be 'native' or 'twin', got {operators!r}")
+        if operators == 'twin' and not self.preset.without_network:
+            raise ConfigError(f'preset {self.preset.name!r} has a network, so there are no '
+                              "operators='twin' of it; use fast or steering")
+        self._twin = self.preset.without_network and (
+            operators == 'twin' or self.device.type == 'cuda')
         self.drop_hidden, self.reach = drop_hidden, reach
         self.weights = weights
         self._complete = self._load()
@@ -77,8 +85,12 @@ class DepthCompleter:
             if self.weights is not None:
                 raise WeightsError(f'preset {self.preset.name!r} takes no weights, but '
                                    f'{self.weights} was given; leave it out')
-            return partial(pipeline.complete, half=self.preset.half, drop_hidden=self.drop_hidden,
-                           reach=self.reach)
+            options = {'half': self.preset.half, 'drop_hidden': self.drop_hidden,
+                       'reach': self.reach}
+            if self._twin:
+                from steer_depth_ros.completion import tensor_pipeline
+                return partial(tensor_pipeline.complete, device=self.device, **options)
+            return partial(pipeline.complete, **options)
         if model == 'reference':
             from steer_depth_ros.network.reference import ReferenceModel
             network = ReferenceModel.load(self.weights, self.device)
@@ -96,7 +108,7 @@ class DepthCompleter:
     def about(self):
         """Return texts for preset, device, backend (of the operator) and weights."""
         device = self.device.type
-        operator_device = self.device if self.preset.model == 'reference' else torch.device('cpu')
+        operator_device = (torch.device('cpu') if self.preset.model == 'learned' else self.device)
         if device == 'cuda':
             device = f'{self.device} ({torch.cuda.get_device_name(self.device)})'
         return {'preset': self.preset.name, 'device': device,
@@ -135,17 +147,18 @@ class DepthCompleter:
                 'take a smaller preset or another device') from None
 
 
-def find_device(name, cpu_only=False):
-    """Return the torch device of a name, 'auto' among them; ConfigError if it cannot be used."""
+def find_device(name, auto_cpu=False):
+    """
+    Return the torch device of a name, 'auto' among them; ConfigError if it cannot be used.
+
+    auto_cpu: 'auto' is the CPU also where there is a GPU.
+    """
     if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() and not cpu_only else 'cpu')
+        return torch.device('cuda' if torch.cuda.is_available() and not auto_cpu else 'cpu')
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"unknown device {name!r}; use 'auto', 'cpu' or 'cuda'") from None
-    if cpu_only and device.type != 'cpu':
-        raise ConfigError(f'device {name!r} was asked for, but this preset runs on the CPU only; '
-                          "use 'auto' or 'cpu', or a preset with a network (learned)")
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise ConfigError(f"device {name!r} was asked for, but torch sees no CUDA device; use "
                           "'auto' or 'cpu', or install a CUDA build of torch")

@@ -36,8 +36,8 @@ class Preset:
     half: bool = False  # works at half the resolution of the image
 
     @property
-    def cpu_only(self):
-        """Return whether nothing of it runs on a GPU: there is no network."""
+    def without_network(self):
+        """Return whether there is no network in it."""
         return self.model == 'steering'
 
     def weights_path(self):

@@ -96,13 +96,23 @@ def test_wrong_options_say_what_there_is(tmp_path):
 
 @pytest.mark.parametrize('there_is_cuda', [False, True])
 @pytest.mark.parametrize('preset', ['steering', 'fast'])
-def test_a_preset_for_the_cpu_refuses_another_device(preset, there_is_cuda, monkeypatch):
+def test_auto_leaves_presets_without_a_network_on_the_cpu(preset, there_is_cuda, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: there_is_cuda)
-    for device in ('cuda', 'cuda:1'):
-        with pytest.raises(ConfigError, match=f"'{device}' .* on the CPU only; use 'auto'"):
-            sd.DepthCompleter(preset=preset, device=device)
     for device in ('auto', 'cpu'):
         assert sd.DepthCompleter(preset=preset, device=device).device == torch.device('cpu')
+    if there_is_cuda:
+        assert sd.DepthCompleter(preset=preset, device='cuda').device == torch.device('cuda')
+    else:
+        with pytest.raises(ConfigError, match='sees no CUDA device'):
+            sd.DepthCompleter(preset=preset, device='cuda')
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'operators': 'triplet'}, "'native' or 'twin'"),
+    ({'preset': 'learned', 'operators': 'twin'}, 'use fast or steering')])
+def test_wrong_operators_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        sd.DepthCompleter(**options)
 
 
 @pytest.mark.parametrize('name', [n for n, p in PRESETS.items() if p.model != 'reference'])
