@@ -17,6 +17,7 @@ Speed and memory of the presets on rendered frames, by stage.
 Milliseconds depend on the machine, so every row also states the ratio to Delaunay-linear
 interpolation (scipy) of the same frame, measured in the same process right afterwards.
 """
+from collections import Counter
 import json
 from pathlib import Path
 import statistics
@@ -52,6 +53,8 @@ def add_arguments(parser) -> None:
     parser.add_argument('--size', metavar='WxH', help='one case instead of the usual ones')
     parser.add_argument('--samples', type=int, default=5000, metavar='N', help='with --size: '
                         'that many pixels at random (%(default)s)')
+    parser.add_argument('--launches', action='store_true', help='count what a GPU would launch '
+                        'per frame instead (presets without a network; needs no GPU)')
     parser.add_argument('--frames', type=int, default=20, help='to measure (%(default)s)')
     parser.add_argument('--json', metavar='FILE', help='write the figures to this file')
 
@@ -65,6 +68,8 @@ def run(args) -> int:
     if args.weights and len(args.preset or ()) != 1:
         raise ConfigError('--weights fits one preset; name it with --preset')
     presets = [find_preset(name) for name in args.preset or PRESETS]
+    if args.launches:
+        return _launches(args, presets)
     about = machine.describe()
     device = find_device(args.device)
     process_tuning.prepare()  # the children, which import torch first of all, run as the node does
@@ -86,6 +91,48 @@ def run(args) -> int:
                 print(_row(found), flush=True)
     write_json(args.json, {'machine': about, 'device': str(device), 'results': results})
     return 0
+
+
+def _launches(args, presets):
+    """Print how many operations a GPU is given per frame, by preset and case."""
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for preset in [p for p in presets if p.without_network]:
+            for width, height, count, kind in _cases(args, preset):
+                frame = read_frame(rendered(Path(folder), width, height, count, kind))
+                launches = count_launches(*frame, preset.half)
+                results.append({'preset': preset.name, 'size': [width, height],
+                                'samples': count, 'launches': sum(launches.values()),
+                                'by_operation': launches})
+                most = ', '.join(f'{name} {n}' for name, n in list(launches.items())[:6])
+                print(f'{preset.name:<12}{f"{width}x{height}":>10}{count:>9}'
+                      f'{sum(launches.values()):>8} launches: {most}, ...', flush=True)
+    write_json(args.json, {'results': results})
+    return 0
+
+
+def count_launches(image, uv, depth, half):
+    """
+    Count the operations of a frame on a device, {name: number}, most frequent first.
+
+    Counted on the meta device, which has no data; views launch nothing and do not count. Our
+    operator counts once, though it launches several kernels.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from steer_depth_ros.completion import tensor_pipeline
+    found: Counter = Counter()
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if not func.is_view and 'empty' not in func.name():
+                found[func.name().split('::')[1].split('.')[0]] += 1
+            return func(*args, **(kwargs or {}))
+
+    plan = tensor_pipeline.prepare(image.shape[:2], uv, depth, half)
+    with torch.inference_mode(), Counting():
+        tensor_pipeline.on_device(torch.from_numpy(image).to('meta'), plan.to('meta'))
+    return dict(found.most_common())
 
 
 def _cases(args, preset):

@@ -52,7 +52,8 @@ def complete(image, uv, depth, device='cpu', half=False, drop_hidden=True, reach
     plan = prepare(image.shape[:2], uv, depth, half, drop_hidden, config)
     valid = run_in_background(valid_mask, plan.samples.uv, image.shape[:2], reach, config)
     device = torch.device(device)
-    with stage('on_device', device), torch.backends.cudnn.flags(allow_tf32=False):
+    # cuDNN would round the conjugate gradients' convolutions to TF32.
+    with stage('on_device', device), torch.backends.cudnn.flags(enabled=False):
         dense, confidence = on_device(torch.from_numpy(image).to(device), plan.to(device))
     dense, confidence, valid = dense.cpu().numpy(), confidence.cpu().numpy(), valid.result()
     return (np.where(valid, dense, np.float32(np.nan)), np.where(valid, confidence, np.float32(0)))

@@ -87,6 +87,18 @@ def test_bench_measures_stages_and_memory(tmp_path, capsys):
     assert 'reference        80x64' in capsys.readouterr().out
 
 
+def test_bench_counts_what_a_gpu_would_launch(tmp_path, capsys):
+    path = tmp_path / 'launches.json'
+    assert main(['bench', 'model', '--launches', '--preset', 'fast', '--preset', 'reference',
+                 '--size', '80x64', '--samples', '200', '--json', str(path)]) == 0
+    fast, = json.loads(path.read_text())['results']  # the other has a network
+    counted = fast['by_operation']
+    # The coarse estimate, at half of the size and at the whole, and the confidence.
+    assert counted['kernel_regression'] == 4 and fast['launches'] == sum(counted.values())
+    assert 'view' not in counted and 'item' not in counted
+    assert f'{fast["launches"]} launches' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('arguments, message', [
     (['--preset', 'none'], "unknown preset 'none'"),
     (['--frames', '0'], '--frames'),
