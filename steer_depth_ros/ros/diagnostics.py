@@ -24,6 +24,7 @@ from steer_depth_ros.ros.synchronizer import LOSS, share_lost
 
 OK, WARN, ERROR = 0, 1, 2
 WINDOW_S = 5.0
+LOSS_S, LOSS_MESSAGES = 30.0, 64  # the most that loss() looks back: few arrive where most get lost
 SILENT_S = 3.0
 ENOUGH_PAIRS = 3
 
@@ -33,26 +34,29 @@ class RateMeter:
 
     def __init__(self):
         self._lock = Lock()
-        self._arrivals: Deque[Tuple[float, int]] = deque(maxlen=1000)
+        self._arrivals: Deque[float] = deque(maxlen=1000)
+        self._stamps: Deque[Tuple[float, int]] = deque(maxlen=LOSS_MESSAGES)
         self._started = time.monotonic()
 
     def tick(self, stamp_ns: int) -> None:
         """Count a message with this stamp."""
         now = time.monotonic()
         with self._lock:
-            self._arrivals.append((now, stamp_ns))
-            while self._arrivals[0][0] < now - WINDOW_S:
+            self._arrivals.append(now)
+            while self._arrivals[0] < now - WINDOW_S:
                 self._arrivals.popleft()
+            self._stamps.append((now, stamp_ns))
 
     def clear(self) -> None:
         """Reset."""
         with self._lock:
             self._arrivals.clear()
+            self._stamps.clear()
             self._started = time.monotonic()
 
     def rate(self) -> float:
         """Return messages per second."""
-        recent = [t for t, _ in self._copy() if t >= time.monotonic() - WINDOW_S]
+        recent = [t for t in self._copy(self._arrivals) if t >= time.monotonic() - WINDOW_S]
         if len(recent) < 2 or recent[-1] <= recent[0]:
             return 0.0
         return (len(recent) - 1) / (recent[-1] - recent[0])
@@ -60,18 +64,19 @@ class RateMeter:
     def silent_for(self) -> float:
         """Return the seconds since the last message, or since the start."""
         with self._lock:
-            last = self._arrivals[-1][0] if self._arrivals else self._started
+            last = self._arrivals[-1] if self._arrivals else self._started
         return time.monotonic() - last
 
     def loss(self) -> float:
         """Return the fraction of messages missing according to the stamps; 0 if irregular."""
-        stamps = np.array([stamp for _, stamp in self._copy()], np.int64)
+        since = time.monotonic() - LOSS_S
+        stamps = np.array([stamp for t, stamp in self._copy(self._stamps) if t >= since], np.int64)
         back = np.flatnonzero(np.diff(stamps) < 0)  # a recording that starts over
         return share_lost(stamps[back[-1] + 1 if len(back) else 0:].tolist())
 
-    def _copy(self):
+    def _copy(self, values):
         with self._lock:
-            return list(self._arrivals)
+            return list(values)
 
 
 class Monitor:

@@ -31,7 +31,7 @@ LONGEST_PERIOD = 5  # seconds; a longer interval is a pause or a jump of the clo
 NEAR_NS = SECOND // 2  # stamps farther apart do not belong to the same time, whatever the period
 ENOUGH = 5  # messages of both streams that hint() needs
 CLOCKS_DIFFER = 5.0  # seconds; with a larger offset sensors do not share a clock
-PAUSE = 5  # periods; a longer gap is a pause of the sensor, not a loss
+PAUSE = 5  # usual gaps; a longer one is a pause of the sensor, not a loss
 LOSS = 0.2  # fraction of missing messages that is worth a warning
 FARTHEST = 0.75  # periods; the nearest partner is at most half a period (plus jitter) away
 ONE_WAY = 0.8  # fraction of distances with the sign of their median that means an offset
@@ -52,10 +52,13 @@ def share_lost(stamps_ns: Sequence[int]) -> float:
     if len(stamps_ns) < 10:
         return 0.0
     gaps = np.diff(np.asarray(stamps_ns, np.int64))
-    period = np.percentile(gaps, 10)
+    period = np.percentile(gaps, 5)
     if period <= 0:
         return 0.0
-    steps = gaps[gaps < PAUSE * period] / period
+    near = gaps[gaps < 3.5 * period]  # whole periods, even if the first estimate is a little off
+    period = near.sum() / max(np.round(near / period).sum(), 1.0)
+    # With much loss the usual gap is several periods; only a far longer one is a pause.
+    steps = gaps[gaps < PAUSE * max(period, np.median(gaps))] / period
     if np.mean(np.abs(steps - np.round(steps)) < 0.2) < 0.9:
         return 0.0
     return float(1.0 - len(steps) / np.round(steps).sum())

@@ -17,6 +17,7 @@ from threading import Event, Thread
 from types import ModuleType, SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 from steer_depth_ros.errors import ConfigError
@@ -73,6 +74,21 @@ def test_loss_is_measured_by_stamps_and_a_pause_is_not_loss():
     assert loss([s for i, s in enumerate(regular) if i % 4]) == pytest.approx(0.25, abs=0.03)
     assert loss(regular + [s + 60_000 for s in regular]) == 0.0
     assert loss([i * i * 7 for i in range(40)]) == 0.0  # irregular by nature
+
+
+@pytest.mark.parametrize('lost', [0.3, 0.6, 0.85])
+@pytest.mark.parametrize('jitter_ms', [0, 5])
+def test_even_heavy_loss_is_measured(monkeypatch, lost, jitter_ms):
+    rng = np.random.default_rng(3)
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: clock.now)
+    meter = diagnostics.RateMeter()
+    for index in np.flatnonzero(rng.random(300) > lost).tolist():  # 10 Hz, half a minute
+        clock.now = 0.1 * index
+        meter.tick(round((100 * index + rng.normal(0, jitter_ms)) * MS))
+    assert meter.loss() == pytest.approx(lost, abs=0.1)
+    clock.now += 60.0
+    assert meter.loss() == 0.0  # too long ago
 
 
 def test_the_rate_can_be_read_while_another_thread_ticks():
