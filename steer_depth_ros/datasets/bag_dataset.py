@@ -21,8 +21,8 @@ from steer_depth_ros.datasets.held_out import example_from_frame, training_item
 from steer_depth_ros.errors import BagError, SteerDepthError
 from steer_depth_ros.recordings import bag, bag_frames
 from steer_depth_ros.recordings.frame_folder import RecordedFrame
+from steer_depth_ros.recordings.parts import found_jobs, place_of, placed_job
 from steer_depth_ros.ros import messages
-from steer_depth_ros.ros.pipeline import Cloud, Job
 
 FIRST_FEW = 5  # frames of which one must be usable
 
@@ -43,15 +43,13 @@ class BagFrames(Dataset):
         with bag.BagReader(path) as recording:
             self.topics = bag_frames.choose_topics(recording)
             self.values = bag_frames.node_values(recording, self.topics)
-            jobs = bag_frames.read_jobs(recording, self.topics, self.values, bag_frames.Drops())
-            self.pairs = [(job.pair._replace(image=_place(job.pair.image.record),
-                                             depth=_place(job.pair.depth.msg.record)),
-                           _place(job.info.record)) for job in jobs]
+            self.jobs = [placed_job(job) for job in bag_frames.read_jobs(
+                recording, self.topics, self.values, bag_frames.Drops())]
             self.truth = _truth(recording)
         self._check_first()
 
     def __len__(self):
-        return len(self.pairs)
+        return len(self.jobs)
 
     def __getstate__(self):
         """Return the state without the open file; every process opens its own."""
@@ -81,31 +79,19 @@ class BagFrames(Dataset):
             recording = bag.BagReader(self.path)
             self._opened = recording, bag_frames.make_pipeline(recording, self.values,
                                                                self.topics)
-        (recording, pipeline), topics = self._opened, self.topics
-        pair, info = self.pairs[index]
-
-        def recorded(topic, place):
-            return bag_frames.Recorded(recording, recording.at(topic, *place))
-
-        depth = Cloud(recorded(topics.depth, pair.depth), pair.depth_ns)
-        job = Job(pair._replace(image=recorded(topics.image, pair.image), depth=depth),
-                  recorded(topics.camera_info, info))
-        frame = bag_frames.run_job(pipeline, topics, job).frame
+        recording, pipeline = self._opened
+        [job] = found_jobs([self.jobs[index]], recording)
+        frame = bag_frames.run_job(pipeline, self.topics, job).frame
         truth = None
         if frame.stamp_ns in self.truth:
-            record = recording.at(bag_frames.TRUTH, *self.truth[frame.stamp_ns])
+            record = recording.at(*self.truth[frame.stamp_ns])
             truth = messages.depth_to_metres(recording.decode(record))
         return RecordedFrame(f'{self.path} frame {index}', frame, truth=truth)
 
 
-def _place(record):
-    """Return the position of a message in the recording: its log time and its stamp."""
-    return record.log_ns, bag.cdr_stamp_ns(record.raw)
-
-
 def _truth(recording):
-    """Return the position of the truth for each image stamp."""
+    """Return the place of the ground truth by image stamp."""
     if bag_frames.TRUTH not in recording.topics:
         return {}
-    places = map(_place, recording.messages(bag_frames.TRUTH))
-    return {stamp_ns: (log_ns, stamp_ns) for log_ns, stamp_ns in places}
+    places = map(place_of, recording.messages(bag_frames.TRUTH))
+    return {place.stamp_ns: place for place in places}

@@ -197,14 +197,15 @@ def run_jobs(recording, topics, values, completer=None, wanted=(), drops=None, c
         raise drops.failure(f'no frame of {recording.path} can be used')
 
 
-def make_pipeline(recording, values, topics, completer=None,
-                  tell=lambda sentence: None) -> Pipeline:
-    """Return the node's pipeline with the transforms of a recording."""
+def make_pipeline(recording, values, topics, completer=None, tell=lambda sentence: None,
+                  transforms=None) -> Pipeline:
+    """Return the node's pipeline with the transforms of a recording; read unless given."""
     # All transforms are known from the start, so waiting is pointless.
     values = {**values, 'tf_timeout_s': 0.0}
-    transforms, ignored = read_transforms(recording)
-    for sentence in ignored:
-        tell(sentence)
+    if transforms is None:
+        transforms, ignored = read_transforms(recording)
+        for sentence in ignored:
+            tell(sentence)
     return Pipeline(values, completer, Extrinsics(values, transforms),
                     {'image': topics.image, 'depth': topics.depth,
                      'camera_info': topics.camera_info or 'the calibration file',

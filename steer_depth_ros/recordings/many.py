@@ -35,7 +35,7 @@ from steer_depth_ros.recordings.bag_tools import complete_bag
 from steer_depth_ros.recordings.parts import complete_part, divide, Part, Reason, results
 
 ATTEMPTS = 3  # for a task whose worker died; after that the recording itself is to blame
-PART = 300  # pairs; half a minute of work, so that reading all transforms again matters little
+PART = 100  # pairs; some ten seconds of work
 ENOUGH = 2  # recordings per worker from which on none is divided
 DIED = 'its worker died (out of memory?) each time it was tried; try it alone, or fewer --workers'
 
@@ -141,8 +141,8 @@ def _tasks(source, target, whole, options) -> List[Task]:
     """Return the tasks of a recording: its parts, or the whole."""
     try:
         parts = [] if whole else divide(source, PART, **_of_parts(options))
-    except SteerDepthError:
-        parts = []  # completing it raises the same error
+    except Exception:  # completing it raises the same error, and that is reported
+        parts = []
     folder = _parts_folder(target)
     return [Task(source, folder / f'{number}.mcap', part) for number, part in enumerate(parts)
             ] or [Task(source, target)]

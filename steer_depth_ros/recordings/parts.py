@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple, Union
 
 from steer_depth_ros.errors import SteerDepthError
+from steer_depth_ros.geometry.transforms import TransformBuffer
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.recordings.bag_frames import (
     Drops,
     make_pipeline,
     read_jobs,
+    read_transforms,
     Recorded,
     run_job,
 )
@@ -79,7 +81,7 @@ def divide(source, pairs: int, topics=None, values=None, calibration=None) -> Li
                 pass  # reported when its part is completed
         if pipeline.stretches:
             return []
-        placed = [_placed(job) for job in jobs()]
+        placed = [placed_job(job) for job in jobs()]
     return [Part(placed[i:i + pairs], pipeline.units) for i in range(0, len(placed), pairs)]
 
 
@@ -92,12 +94,13 @@ def complete_part(source, target, completer, part: Part, topics=None, values=Non
     """
     reasons: List[Reason] = []
     with open_bag(source, topics, values, calibration) as (recording, chosen, values, calibration):
-        pipeline = make_pipeline(recording, values, chosen, completer)
+        pipeline = make_pipeline(recording, values, chosen, completer,
+                                 transforms=_transforms_of(recording))
         pipeline.units.update(part.units)
         with bag.BagWriter(target, overwrite=True) as writer:
             for topic, kind in OUTPUTS.values():
                 writer.add_topic(topic, kind)
-            for number, job in enumerate(_found(part.jobs, recording)):
+            for number, job in enumerate(found_jobs(part.jobs, recording)):
                 try:
                     result = run_job(pipeline, chosen, job, {*OUTPUTS})
                 except SteerDepthError as error:
@@ -108,6 +111,18 @@ def complete_part(source, target, completer, part: Part, topics=None, values=Non
                     for role, message in completed_messages(result, values):
                         writer.write(OUTPUTS[role][0], number, message)
     return reasons
+
+
+_transforms: Dict[Any, TransformBuffer] = {}  # of the latest recording of this process
+
+
+def _transforms_of(recording) -> TransformBuffer:
+    """Return all transforms of a recording; read once per process, not for every part."""
+    key = recording.path, recording.path.stat().st_mtime_ns
+    if key not in _transforms:
+        _transforms.clear()
+        _transforms[key] = read_transforms(recording)[0]
+    return _transforms[key]
 
 
 def results(parts: List[Tuple[Path, List[Reason]]]) -> Iterator[Union[SteerDepthError, Stored]]:
@@ -128,7 +143,7 @@ def results(parts: List[Tuple[Path, List[Reason]]]) -> Iterator[Union[SteerDepth
                     yield Stored('', [(roles[r.topic], r.raw) for r in next(by_pair)[1]])
 
 
-def _placed(job):
+def placed_job(job) -> Job:
     """Replace the messages of a job by their places; clouds that jobs share stay shared."""
     for cloud in (*job.earlier, job.pair.depth):
         cloud.msg = _place(cloud.msg)
@@ -139,11 +154,15 @@ def _placed(job):
 def _place(message):
     if not isinstance(message, Recorded):
         return message  # already a place, or a calibration, or None
-    record = message.record
+    return place_of(message.record)
+
+
+def place_of(record) -> Place:
+    """Return the place of a record."""
     return Place(record.topic, record.log_ns, bag.cdr_stamp_ns(record.raw))
 
 
-def _found(jobs, recording) -> Iterator[Job]:
+def found_jobs(jobs, recording) -> Iterator[Job]:
     """
     Yield jobs with Recorded messages instead of places.
 
