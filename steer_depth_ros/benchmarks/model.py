@@ -99,8 +99,8 @@ def _launches(args, presets):
     with tempfile.TemporaryDirectory() as folder:
         for preset in [p for p in presets if p.without_network]:
             for width, height, count, kind in _cases(args, preset):
-                frame = read_frame(rendered(Path(folder), width, height, count, kind))
-                launches = count_launches(*frame, preset.half)
+                image, uv, depth = read_frame(rendered(Path(folder), width, height, count, kind))
+                launches = count_launches(image, uv, depth, preset.half)
                 results.append({'preset': preset.name, 'size': [width, height],
                                 'samples': count, 'launches': sum(launches.values()),
                                 'by_operation': launches})
