@@ -42,11 +42,17 @@ def lab(rgb: Tensor) -> Tensor:
     return torch.stack([light, 500 * (fx - fy), 200 * (fy - fz)])
 
 
-def blur(maps: Tensor, sigma: float, radius: int) -> Tensor:
-    """Blur with a Gaussian of 2 * radius + 1 taps; borders are reflected."""
+def blur(maps: Tensor, sigma: float, radius: int, parts: int = 0) -> Tensor:
+    """
+    Blur with a Gaussian of 2 * radius + 1 taps; borders are reflected.
+
+    parts: round the taps to 1 / parts, as OpenCV does for images of bytes.
+    """
     offsets = torch.arange(-radius, radius + 1, device=maps.device, dtype=torch.float32)
     taps = torch.exp(offsets * offsets * (-0.5 / sigma ** 2))
     taps = taps / taps.sum()
+    if parts:
+        taps = (taps * parts).round() / parts
     for axis in (1, 2):
         padded = reflect(maps, radius, axis)
         length = maps.shape[axis]

@@ -228,8 +228,10 @@ def on_device(image: Tensor, plan: Plan):
 
 
 def _lab(image, config):
-    small = maps.downsample2(image.permute(2, 0, 1).float()).round()
-    smooth = maps.blur(small, config.color_blur / 2, 3).round()
+    # Rounded as images of bytes are, and halves up.
+    small = (maps.downsample2(image.permute(2, 0, 1).float()) + 0.5).floor()
+    sigma = config.color_blur / 2
+    smooth = (maps.blur(small, sigma, round(3 * sigma), parts=256) + 0.5).floor()
     return maps.lab(smooth / 255)
 
 
