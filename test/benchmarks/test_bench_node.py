@@ -32,7 +32,10 @@ def test_every_stage_of_the_node_is_measured(monkeypatch):
 @pytest.mark.parametrize('publish_ms, status', [(14.9, 0), (15.1, 1)])
 def test_above_the_goal_the_benchmark_fails(publish_ms, status, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(node, 'measure', lambda frames: {'receive': 10.0, 'publish': publish_ms})
+    monkeypatch.setattr(node.model, 'linear_of_a_lidar_frame', lambda: 100.0)
     file = tmp_path / 'figures.json'
     assert node.run(argparse.Namespace(frames=2, json=file)) == status
-    assert json.loads(file.read_text())['total_ms'] == pytest.approx(10 + publish_ms)
+    figures = json.loads(file.read_text())
+    assert figures['total_ms'] == pytest.approx(10 + publish_ms)
+    assert figures['of_linear'] == pytest.approx((10 + publish_ms) / 100)
     assert f'{10 + publish_ms:.2f} ms' in capsys.readouterr().out
