@@ -29,6 +29,7 @@
 // after every torch operation, so they had better do the work than slow down threads of our own.
 extern "C" void GOMP_parallel(void (*work)(void *), void *data, unsigned threads, unsigned flags)
     __attribute__((weak));
+extern "C" int omp_get_num_threads() __attribute__((weak));
 
 namespace steer {
 namespace STEER_ISA {
@@ -68,6 +69,53 @@ void parallel(int threads, int count, Job job) {
     for (auto &t : pool) t.join();
   }
   if (failed) std::rethrow_exception(error);
+}
+
+// Where the threads of `together` wait for each other.
+class Barrier {
+ public:
+  void wait(int size) {
+    const int round = round_.load(std::memory_order_acquire);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
+      arrived_.store(0, std::memory_order_relaxed);
+      round_.store(round + 1, std::memory_order_release);
+      return;
+    }
+    // Others are done within microseconds, unless they have no core.
+    for (int looks = 0; round_.load(std::memory_order_acquire) == round;)
+      if (++looks > 4000) std::this_thread::yield();
+  }
+
+ private:
+  std::atomic<int> arrived_{0}, round_{0};
+};
+
+// Runs job(rank, size) on up to `threads` threads, all at the same time: they may wait for each other.
+// The job throws nothing.
+template <class Job>
+void together(int threads, Job job) {
+  std::atomic<int> ranks{0};
+  if (threads < 2) {
+    job(0, 1);
+  } else if (GOMP_parallel && omp_get_num_threads) {
+    auto work = [&] { job(ranks.fetch_add(1), omp_get_num_threads()); };
+    GOMP_parallel([](void *w) { (*(decltype(work) *)w)(); }, &work, threads, 0);
+  } else {
+    std::atomic<int> size{0};
+    std::vector<std::thread> pool;
+    auto work = [&] {
+      while (size.load(std::memory_order_acquire) == 0) std::this_thread::yield();
+      job(ranks.fetch_add(1), size.load());
+    };
+    try {
+      pool.reserve(threads - 1);
+      for (int t = 1; t < threads; t++) pool.emplace_back(work);
+    } catch (const std::exception &) {  // no more threads: those that run do it all
+    }
+    size.store((int)pool.size() + 1, std::memory_order_release);
+    work();
+    for (auto &t : pool) t.join();
+  }
 }
 
 }  // namespace STEER_ISA

@@ -20,7 +20,11 @@
 #include <new>
 #include <vector>
 
+#include "../kernel_regression/threads.h"
+
 namespace {
+
+using steer::STEER_ISA::Barrier;
 
 // A map of (height, width) inside a margin of one zero on all sides, so that no border is special.
 class Map {
@@ -40,23 +44,25 @@ struct System {
   const float *xx, *yy, *xy, *data_weight;
   long height, width;
 
-  // image = system * map; returns map . image. ready(y) is called before row y is first read.
-  // DATA: with the weights of the samples, or the curvatures alone.
+  // image = system * map in the rows from `first` to `end`; totals: map . image of each. ready(y) is
+  // called before row y is first read. DATA: with the weights of the samples, or the curvatures
+  // alone.
   template <bool DATA, typename Ready>
-  double apply(const Map &map, Map &image, std::vector<Map> &rows, Ready ready) const {
+  void apply(const Map &map, Map &image, std::vector<Map> &rows, long first, long end,
+             std::vector<double> &totals, Ready ready) const {
     // Curvatures of three rows around the one that is written, by row modulo 3; none above.
-    for (int kind = 1; kind < 3; ++kind)
-      std::fill(rows[kind].row(2), rows[kind].row(2) + width, 0.0f);
-    ready(0);
-    if (height > 1) ready(1);
-    curvatures(map, 0, rows);
-    double total = 0.0;
-    for (long y = 0; y < height; ++y) {
+    if (first == 0)
+      for (int kind = 1; kind < 3; ++kind)
+        std::fill(rows[kind].row(2), rows[kind].row(2) + width, 0.0f);
+    ready(first);
+    if (first > 0) curvatures(map, first - 1, rows);
+    if (first + 1 < height) ready(first + 1);
+    curvatures(map, first, rows);
+    for (long y = first; y < end; ++y) {
       if (y + 2 < height) ready(y + 2);
       curvatures(map, y + 1, rows);
-      total += apply_row<DATA>(map, image, y, rows);
+      totals[y] = apply_row<DATA>(map, image, y, rows);
     }
-    return total;
   }
 
   void curvatures(const Map &map, long y, std::vector<Map> &rows) const {
@@ -76,7 +82,7 @@ struct System {
   }
 
   template <bool DATA>
-  double apply_row(const Map &map, Map &image, long y, const std::vector<Map> &rows) const {
+  float apply_row(const Map &map, Map &image, long y, const std::vector<Map> &rows) const {
     const float *along_x = rows[0].row(y % 3);
     const float *up = rows[1].row((y + 2) % 3), *middle = rows[1].row(y % 3);
     const float *down = rows[1].row((y + 1) % 3);
@@ -95,22 +101,27 @@ struct System {
   }
 };
 
+double sum_of(const std::vector<double> &rows) {
+  double sum = 0.0;
+  for (const double row : rows) sum += row;
+  return sum;
+}
+
 void solve(const float *curvature_weights, const float *data_weight, const float *rhs,
-           int height, int width, int steps, float *solution) {
+           int height, int width, int steps, int threads, float *solution) {
   const long size = static_cast<long>(height) * width;
   const float *weights = curvature_weights;
   const System system{weights, weights + size, weights + 2 * size, data_weight, height, width};
   Map residual(height, width), direction(height, width), image(height, width);
   Map map(height, width), preconditioner(height, width);
-  std::vector<Map> rows(3, Map(3, width));
-
-  for (long y = 0; y < height; ++y)
-    std::copy(solution + y * width, solution + (y + 1) * width, map.row(y));
-  system.apply<false>(map, image, rows, [](long) {});
   const std::vector<float> nothing(width, 0.0f);
+  // Sums of rows, which every thread adds up in the same order: results do not depend on how many.
+  std::vector<double> powers(height), works(height);
+  threads = std::max(1, std::min(threads, height / 16));
+  std::vector<std::vector<Map>> rows(threads, std::vector<Map>(3, Map(3, width)));
+  Barrier barrier;
 
-  double power = 0.0;
-  for (long y = 0; y < height; ++y) {
+  const auto begin_row = [&](long y) {
     const float *sx = system.xx + y * width, *sd = system.xy + y * width;
     const float *sy = system.yy + y * width;
     const float *above = y > 0 ? sy - width : nothing.data();
@@ -126,48 +137,72 @@ void solve(const float *curvature_weights, const float *data_weight, const float
       f[x] = rhs[y * width + x] - image.row(y)[x];
       sum += f[x] * f[x] * s[x];
     }
-    power += sum;
-  }
-
-  float beta = 0.0f;
-  const auto next_direction = [&](long y) {
-    float *d = direction.row(y);
-    const float *f = residual.row(y), *s = preconditioner.row(y);
-#pragma omp simd
-    for (long x = 0; x < width; ++x) d[x] = s[x] * f[x] + beta * d[x];
+    powers[y] = sum;
   };
-  for (int step = 0; step < steps && power > 0.0; ++step) {
-    const double work = system.apply<true>(direction, image, rows, next_direction);
-    if (!(work > 0.0)) break;
-    const float alpha = static_cast<float>(power / work);
-    double next = 0.0;
-    for (long y = 0; y < height; ++y) {
-      float *z = solution + y * width, *f = residual.row(y), sum = 0.0f;
-      const float *d = direction.row(y), *b = image.row(y), *s = preconditioner.row(y);
+
+  const auto step_row = [&](long y, float alpha) {
+    float *z = solution + y * width, *f = residual.row(y), sum = 0.0f;
+    const float *d = direction.row(y), *b = image.row(y), *s = preconditioner.row(y);
 #pragma omp simd reduction(+ : sum)
-      for (long x = 0; x < width; ++x) {
-        z[x] += alpha * d[x];
-        f[x] -= alpha * b[x];
-        sum += f[x] * f[x] * s[x];
-      }
-      next += sum;
+    for (long x = 0; x < width; ++x) {
+      z[x] += alpha * d[x];
+      f[x] -= alpha * b[x];
+      sum += f[x] * f[x] * s[x];
     }
-    beta = static_cast<float>(next / power);
-    power = next;
-  }
+    powers[y] = sum;
+  };
+
+  steer::STEER_ISA::together(threads, [&](int rank, int team) {
+    const long first = height * static_cast<long>(rank) / team;
+    const long end = height * static_cast<long>(rank + 1) / team;
+    for (long y = first; y < end; ++y)
+      std::copy(solution + y * width, solution + (y + 1) * width, map.row(y));
+    barrier.wait(team);
+    system.apply<false>(map, image, rows[rank], first, end, works, [](long) {});
+    for (long y = first; y < end; ++y) begin_row(y);
+    barrier.wait(team);
+
+    double power = sum_of(powers);
+    float beta = 0.0f;
+    const auto next_direction = [&](long y) {
+      float *d = direction.row(y);
+      const float *f = residual.row(y), *s = preconditioner.row(y);
+#pragma omp simd
+      for (long x = 0; x < width; ++x) d[x] = s[x] * f[x] + beta * d[x];
+    };
+    // The neighbors read two rows at either end as well.
+    const auto shared = [&](long y) { return y < first + 2 || y >= end - 2; };
+    for (int step = 0; step < steps && power > 0.0; ++step) {
+      for (long y = first; y < end; ++y)
+        if (shared(y)) next_direction(y);
+      barrier.wait(team);
+      system.apply<true>(direction, image, rows[rank], first, end, works, [&](long y) {
+        if (y < end && !shared(y)) next_direction(y);
+      });
+      barrier.wait(team);
+      const double work = sum_of(works);
+      if (!(work > 0.0)) break;
+      const float alpha = static_cast<float>(power / work);
+      for (long y = first; y < end; ++y) step_row(y, alpha);
+      barrier.wait(team);
+      const double next = sum_of(powers);
+      beta = static_cast<float>(next / power);
+      power = next;
+    }
+  });
 }
 
 }  // namespace
 
 // curvature_weights: (3, height, width), zero where a difference would leave the map. data_weight,
 // rhs: (height, width), weights of the samples, and weight times residual at `solution`. solution:
-// (height, width), where it starts, and where `steps` steps lead to.
+// (height, width), where it starts, and where `steps` steps lead to, on up to `threads` threads.
 // Returns 0, or 1 where memory does not last; `solution` is then as it was.
 extern "C" __attribute__((visibility("default"))) int steer_second_order_tv(
     const float *curvature_weights, const float *data_weight, const float *rhs, int height,
-    int width, int steps, float *solution) {
+    int width, int steps, int threads, float *solution) {
   try {
-    solve(curvature_weights, data_weight, rhs, height, width, steps, solution);
+    solve(curvature_weights, data_weight, rhs, height, width, steps, threads, solution);
     return 0;
   } catch (const std::bad_alloc &) {  // must not reach the caller, who knows no C++
     return 1;

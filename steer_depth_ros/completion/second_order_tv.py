@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
 from steer_depth_ros.completion.resample import (
     downsample2,
@@ -156,7 +157,8 @@ def solve_cg(start, curvature_weights, data_weight, rhs, steps):
         return solution
     fields = (field.ctypes.data for field in (curvature_weights, data_weight, rhs))
     library = native.load(name)
-    if library.steer_second_order_tv(*fields, *start.shape, steps, solution.ctypes.data):
+    if library.steer_second_order_tv(*fields, *start.shape, steps, torch.get_num_threads(),
+                                     solution.ctypes.data):
         raise MemoryError(f'second-order TV: no memory for {start.shape} pixels')
     return solution
 

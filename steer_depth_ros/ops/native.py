@@ -20,7 +20,7 @@ import re
 from steer_depth_ros.errors import NativeLibraryError
 
 LIBRARIES = Path(__file__).parent
-ABI_VERSION = 2  # kAbiVersion of csrc/kernel_regression/problem.h
+ABI_VERSION = 3  # kAbiVersion of csrc/kernel_regression/problem.h
 PROFILES = ('gaussian', 'tanh')
 BORDERS = ('none', 'mirror')
 SCALAR, PER_SAMPLE, PER_PIXEL, ABSENT = range(4)
@@ -48,7 +48,7 @@ _CPU_FUNCTIONS = {
     'steer_backward': (ctypes.c_int, [_PROBLEM]),
     'steer_error': (ctypes.c_char_p, []),
     'steer_flying_points': (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]),
-    'steer_second_order_tv': (ctypes.c_int, [ctypes.c_void_p] * 3 + [ctypes.c_int] * 3
+    'steer_second_order_tv': (ctypes.c_int, [ctypes.c_void_p] * 3 + [ctypes.c_int] * 4
                               + [ctypes.c_void_p]),
 }
 _CUDA_FUNCTIONS = {

@@ -18,6 +18,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from steer_depth_ros.completion import second_order_tv
 from steer_depth_ros.completion.kernels import sample_distance
@@ -126,6 +127,27 @@ def test_absurd_samples_leave_the_result_finite_and_within_their_range(depth):
     found = second_order_tv.refine(frame, truth * frame.median, sample_distance(frame))
     assert np.isfinite(found).all()
     assert found.min() >= frame.range[0] and found.max() <= frame.range[1]
+
+
+@pytest.mark.skipif(not COMPILED, reason='needs the compiled library')
+@pytest.mark.parametrize('size', [(40, 33), (97, 60), (3, 5)])
+def test_any_number_of_threads_gives_the_same_bits(size):
+    rng = np.random.default_rng(7)
+    weights = rng.random((3, *size), np.float32)
+    weights[0, :, [0, -1]] = weights[1, [0, -1]] = weights[2, -1] = weights[2, :, -1] = 0
+    data = (rng.random(size) < 0.2).astype(np.float32)
+    start, rhs = rng.random(size, np.float32), data * rng.random(size, np.float32)
+    results, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            results.append(second_order_tv.solve_cg(start, weights, data, rhs, 3))
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(each, results[0]) for each in results)
+    expected = start.copy()
+    second_order_tv._solve_cg(expected, weights, data, rhs, 3)
+    assert np.abs(results[0] - expected).max() < 1e-3 * np.abs(expected - start).max() + 1e-5
 
 
 WITHOUT_MEMORY = """
