@@ -20,6 +20,7 @@ from typing import Any, Deque, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from steer_depth_ros.calibration.monitor import Fit
 from steer_depth_ros.ros.synchronizer import LOSS, share_lost
 
 OK, WARN, ERROR = 0, 1, 2
@@ -151,6 +152,14 @@ def judge_inputs(inputs: Any, hint: Optional[str]) -> List[Tuple[int, str]]:
             found.append((WARN, f'{100 * rate.loss():.0f} % of {topic} get lost; '
                           f'{inputs.remedy(name)}'))
     return found or ([(WARN, hint)] if hint else [])
+
+
+def judge_fit(fit: Optional[Fit]) -> List[Tuple[int, str]]:
+    """Return a warning if points and image are turned against each other."""
+    if fit is None or not fit.significant:
+        return []
+    return [(WARN, f'points and image do not fit, {fit.describe()}: look at ~/debug/overlay, and '
+                   'run `steer_depth calibrate` on a recording for new extrinsics')]
 
 
 def status_values(inputs: Any, monitor: Monitor, tf_age_s: Optional[float]) -> Dict[str, str]:

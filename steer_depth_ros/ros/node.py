@@ -31,6 +31,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
+from steer_depth_ros.calibration.monitor import FitMonitor
 from steer_depth_ros.errors import ConfigError, SteerDepthError
 from steer_depth_ros.geometry.calibration_file import read_calibration
 from steer_depth_ros.geometry.transforms import TransformBuffer
@@ -50,6 +51,7 @@ HINT_PERIOD_S = 5.0
 LOG_PERIOD_S = 10.0  # of warnings about the inputs
 WARM_UP_SIZE = 96, 128
 POSE = {'extrinsics.xyz', 'extrinsics.rpy', 'extrinsics.quaternion'}
+FIT_PERIOD_S = 1.0  # between looks at how well points and image fit
 OTHER_CLOCK_MS = 60e3  # larger ages mean a recording played without its clock
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -77,6 +79,7 @@ class CompletionNode(LifecycleNode):
         self._buffer = TransformBuffer()
         self._monitor = diagnostics.Monitor()
         self._hint, self._hinted = None, 0.0
+        self._fit, self._fitted = FitMonitor(), 0.0
         self._settings = Parameters(self, lambda: self._completer is not None, self._changed)
         self._diagnostics = diagnostics.Diagnostics(self)
         self._jumps = self.get_clock().create_jump_callback(
@@ -259,6 +262,17 @@ class CompletionNode(LifecycleNode):
         if 0 <= age_ms < OTHER_CLOCK_MS:
             result.stages['image stamp to published'] = age_ms
         self._monitor.completed(job.pair.image_ns, result.stages)
+        self._look_at_fit(result)
+
+    def _look_at_fit(self, result):
+        """Compare points and image, if nothing else is to be done."""
+        now, worker, frame = time.monotonic(), self._worker, result.frame
+        if (frame.points is None or now - self._fitted < FIT_PERIOD_S or worker is None
+                or worker.waiting()):
+            return
+        self._fitted = now
+        self._fit.add(frame.image, frame.camera, result.sparse.uv, result.sparse.depth,
+                      frame.stamp_ns)
 
     def _on_error(self, error):
         known = isinstance(error, SteerDepthError)
@@ -278,6 +292,7 @@ class CompletionNode(LifecycleNode):
     def _start_over(self):
         """Drop moving transforms and the waiting job after stamps went back."""
         self._buffer.clear()
+        self._fit.clear()
         if self._worker is not None:
             self._worker.discard()
 
@@ -288,6 +303,8 @@ class CompletionNode(LifecycleNode):
         self._pipeline.values = self._outputs.values = values
         self._extrinsics.configure(calibrated_values(values, self._calibration))
         posed = sorted(names & POSE)
+        if posed:
+            self._fit.clear()
         if posed and self._extrinsics.source != 'parameters':
             self.get_logger().warning(
                 f'{", ".join(posed)} changed, but extrinsics come from '
@@ -329,6 +346,9 @@ class CompletionNode(LifecycleNode):
                if listener is not None and listener.last_arrival else None)
         values = {'model': self._described, **self._about,
                   **diagnostics.status_values(inputs, self._monitor, age)}
+        fit = self._fit.fit()
+        if fit is not None:
+            values['points and image fit'] = fit.describe()
         if active:
             values['drops: busy'] = str(self._busy())
         self._diagnostics.publish(level, summary, values)
@@ -347,6 +367,7 @@ class CompletionNode(LifecycleNode):
                                       throttle_duration_sec=LOG_PERIOD_S)
         found += self._monitor.judge_speed(inputs.sync.counts['pairs'], self._busy())
         found += [(diagnostics.WARN, text) for text in self._monitor.problems()]
+        found += diagnostics.judge_fit(self._fit.fit())
         if not found:
             return diagnostics.OK, 'completing'
         return max(level for level, _ in found), '; '.join(text for _, text in found)
