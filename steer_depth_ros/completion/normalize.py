@@ -98,25 +98,31 @@ class NormalizedFrame:
                        compact_nodes=False)
 
 
+def smooth_lab(image, config=CONFIG):
+    """Return an image uint8 (H, W, 3) in CIELab, smoothed and at half of its resolution."""
+    smooth = cv2.GaussianBlur(downsample2(image), (0, 0), config.color_blur / 2)
+    return cv2.cvtColor(smooth.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab)
+
+
 @stage('normalize')
-def normalize(image, uv, depth, has_parallax=False, half=False, config=CONFIG):
+def normalize(image, uv, depth, has_parallax=False, half=False, config=CONFIG, lab=None):
     """
     Return the NormalizedFrame of image uint8 (H, W, 3), uv float32 (N, 2) and depth (N,) meters.
 
-    half: at half of the image's resolution, where a depth image keeps one sample a pixel.
+    half: at half of the image's resolution, where a depth image keeps one sample a pixel. lab: a
+    Future of `smooth_lab`, where that is under way.
     """
-    small, size = downsample2(image), image.shape[:2]
+    size = image.shape[:2]
     if half:
         dense = len(uv) > config.dense_samples * size[0] * size[1]
-        uv, size = to_scale(uv, 2), small.shape[:2]
+        uv, size = to_scale(uv, 2), ((size[0] + 1) // 2, (size[1] + 1) // 2)
         if dense:
             chosen = one_per_pixel(uv, size)
             uv, depth = uv[chosen], depth[chosen]
-    smooth = cv2.GaussianBlur(small, (0, 0), config.color_blur / 2)
-    lab = cv2.cvtColor(smooth.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab)
+    colors = smooth_lab(image, config) if lab is None else lab.result()
     median = float(np.median(depth))
     across, rows = sample_spacing(uv, size, config)
     return NormalizedFrame(
-        size, lab, as_batch_tensor(uv), as_batch_tensor(median / depth), median,
+        size, colors, as_batch_tensor(uv), as_batch_tensor(median / depth), median,
         kernel_aspect(across, rows, config), math.sqrt(across * rows), rows, half, has_parallax,
         config)

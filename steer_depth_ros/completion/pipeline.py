@@ -23,7 +23,7 @@ from steer_depth_ros.completion.confidence import confidence_of, expected_error
 from steer_depth_ros.completion.config import CONFIG
 from steer_depth_ros.completion.hole_filling import fill_large_holes
 from steer_depth_ros.completion.kernels import Guide, LogScales, regress
-from steer_depth_ros.completion.normalize import normalize, NormalizedFrame
+from steer_depth_ros.completion.normalize import normalize, NormalizedFrame, smooth_lab
 from steer_depth_ros.completion.occlusion import bleed_through_mask, remove_occluded, Samples
 from steer_depth_ros.completion.resample import upsample
 from steer_depth_ros.completion.sample_fit import fit_to_samples
@@ -40,9 +40,10 @@ def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=
     `valid_mask`. Return depth (meters, NaN outside the valid region) and confidence, (H, W).
     """
     size = image.shape[:2]
+    lab = run_in_background(smooth_lab, image, config)
     samples = remove_occluded(uv, depth, size, config) if drop_hidden else Samples(uv, depth)
     valid = run_in_background(valid_mask, samples.uv, size, reach, config)
-    frame = normalize(image, *samples, half, config)
+    frame = normalize(image, *samples, half, config, lab)
     problem = describe(frame)
     problem = remove_bleed_through(refine_guide(problem, tune(problem.left_out)))
     inverse, _ = problem.regress([tune(problem.left_out)])
