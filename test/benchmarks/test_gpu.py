@@ -28,8 +28,9 @@ CANNED = {'gpu': 'NVIDIA H100 80GB HBM3', 'date': '2026-11-27T12:00:00+00:00', '
         {'machine': {'gpu': 'H100', 'processor': None}, 'copy_gb_s': 2950.4, 'gflop_s': 51234.0},
         {'case': '640x480, 5,000', 'order': 2, 'direction': 'forward', 'events_us': 151.6,
          'graph_us': 81.2, 'copies_us': 200.0, 'launches': 7, 'float32_share': 0.1234,
-         'bandwidth_share': 0.05, 'kernels': [{'name': 'Forward<2, true>', 'calls': 1,
-                                               'us': 60.25}]},
+         'bandwidth_share': 0.05, 'kernels': [
+             {'name': 'run<Forward<2, true> >', 'calls': 1, 'us': 60.25},
+             {'name': 'fill', 'calls': 1, 'us': 1.0}]},
         {'case': 'b', 'order': 1, 'direction': 'forward', 'events_us': 1.0, 'graph_us': None,
          'copies_us': 2.0, 'launches': None, 'float32_share': None, 'bandwidth_share': 0.1,
          'kernels': []}]},
@@ -88,7 +89,7 @@ def test_a_stage_that_fails_or_hangs_costs_its_own_results_only(tmp_path, monkey
 
     monkeypatch.setattr(gpu, 'stages', lambda: [
         [('build', python('print("fine")'), 30)],
-        [('tests', python('print("FAILED test/a.py::b - wrong\\n1 failed, 3 passed in 2s");'
+        [('tests', python('print("FAILED test/a.py::b\\nFAILED c::d - e\\n2 failed, 3 passed in 2s");'
                           'exit(1)'), 30),
          ('memcheck', python(WRITES + 'print("=== ERROR SUMMARY: 0 errors")'), 30),
          ('racecheck', ['no-such-tool'], 30)],
@@ -103,7 +104,7 @@ def test_a_stage_that_fails_or_hangs_costs_its_own_results_only(tmp_path, monkey
     assert {name: stage['ok'] for name, stage in found.items()} == {
         'build': True, 'tests': False, 'memcheck': True, 'racecheck': False, 'operator': False,
         'node': False}
-    assert found['tests']['outcome'] == '1 failed, 3 passed; test/a.py::b'
+    assert found['tests']['outcome'] == '2 failed, 3 passed; test/a.py::b, c::d'
     assert found['memcheck']['outcome'] == '0 errors'
     assert found['racecheck']['outcome'].startswith('no-such-tool is not installed')
     assert found['operator']['outcome'].startswith('stopped after 3 s')
@@ -127,7 +128,7 @@ def test_the_page_has_every_figure():
                  '51.2 TFLOP/s.', '| tests | 3 passed, 1 failed | 12 |',
                  '| 640x480, 5,000 | 2 | forward | 152 | 81 | 200 | 7 | 12.3% | 5.0% |',
                  '| b | 1 | forward | 1 | - | 2 | - | - | 10.0% |',
-                 '| 640x480, 5,000, order 2, forward | `Forward<2, true>` | 1 | 60.2 |',
+                 '| 640x480, 5,000, order 2, forward | `run<Forward<2, true> >` | 1 | 60.2 |',
                  '| learned | cuda | 1216 x 352 | 20,000 | 12.00 | 0.071 | 1.50 | 140 |',
                  '- `fast` on cuda: runs on the CPU only', 'bench node needs rclpy'):
         assert line in page.splitlines(), line

@@ -35,7 +35,7 @@ ON_GPU = (pytest.mark.gpu, pytest.mark.skipif(
 ON_HOST = {'cuda on host': ('-DSTEER_FEW=64',),
            'cuda on host, warps': ('-DSTEER_EMULATED_WARPS', f'-I{Path(__file__).parent}')}
 BACKENDS = ('native', 'cuda on host', pytest.param('gpu', marks=ON_GPU))
-_device = 'cpu'  # of run_native
+_on_gpu = False  # whether run_native moves its inputs there, and its results back
 
 
 def scene(batch=2, samples=150, size=(41, 57), features=0, seed=0, padding=0., margin=0.):
@@ -76,11 +76,15 @@ def run_twin(data, size, dtype=torch.float64, **options):
 
 
 def run_native(data, size, **options):
-    """Run the public function in float32, on the device of `backend`."""
-    data, options = ({k: v.to(_device) if torch.is_tensor(v) else v for k, v in each.items()}
-                     for each in (cast(data, torch.float32), options))
+    """Run the public function in float32, on the GPU where `backend` says so."""
+    data = cast(data, torch.float32)
+    if not _on_gpu:
+        return kernel_regression(size=size, **data, **options)
+    data, options = ({k: v.cuda() if torch.is_tensor(v) else v for k, v in each.items()}
+                     for each in (data, options))
     dense, mass = kernel_regression(size=size, **data, **options)
-    return (dense.cpu(), mass.cpu()) if _device == 'cuda' else (dense, mass)
+    assert dense.is_cuda  # or the CPU would be tested
+    return dense.cpu(), mass.cpu()
 
 
 def available(name):
@@ -106,7 +110,7 @@ def backend(name):
     `run_native` then computes.
     """
     if name in ('native', 'gpu'):
-        with mock.patch(f'{__name__}._device', 'cuda' if name == 'gpu' else 'cpu'):
+        with mock.patch(f'{__name__}._on_gpu', name == 'gpu'):
             yield
         return
     on_host = name in ON_HOST
@@ -115,7 +119,8 @@ def backend(name):
     def choose(values):
         return (name, library) if values.dtype == torch.float32 else (None, None)
 
-    with mock.patch.object(regression, '_library', choose), \
+    with mock.patch(f'{__name__}._on_gpu', False), \
+            mock.patch.object(regression, '_library', choose), \
             mock.patch.object(regression, '_call', _call_on_host if on_host else CALL):
         yield
 

@@ -60,6 +60,13 @@ def gradients(function, data, **options):
     return dict(zip(names, torch.autograd.grad(loss, [data[k] for k in names])))
 
 
+def run_on_gpu(data, size, **options):
+    """Run the public function on tensors of the GPU."""
+    dense, mass = run_native(data, size, **options)
+    assert dense.is_cuda and mass.is_cuda
+    return dense, mass
+
+
 def problem(options):
     data = scene(2, 150, SIZE, features=9, padding=.1, margin=4.)
     data['bandwidth'] = torch.full((2, *SIZE), 1.5 if 'neighbours' in options else 4.).double()
@@ -73,7 +80,7 @@ def problem(options):
 def test_values(options, order):
     data = problem(options)
     expected, expected_mass = run_twin(data, SIZE, order=order, **options)
-    dense, mass = run_native(on_gpu(data), SIZE, order=order, **options)
+    dense, mass = run_on_gpu(on_gpu(data), SIZE, order=order, **options)
     torch.testing.assert_close(dense.cpu().double(), expected, rtol=1e-3, atol=0.)
     torch.testing.assert_close(mass.cpu().double(), expected_mass, rtol=1e-3, atol=1e-30)
 
@@ -84,7 +91,7 @@ def test_values(options, order):
 def test_gradients(options, order):
     data = problem(options)
     expected = gradients(run_twin, data, order=order, **options)
-    found = gradients(run_native, on_gpu(data), order=order, **options)
+    found = gradients(run_on_gpu, on_gpu(data), order=order, **options)
     for name, e in expected.items():
         error = (found[name].cpu().double() - e).norm() / e.norm()
         assert error < 1e-3, (name, error.item())
@@ -94,7 +101,7 @@ def test_gradients(options, order):
 @pytest.mark.parametrize('options', MODES)
 def test_the_same_bits_twice(options):
     data = on_gpu(problem(options))
-    runs = [gradients(run_native, data, **options) for _ in range(3)]
+    runs = [gradients(run_on_gpu, data, **options) for _ in range(3)]
     for run in runs[1:]:
         assert all(torch.equal(run[k], runs[0][k]) for k in run)
 
@@ -103,11 +110,11 @@ def test_the_same_bits_twice(options):
 @pytest.mark.parametrize('options', MODES)
 def test_streams_and_graphs(options):
     data = on_gpu(problem(options))
-    expected, _ = run_native(data, SIZE, exact_at_samples=True, **options)
+    expected, _ = run_on_gpu(data, SIZE, exact_at_samples=True, **options)
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        dense, _ = run_native(data, SIZE, exact_at_samples=True, **options)
+        dense, _ = run_on_gpu(data, SIZE, exact_at_samples=True, **options)
     stream.synchronize()
     assert torch.equal(dense.nan_to_num(), expected.nan_to_num())
 
@@ -126,7 +133,7 @@ def test_streams_and_graphs(options):
 def test_few_and_many_samples(options, count):
     data = scene(1, count, SIZE)
     expected, expected_mass = run_twin(data, SIZE, order=0, **options)
-    dense, mass = run_native(on_gpu(data), SIZE, order=0, **options)
+    dense, mass = run_on_gpu(on_gpu(data), SIZE, order=0, **options)
     torch.testing.assert_close(dense.cpu().double(), expected, rtol=1e-3, atol=0., equal_nan=True)
     torch.testing.assert_close(mass.cpu().double(), expected_mass, rtol=1e-3, atol=1e-30)
 
