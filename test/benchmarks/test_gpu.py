@@ -89,7 +89,7 @@ def test_a_stage_that_fails_or_hangs_costs_its_own_results_only(tmp_path, monkey
 
     monkeypatch.setattr(gpu, 'stages', lambda: [
         [('build', python('print("fine")'), 30)],
-        [('tests', python('print("FAILED test/a.py::b\\nFAILED c::d - e\\n2 failed, 3 passed in 2s");'
+        [('tests', python('print("FAILED test/a.py::b\\nFAILED c::d - e\\n2 failed, 3 passed");'
                           'exit(1)'), 30),
          ('memcheck', python(WRITES + 'print("=== ERROR SUMMARY: 0 errors")'), 30),
          ('racecheck', ['no-such-tool'], 30)],
