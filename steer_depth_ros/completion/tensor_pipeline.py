@@ -470,18 +470,21 @@ def solve_cg(start, weights, data_weight, rhs, steps):
 
     diagonal = torch.nn.functional.conv_transpose2d(weights[None], stencils.square(),
                                                     padding=1)[0, 0]
+    def dot(one, other):
+        return torch.dot(one.reshape(-1), other.reshape(-1))
+
     preconditioner = 1 / (diagonal + data_weight + 1e-9)
     solution, residual = start, rhs - bend(start)
     direction = preconditioner * residual
-    power = (residual * direction).sum()
+    power = dot(residual, direction)
     for _ in range(steps):
-        image = data_weight * direction + bend(direction)
-        work = (direction * image).sum()
-        length = torch.where((power > 0) & (work > 0), power / work, 0.0)
-        solution = solution + length * direction
-        residual = residual - length * image
+        image = torch.addcmul(bend(direction), data_weight, direction)
+        work = dot(direction, image)
+        length = torch.where(work > 0, power / work, 0.0)
+        solution = torch.addcmul(solution, direction, length)
+        residual = torch.addcmul(residual, image, length, value=-1)
         ahead = preconditioner * residual
-        next_power = (residual * ahead).sum()
-        direction = ahead + torch.where(power > 0, next_power / power, 0.0) * direction
+        next_power = dot(residual, ahead)
+        direction = torch.addcmul(ahead, direction, next_power / power.clamp(min=1e-38))
         power = next_power
     return solution

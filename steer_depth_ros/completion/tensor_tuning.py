@@ -66,8 +66,9 @@ class LeaveOneOut:
         self._inverse, self.target = inverse[near], inverse[self.queries].log()
         self.range = inverse.min(), inverse.max()
         spacing = _spacing(radius, frame.neighbors, 0.5)
-        self._y, self._x = rows / spacing, columns / spacing
-        gamma, mahalanobis = _quadratic_form(kernels[near], self._y, self._x)
+        y, x = rows / spacing, columns / spacing
+        self._moments = _moments(y, x, self._inverse)
+        gamma, mahalanobis = _quadratic_form(kernels[near], y, x)
         self._taper = _taper(distance / radius) * gamma * self.known
         nearest = offset.square().sum(2).min(0).values.sqrt()
         self._mahalanobis = mahalanobis / bandwidth_at(frame, nearest).square()
@@ -122,7 +123,7 @@ class LeaveOneOut:
         exponent = torch.tensordot(-0.5 / factors[:4].square(), self._sq_features, 1)
         exponent = exponent - 0.5 / factors[4].square() * self._mahalanobis
         weight = (exponent - exponent.max(0).values).exp() * self._taper
-        return _plane(weight, self._y, self._x, self._inverse, self.config.ridge * factors[5])
+        return _plane(weight, self._moments, self.config.ridge * factors[5])
 
 
 def tune(left_out):
@@ -158,7 +159,8 @@ def _coarse_estimate(config, rows, columns, distance, inverse):
     spacing = _spacing(radius, count, 1.0)
     y, x = rows[:count] / spacing, columns[:count] / spacing
     weight = ((y * y + x * x) * (-0.5 / config.bandwidth ** 2)).exp()
-    return _plane(weight * _taper(distance / radius), y, x, inverse[:count], config.ridge)[0]
+    moments = _moments(y, x, inverse[:count])
+    return _plane(weight * _taper(distance / radius), moments, config.ridge)[0]
 
 
 def _spacing(radius, count, least):
@@ -178,23 +180,26 @@ def _quadratic_form(kernels, y, x):
     return gamma, form
 
 
-def _plane(weight, y, x, values, ridge):
-    """Do what `tuning._plane` does."""
-    least = float(EPS)
+def _moments(y, x, values):
+    """Return what `_plane` sums over the neighbors, weighed, (9, K, Q)."""
+    return torch.stack([torch.ones_like(y), y, x, y * y, x * x, y * x, values, y * values,
+                        x * values])
+
+
+def _plane(weight, moments, ridge):
+    """Do what `tuning._plane` does, with the `_moments` of y, x and values."""
+    least, y, x, values = float(EPS), moments[1], moments[2], moments[6]
     weight = weight / weight.sum(0).clamp(min=least)
-    wy, wx = weight * y, weight * x
-    mass, y0, x0 = weight.sum(0), wy.sum(0), wx.sum(0)
-    yy = (wy * y).sum(0) + ridge * mass
-    xx = (wx * x).sum(0) + ridge * mass
-    yx = (wy * x).sum(0)
-    v, yv, xv = ((w * values).sum(0) for w in (weight, wy, wx))
+    mass, y0, x0, yy, xx, yx, v, yv, xv = (weight * moments).sum(1).unbind()
+    held = ridge * mass
+    yy, xx = yy + held, xx + held
     det = (yy * xx - yx * yx).clamp(min=least)
     p, q = (yx * x0 - xx * y0) / det, (yx * y0 - yy * x0) / det
     rest = (mass + p * y0 + q * x0).clamp(min=least)
     constant = (v + p * yv + q * xv) / rest
     ty, tx = yv - y0 * constant, xv - x0 * constant
     slope_y, slope_x = (xx * ty - yx * tx) / det, (yy * tx - yx * ty) / det
-    held = p * slope_y + q * slope_x
+    pulled = p * slope_y + q * slope_x
     residual = values - constant - slope_y * y - slope_x * x
-    by_weight = ((1 + p * y + q * x) * residual - ridge * held) / rest
-    return constant, weight, by_weight, -ridge * mass * held / rest
+    by_weight = ((1 + p * y + q * x) * residual - ridge * pulled) / rest
+    return constant, weight, by_weight, -held * pulled / rest
