@@ -26,7 +26,6 @@ MOST_ASPECT = 8.0
 GAP = 4.0  # neighbors farther apart than this many typical spacings do not tell of a step
 STEP, SLOPE = 0.1, 3.0  # of inverse depth: relative to itself, and to the slope of the near side
 CREASE, LARGEST_CREASE, STRAIGHT = 0.03, 0.3, 0.3
-EDGE = 0.5, 0.5  # where an edge lies between the near point and the next, along and across lines
 FLAT, FLAT_PAIR = 0.03, 0.03
 ECHO, ECHO_PAIR = 0.25, 0.15  # steps of echo strength, as shares of all points that are weaker
 NEAR_IN_DEPTH = 0.08  # natural logarithm; points of one edge
@@ -182,8 +181,7 @@ def _along(place, depth, strength, spacing, beside, ahead, back):
         drop = inverse - there[first]
         slope = there[behind] - inverse
         step = close & (drop > STEP * inverse) & ~(drop < SLOPE * np.abs(slope))
-        edge = place + EDGE[ahead // 2] * (place[first] - place)
-        yield _chosen(step, ahead, edge, depth, gap)
+        yield _chosen(step, ahead, 0.5 * (place + place[first]), depth, gap)
         if ahead % 2:
             return
         axis = ahead // 2

@@ -188,7 +188,8 @@ def _groups(view, features: Features):
                 # A filter turned by a half circle sees the opposite change.
                 along = np.cos(one * np.pi / NORMALS) if a == 0 else np.sin(one * np.pi / NORMALS)
                 edge = np.maximum(np.copysign(sign, sign * along) * plain, 0) if sign else either
-                gap = max(1, round(float(np.median(features.gap[chosen])) * view.focal))
+                half = int(0.5 * float(np.median(features.gap[chosen])) * view.focal)
+                gap = 2 * half + 1  # an even window would shift the map
                 window = (gap, 1) if a == 0 else (1, gap)
                 edge = cv2.blur(edge, window, borderType=cv2.BORDER_REFLECT)
                 window = (around, 1) if a == 0 else (1, around)

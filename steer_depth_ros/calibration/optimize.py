@@ -26,7 +26,7 @@ UNITS = ('deg',) * 3 + ('m',) * 3 + ('s',)
 # What is believed of an error before the images are looked at: standard deviations.
 PRIOR = np.array([1.2, 1.2, 1.2, 0.05, 0.05, 0.05, 0.03])
 # What edges, beams and pixels of real sensors leave even of very many features.
-FLOOR = np.array([0.05, 0.05, 0.05, 0.01, 0.01, 0.01, 0.002])
+FLOOR = np.array([0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.002])
 REACH, GRID = 3.0, (0.25, 0.25, 0.5)  # degrees: search around the start, and its steps
 COARSE = 1500  # features of a frame for the grid, shared among more than GRID_FRAMES frames
 GRID_FRAMES = 4
@@ -36,7 +36,7 @@ TEMPER = 4.0
 ROUNDS, DRAWS = 10, 240
 SPREAD = 1.4  # of the draws, relative to what is known of the result
 OBSERVED = 0.5  # a degree of freedom whose deviation is not below this share of PRIOR is not
-CONFIRMED = 9.0  # squared deviations, over as many degrees of freedom, that a change must exceed
+CONFIRMED = 4.0  # squared deviations, all degrees of freedom together, that a change must exceed
 
 
 @dataclass

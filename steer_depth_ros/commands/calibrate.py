@@ -40,6 +40,7 @@ from steer_depth_ros.recordings.observations import observe_bag, observe_folder
 
 FRAMES = 10
 SLOW = 0.2, 0.02  # meters and radians a second; less is no motion
+SAME_LEVELS = 1.5  # of brightness between images of one view
 LATE_S = 0.003  # between cloud and image, from which on the robot's motion counts
 
 
@@ -148,7 +149,17 @@ def _fits(args, observations, progress):
         _refuse(observations, edges)
     if len(fits) == 1:
         notes.append('one frame only: edges of a single view; several frames are surer')
+    elif _still([one.frame.image for one in (observations[0], observations[-1])]):
+        notes.append('the robot does not move in these frames: all show the same edges, and more '
+                     'of them make nothing surer')
     return fits, notes
+
+
+def _still(images):
+    """Return whether two images show the same, but for noise and what moves by itself."""
+    first, last = (cv2.resize(image, (64, 48), interpolation=cv2.INTER_AREA).astype(float)
+                   for image in images)
+    return float(np.median(np.abs(first - last))) < SAME_LEVELS
 
 
 def _refuse(observations, edges):

@@ -23,7 +23,8 @@ from steer_depth_ros.calibration.objective import FrameFit, View
 from steer_depth_ros.calibration.optimize import calibrate, corrected
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.geometry.transforms import matrix_from
-from steer_depth_ros.synthetic.drive import CAMERA_FROM_LIDAR, drive_frames
+from steer_depth_ros.synthetic.drive import CAMERA_FROM_LIDAR, drive_frames, scan, STEP_M
+from steer_depth_ros.synthetic.procedural import render_scene
 
 SIZE = 240, 720
 CAMERA = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
@@ -135,6 +136,31 @@ def test_the_motion_of_the_sensor_is_found(drive):
     # The drive goes 0.5 m forward and 0.05 m to the right in 0.1 s; the LiDAR's y is left.
     assert np.abs(twist - [5.0, -0.5, 0, 0, 0, 0]).max() < 0.4
     assert sensor_twist(drive[0].points[:50], drive[1].points, 0.1) is None
+
+
+def test_translation_is_corrected_with_rotation(drive):
+    wrong = corrected(CAMERA_FROM_LIDAR, np.array([0.4, -0.5, 0.2, 0.05, -0.04, 0, 0]))
+    estimate = calibrate(fits(drive, wrong), wrong, pose=True)
+    assert estimate.observable[3] and estimate.changed
+    assert np.abs(estimate.pose[:2, 3] - CAMERA_FROM_LIDAR[:2, 3]).max() < 0.03
+    assert degrees_apart(estimate.pose, CAMERA_FROM_LIDAR) < 0.3
+
+
+def test_a_late_cloud_is_told():
+    late_s, made = 0.04, []
+    for index in range(4):
+        scene = render_scene(6, SIZE, kind='street', moved=(index * STEP_M).tolist())
+        lidar = CAMERA_FROM_LIDAR.copy()
+        lidar[:3, 3] += STEP_M * late_s / 0.1
+        made.append((scene, scan(scene, np.random.default_rng(index), lidar)))
+    twists = [sensor_twist(one[1], other[1], 0.1) for one, other in zip(made, made[1:])]
+    late = [FrameFit(scene.image.numpy(), scene.camera, points, CAMERA_FROM_LIDAR, None, twist)
+            for (scene, points), twist in zip(made, twists)]
+    estimate = calibrate(late, CAMERA_FROM_LIDAR, time=True)
+    assert estimate.observable[6]
+    assert abs(estimate.correction[6] - late_s) < 0.012
+    assert report.as_json(estimate, 0.1)['time_offset_s'] == 0.1 + estimate.correction[6]
+    assert 'time_offset_s: 0.' in report.parameters(estimate, 0.1)
 
 
 def test_the_pose_is_reported_in_every_form(drive):

@@ -13,6 +13,7 @@
 # limitations under the License.
 """`steer_depth calibrate`, and the overlay of `steer_depth bag`."""
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -105,6 +106,29 @@ def test_what_cannot_be_calibrated_is_refused_in_a_sentence(drive, tmp_path, cap
 def test_one_frame_is_calibrated_with_a_word_of_caution(drive, tmp_path, capsys):
     assert main(['calibrate', str(next(drive.iterdir())), '--out', str(tmp_path)]) == 0
     assert 'one frame only' in capsys.readouterr().out
+
+
+def test_trials_measure_how_exact_it_is(drive, tmp_path, capsys):
+    right, figures = tmp_path / 'right', tmp_path / 'figures.json'
+    shutil.copytree(drive, right)
+    for file in right.glob('*/meta.json'):
+        file.write_text(json.dumps({**json.loads(file.read_text()),
+                                    'T_cam_lidar': CAMERA_FROM_LIDAR.ravel().tolist()}))
+    assert main(['calibrate', str(right), '--trials', '2', '--frames', '2', '--json',
+                 str(figures)]) == 0
+    assert '2 wrong rotations' in capsys.readouterr().out
+    found = json.loads(figures.read_text())
+    assert found['trials'] == 2 and found['worse'] == 0.0
+    assert found['median_after_deg'] < found['median_before_deg']
+    assert set(found['monitor']) == {'right', 'wrong'}
+
+
+def test_frames_of_one_view_are_told(drive, tmp_path, capsys):
+    one = next(drive.iterdir())
+    for name in 'ab':
+        shutil.copytree(one, tmp_path / 'still' / name)
+    assert main(['calibrate', str(tmp_path / 'still'), '--out', str(tmp_path / 'out')]) == 0
+    assert 'does not move' in capsys.readouterr().out
 
 
 def test_a_video_shows_edges_over_edges(tmp_path, capsys):
