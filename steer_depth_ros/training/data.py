@@ -16,22 +16,27 @@ import inspect
 import math
 import os
 from pathlib import Path
+import pickle
 import signal
 
 import cv2
+import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
-from steer_depth_ros.errors import ConfigError, SteerDepthError
+from steer_depth_ros.errors import ConfigError, DatasetError, SteerDepthError
+from steer_depth_ros.training.variation import vary
 
 PREFETCH = 4  # steps per worker
 STRING_ARGUMENTS = 'data_dir', 'folder', 'pattern', 'split'
 
 
-def rendered(frames=1500, patterns=4, seed=1, size='320x240', folder=None):
+def rendered(frames=1500, patterns=4, seed=1, size='320x240', folder=None, vary=False):
     """
     Open rendered scenes, each measured by `patterns` sensors, cached in `folder`.
 
-    The default folder is in the user's cache, one per number of sensors.
+    The default folder is in the user's cache, one per number of sensors. vary: with other colors
+    and depths for each sensor, see `variation.vary`.
     """
     from steer_depth_ros.synthetic.cached import RenderedFrames
     if folder is None:
@@ -41,7 +46,8 @@ def rendered(frames=1500, patterns=4, seed=1, size='320x240', folder=None):
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f'{name} must be a whole number of at least 1, not {value!r}')
     try:
-        return RenderedFrames(Path(folder).expanduser(), frames, patterns, seed, _size(size))
+        scenes = RenderedFrames(Path(folder).expanduser(), frames, patterns, seed, _size(size))
+        return Varied(scenes, seed) if vary else scenes
     except OSError as error:
         raise ConfigError(f'cannot keep scenes in {folder} ({error.strerror}); choose another '
                           'folder') from None
@@ -150,25 +156,90 @@ class Mixture(Dataset):
         raise IndexError('the index is beyond the last frame')
 
 
+class Varied(Dataset):
+    """Another data set with `vary` applied; item i depends only on (seed, i)."""
+
+    def __init__(self, data, seed):
+        self.data, self.seed = data, seed
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        item = self.data[index]
+        rng = np.random.default_rng([self.seed, index])
+        varied = vary(*(np.asarray(item[k]) for k in ('image', 'depth', 'sparse')), rng)
+        return {**item, **dict(zip(('image', 'depth', 'sparse'), varied))}
+
+
+class Made:
+    """Examples made of a data set, each time anew."""
+
+    def __init__(self, data, make):
+        self.data, self.make = data, make
+
+    def __call__(self, index, flip):
+        """Return example `index` of the data."""
+        return self.make(self.data[index], flip)
+
+
+class Prepared(Made):
+    """
+    Examples made once and kept in files: preparing takes longer than a step of training.
+
+    make: function from a data set item and a flip to an example, which can be mirrored.
+    """
+
+    def __init__(self, data, make, folder):
+        super().__init__(data, make)
+        self.folder = Path(folder).expanduser()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f'cannot keep examples in {folder} ({error.strerror}); choose '
+                              'another cache') from None
+
+    def __call__(self, index, flip):
+        """Return example `index` of the data."""
+        path = self.folder / f'{index:08d}.pt'
+        if path.exists():
+            inputs, truth = self._read(path)
+        else:
+            inputs, truth = self.make(self.data[index], False)
+            partial_file = path.with_suffix(f'.{os.getpid()}')
+            torch.save((inputs, truth), partial_file)
+            os.replace(partial_file, path)  # readers never see half a file
+        return (inputs.mirrored(), truth.flip(-1)) if flip else (inputs, truth)
+
+    @staticmethod
+    def _read(path):
+        try:
+            return torch.load(path, weights_only=False)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise DatasetError(f'{path} is damaged ({error}); delete it, and it will be made '
+                               'again') from None
+
+
 class StepExamples(Dataset):
     """
     The examples of one process: item `step` is the list of examples of that step.
 
     choose: function from a step to data set indices and flips. part: slice of them for this
-    process. make: function from a data set item and a flip to an example. If the data cannot be
-    used, the item is the error.
+    process. make: function from an index and a flip to an example. collate: what joins them. If
+    the data cannot be used, the item is the error.
     """
 
-    def __init__(self, data, choose, part, make):
+    def __init__(self, data, choose, part, make, collate=list):
         self.data, self.choose, self.part, self.make = data, choose, part, make
+        self.collate = collate
 
     def __getitem__(self, step):
         indices, flips = self.choose(step)
         if isinstance(self.data, Mixture):
             self.data.epoch = step  # draws new samples whenever a measured frame is used again
         try:
-            return [self.make(self.data[int(i)], bool(flip))
-                    for i, flip in zip(indices[self.part], flips[self.part])]
+            return self.collate([self.make(int(i), bool(flip))
+                                 for i, flip in zip(indices[self.part], flips[self.part])])
         except SteerDepthError as error:
             return error  # raised in the main process; DataLoader would add a traceback
 
@@ -185,5 +256,7 @@ def load_steps(examples, steps, workers):
 
 def _start_worker(_):
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    os.nice(5)  # the process that trains comes first
     # Ctrl-C is handled by the training process: it finishes its step, saves and stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -17,19 +17,21 @@ Training examples and losses of the kernel mixture and of the network of the pap
 An objective is a model with its loss: `example(item, flip)` prepares one data set item; calling
 the objective with a list of examples returns the loss and rows of errors.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from steer_depth_ros.completion.learned import constants, kernel_inputs, KernelModel
 from steer_depth_ros.completion.mixture import mixture_inputs, MixtureModel
 from steer_depth_ros.completion.occlusion import remove_occluded
 from steer_depth_ros.errors import ConfigError, DatasetError
-from steer_depth_ros.network import mixture_net, reference
+from steer_depth_ros.network import kernel_net, mixture_net, reference
 
-OPTIONS = {mixture_net.ARCHITECTURE: ('channels',), reference.ARCHITECTURE: ('depth_range',)}
+OPTIONS = {kernel_net.ARCHITECTURE: ('channels', 'features', 'neighbors'),
+           mixture_net.ARCHITECTURE: ('channels',), reference.ARCHITECTURE: ('depth_range',)}
 
 
 def mixture_example(item, flip, device='cpu'):
@@ -115,6 +117,84 @@ class MixtureObjective(nn.Module):
                 features = self.model.trunk(torch.cat([maps[i] for i in alike]))
             found.update(zip(alike, features.float().split(1)))
         return [found[i] for i in range(len(maps))]
+
+
+def kernel_example(item, flip, device='cpu'):
+    """
+    Make (inputs, truth) of one data set item, in half precision where that is exact enough.
+
+    truth (1, H, W) is log(median / depth) minus the first pass, or NaN.
+    """
+    image, truth, uv, sparse = _arrays(item)
+    uv, sparse, has_parallax = remove_occluded(uv, sparse, image.shape[:2])
+    inputs = kernel_inputs(np.ascontiguousarray(image), uv, sparse, has_parallax)
+    target = torch.from_numpy(np.log(inputs.median.numpy() / truth).astype(np.float32))[None]
+    target = (target - inputs.first[:, 0]).half()
+    inputs = replace(inputs, **{name: getattr(inputs, name).half() for name in
+                                ('lab', 'coarse', 'bandwidth', 'distance')})
+    if flip:
+        inputs, target = inputs.mirrored(), target.flip(-1)
+    return inputs.to(device), target.to(device)
+
+
+class KernelObjective(nn.Module):
+    """
+    The learned kernels with their loss, in one forward call for DistributedDataParallel.
+
+    options: arguments of the network. amp: bfloat16 convolutions.
+    """
+
+    architecture = kernel_net.ARCHITECTURE
+    example = staticmethod(kernel_example)
+
+    def __init__(self, options, amp=False):
+        super().__init__()
+        self.model, self.amp = kernel_net.KernelNet(constants(), **options), amp
+        self.config = self.model.config
+
+    @staticmethod
+    def collate(frames):
+        """Join frames of one size."""
+        inputs, truth = zip(*frames)
+        return [(kernel_net.stack(inputs), torch.cat(truth))]
+
+    def predictor(self, device):
+        """Return the model as the completer runs it."""
+        return KernelModel(self.model, device)
+
+    def forward(self, frames):
+        """Return the mean loss of frames of one size, and their mean errors."""
+        (inputs, truth), = frames
+        first = inputs.first[:, 0]
+        truth = truth.float() + first
+        found = self.model(inputs, self.amp)
+        with torch.no_grad():
+            *unit, _, _ = _errors(found.tuned, truth)
+        loss, row = 0., {}
+        # In logarithms, so that what is a tenth better counts the same on easy and hard frames.
+        for name, weight in (('refined', 1.), ('kernels', .25), ('surface', .25)):
+            *errors, off, seen = _errors(getattr(found, name), truth)
+            relative = [((e + 1e-4) / (u + 1e-4)).log() for e, u in zip(errors, unit)]
+            loss = loss + weight * sum(relative) / len(relative)
+            row |= {f'{name} {kind}': r.mean().exp().item()
+                    for kind, r in zip(('log', 'mae', 'rmse'), relative)}
+            if name == 'refined':
+                likelihood = found.log_error + off.detach() * (-found.log_error).exp()
+                likelihood = torch.where(seen, likelihood, 0.).sum((1, 2)) / seen.sum((1, 2))
+                loss = loss + .03 * likelihood
+        return loss.mean(), [{'mae': row['refined mae'], 'rmse': row['refined rmse'],
+                              'likelihood': likelihood.mean().item(), **row}]
+
+
+def _errors(estimate, truth):
+    """Return mean error in log depth, and mean and root mean square of depth, (B,) each."""
+    seen = truth.isfinite()
+    target = torch.where(seen, truth, estimate.detach())
+    count = seen.sum((1, 2))
+    off = (estimate - target).abs()
+    metric = (-estimate).exp() - (-target).exp()  # in medians
+    return (off.sum((1, 2)) / count, metric.abs().sum((1, 2)) / count,
+            (metric.square().sum((1, 2)) / count + 1e-12).sqrt(), off, seen)
 
 
 @dataclass
@@ -210,7 +290,8 @@ def _flipped(image, truth, uv):
     return image[:, ::-1], truth[:, ::-1], uv
 
 
-OBJECTIVES = {kind.architecture: kind for kind in (MixtureObjective, ReferenceObjective)}
+OBJECTIVES = {kind.architecture: kind
+              for kind in (KernelObjective, MixtureObjective, ReferenceObjective)}
 
 
 def _whole(value, least, most):
@@ -223,8 +304,10 @@ def _increasing(value):
 
 
 VALUES = {  # option: (check, description for errors)
-    'channels': (lambda value: isinstance(value, (list, tuple)) and len(value) == 4
+    'channels': (lambda value: isinstance(value, (list, tuple)) and 2 <= len(value) <= 8
                  and all(_whole(v, 1, 4096) for v in value), 'four whole numbers'),
+    'features': (lambda value: _whole(value, 1, 64), 'a whole number'),
+    'neighbors': (lambda value: _whole(value, 4, 64), 'a whole number from 4 to 64'),
     'depth_range': (lambda value: value is None or _increasing(value),
                     'two increasing numbers in meters, or null')}
 

@@ -37,7 +37,7 @@ import yaml
 
 from steer_depth_ros.errors import ConfigError, SteerDepthError, WeightsError
 from steer_depth_ros.network.checkpoints import save_safetensors
-from steer_depth_ros.training.data import load_steps, StepExamples
+from steer_depth_ros.training.data import load_steps, Made, Prepared, StepExamples
 from steer_depth_ros.training.log import PICTURES, TrainingLog
 from steer_depth_ros.training.losses import make_objective
 
@@ -59,6 +59,8 @@ class TrainingConfig:
     report: int = 50  # steps
     checkpoint: int = 100  # steps; what kill -9 loses at most
     workers: int = 0  # processes that prepare frames; 0: the training process itself
+    new: int = 0  # frames of a step that no step had before, until none is left; 0: any
+    cache: str = ''  # folder that keeps prepared examples; '': they are prepared each time
     model: dict = field(default_factory=dict)  # see losses.make_objective
     data: list = field(default_factory=lambda: [{'dataset': 'rendered', 'frames': 1500}])
 
@@ -86,10 +88,10 @@ class TrainingConfig:
 
 
 WHOLE_NUMBERS = {'seed': 0, 'steps': 1, 'batch': 1, 'warmup': 0, 'report': 1, 'checkpoint': 1,
-                 'workers': 0}  # minimum
+                 'workers': 0, 'new': 0}  # minimum
 NUMBERS = {'learning_rate': 1.0, 'weight_decay': 1.0, 'clip': math.inf, 'average': 1.0}  # maximum
-KINDS = {'name': (str, 'a text'), 'amp': (bool, 'true or false'), 'model': (dict, 'a mapping'),
-         'data': (list, 'a list')}
+KINDS = {'name': (str, 'a text'), 'cache': (str, 'a text'), 'amp': (bool, 'true or false'),
+         'model': (dict, 'a mapping'), 'data': (list, 'a list')}
 
 
 def _value(key, value, path):
@@ -143,14 +145,30 @@ def learning_rate(config, step):
     return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1))) / 2)
 
 
-def choose(config, step, length):
-    """Return the data set indices and flips of a step, which depend only on (seed, step)."""
+def choose(config, step, shares):
+    """
+    Return the data set indices and flips of a step, which depend only on (seed, step).
+
+    shares: numbers of frames of the data sets. With config.new a step takes all frames from one
+    of them: that many that were not used before, the others from those that were, so that frames
+    can be made while the training runs.
+    """
     rng = np.random.default_rng([config.seed, step])
-    return rng.integers(length, size=config.batch), rng.random(config.batch) < 0.5
+    flips = rng.random(config.batch) < 0.5
+    if not config.new:
+        return rng.integers(sum(shares), size=config.batch), flips
+    order = np.random.default_rng(config.seed).choice(
+        len(shares), config.steps, p=np.array(shares) / sum(shares))
+    chosen = order[step]
+    used = config.new * np.count_nonzero(order[:step] == chosen)
+    new = np.arange(used, min(used + config.new, shares[chosen]))
+    old = rng.integers(min(used, shares[chosen]) or len(new), size=config.batch - len(new))
+    return sum(shares[:chosen]) + np.concatenate([new, old]), flips
 
 
-# Keys that may differ when a run is resumed; all others affect the weights.
-MAY_CHANGE = ('name', 'report', 'checkpoint', 'workers')
+# Keys that may differ when a run is resumed; all others affect what was trained so far. Another
+# number of steps only moves the end of the schedule.
+MAY_CHANGE = ('name', 'report', 'checkpoint', 'workers', 'cache', 'steps')
 
 
 class Trainer:
@@ -173,6 +191,7 @@ class Trainer:
                               'processes')
         self.step, self.rows, self.stopping = 0, [], False
         torch.manual_seed(config.seed)
+        torch.backends.cudnn.allow_tf32 = False  # conjugate gradients need all of float32
         self.objective = make_objective(config.model, config.amp).to(self.device)
         self.loss = self._shared(self.objective)
         self.model = self.objective.model
@@ -244,9 +263,16 @@ class Trainer:
 
     def steps(self):
         """Return the examples of each remaining step: the part of the batch of this process."""
-        chosen = partial(choose, self.config, length=len(self.dataset))
+        shares = getattr(self.dataset, 'shares', [len(self.dataset)])
+        chosen = partial(choose, self.config, shares=shares)
         part = slice(self.rank, None, self.world)
-        examples = StepExamples(self.dataset, chosen, part, self.objective.example)
+        make = self.objective.example
+        if self.config.cache:
+            make = Prepared(self.dataset, make, self.config.cache)
+        else:
+            make = Made(self.dataset, make)
+        examples = StepExamples(self.dataset, chosen, part, make,
+                                getattr(self.objective, 'collate', list))
         return load_steps(examples, range(self.step, self.config.steps), self.config.workers)
 
     def train_step(self, frames):

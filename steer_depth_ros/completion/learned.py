@@ -1,0 +1,72 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The preset `learned`: a network corrects the kernels and the surface of `steering`."""
+import numpy as np
+import torch
+
+from steer_depth_ros.completion.config import CONFIG
+from steer_depth_ros.completion.normalize import normalize
+from steer_depth_ros.completion.pipeline import describe, refine_guide, remove_bleed_through
+from steer_depth_ros.completion.resample import as_batch_tensor, downsample2
+from steer_depth_ros.completion.tuning import tune
+from steer_depth_ros.network.kernel_net import Constants, KernelInputs, load_kernel_net
+from steer_depth_ros.ops.timing import stage
+
+
+def constants(config=CONFIG):
+    """Return those of the config that the network starts from."""
+    return Constants(*(getattr(config, name) for name in Constants._fields))
+
+
+class KernelModel:
+    """The trained network; what it starts from is found on the CPU, the rest runs on `device`."""
+
+    def __init__(self, net, device='cpu'):
+        self.net, self.device = net.eval().to(device), torch.device(device)
+
+    @classmethod
+    def load(cls, path, device='cpu'):
+        """Read a safetensors file; WeightsError where it is missing, damaged or foreign."""
+        return cls(load_kernel_net(path).fused(), device)
+
+    def estimate(self, image, uv, depth, has_parallax=False):
+        """Return depth (meters) and expected relative error, float32 (H, W)."""
+        inputs = kernel_inputs(image, uv, depth, has_parallax).to(self.device)
+        with stage('network', self.device):
+            found = self.net(inputs)
+            dense = inputs.median[:, None, None] / found.refined.exp()
+            error = found.log_error.exp()
+        return dense[0].cpu().numpy(), error[0].cpu().numpy()
+
+
+def kernel_inputs(image, uv, depth, has_parallax=False) -> KernelInputs:
+    """Prepare for the network what `normalize` takes."""
+    frame = normalize(image, uv, depth, has_parallax)
+    problem = describe(frame)
+    coarse = downsample2(problem.guide.depth) * np.float32(frame.config.depth_step)
+    problem = remove_bleed_through(refine_guide(problem, tune(problem.left_out)))
+    tuned = tune(problem.left_out)
+    filled, measured = problem.filled, problem.measured
+    count = filled.uv.shape[1]
+    return KernelInputs(
+        image=torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None],
+        lab=as_batch_tensor(frame.lab.transpose(2, 0, 1)),
+        first=as_batch_tensor(problem.guide.depth * np.float32(frame.config.depth_step))[None],
+        coarse=as_batch_tensor(coarse)[None], bandwidth=as_batch_tensor(problem.bandwidth),
+        distance=as_batch_tensor(problem.distance)[None], uv=filled.uv, inverse=filled.inverse,
+        kernels=problem.kernels, valid=torch.ones(1, count, dtype=torch.bool),
+        measured=(torch.arange(count) < measured.uv.shape[1])[None],
+        numbers=torch.tensor([[frame.aspect, frame.mean_spacing, *measured.range, *tuned]],
+                             dtype=torch.float32),
+        median=torch.tensor([frame.median]))
