@@ -1,4 +1,4 @@
-# `make demo` (recording -> node -> picture), `make test`, and where there is a GPU `make gpu`.
+# `make demo` (recording -> node -> picture), `make test`; where there is a GPU `make gpu`, `gpu-train`.
 VENV ?= .venv
 PYTHON ?= python3
 # The torch build to install; set e.g. TORCH="torch --index-url ..." for a CUDA build.
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # For `make gpu`: a PYTHON that was asked for, else the environment here, else the system's.
 GPU_PYTHON = $(if $(filter file,$(origin PYTHON)),$(firstword $(wildcard $(BIN)/python) python3),$(PYTHON))
 
-.PHONY: demo test test-ros gpu venv clean
+.PHONY: demo test test-ros gpu gpu-train venv clean
 
 demo: venv
 	$(BIN)/steer_depth demo --out out/demo $(if $(FRAMES),--frames $(FRAMES)) $(if $(BAG),--bag $(BAG)) $(if $(PRESET),--preset $(PRESET))
@@ -24,6 +24,11 @@ test-ros: venv
 # docs/benchmarks/gpu_NAME.json and .md. Needs nvcc, pytest, hypothesis and a torch with CUDA.
 gpu:
 	$(GPU_PYTHON) -m steer_depth_ros.benchmarks.gpu
+
+# Nine minutes of training on the GPU here; the same command goes on where it stopped.
+gpu-train:
+	$(GPU_PYTHON) setup.py -q build_ext --inplace
+	$(GPU_PYTHON) -m steer_depth_ros.cli train --config config/train/kernel_net.yaml --minutes 9
 
 venv: $(BIN)/.installed
 

@@ -96,9 +96,9 @@ class DepthCompleter:
             network = ReferenceModel.load(self.weights, self.device)
             return partial(pipeline.complete_with, lambda image, uv, depth, _: network.estimate(
                 image, uv, depth), drop_hidden=False, reach=self.reach)
-        from steer_depth_ros.completion.mixture import MixtureModel
-        mixture = MixtureModel.load(self.weights or self.preset.weights_path(), self.device)
-        return partial(pipeline.complete_with, mixture.estimate, drop_hidden=self.drop_hidden,
+        from steer_depth_ros.completion.learned import load_model
+        network = load_model(self.weights or self.preset.weights_path(), self.device)
+        return partial(pipeline.complete_with, network.estimate, drop_hidden=self.drop_hidden,
                        reach=self.reach)
 
     def describe(self):

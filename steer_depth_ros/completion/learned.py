@@ -11,17 +11,36 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The preset `learned`: a network corrects the kernels and the surface of `steering`."""
+"""
+Networks for the preset `learned`: the mixture that ships, and learned kernels.
+
+The latter corrects the kernels and the surface of `steering` (network/kernel_net.py). It ships
+when it is better than the mixture on recordings; until then `--weights` takes it.
+"""
 import numpy as np
 import torch
 
 from steer_depth_ros.completion.config import CONFIG
+from steer_depth_ros.completion.mixture import MixtureModel
 from steer_depth_ros.completion.normalize import normalize
 from steer_depth_ros.completion.pipeline import describe, refine_guide, remove_bleed_through
 from steer_depth_ros.completion.resample import as_batch_tensor, downsample2
 from steer_depth_ros.completion.tuning import tune
-from steer_depth_ros.network.kernel_net import Constants, KernelInputs, load_kernel_net
+from steer_depth_ros.network.checkpoints import load_safetensors
+from steer_depth_ros.network.kernel_net import (
+    ARCHITECTURE,
+    Constants,
+    KernelInputs,
+    load_kernel_net,
+)
 from steer_depth_ros.ops.timing import stage
+
+
+def load_model(path, device='cpu'):
+    """Read weights of either architecture; WeightsError where none of them can be used."""
+    _, info = load_safetensors(path)
+    kind = KernelModel if info.architecture == ARCHITECTURE else MixtureModel
+    return kind.load(path, device)
 
 
 def constants(config=CONFIG):
@@ -34,6 +53,8 @@ class KernelModel:
 
     def __init__(self, net, device='cpu'):
         self.net, self.device = net.eval().to(device), torch.device(device)
+        if self.device.type == 'cuda':
+            torch.backends.cudnn.allow_tf32 = False  # conjugate gradients need all of float32
 
     @classmethod
     def load(cls, path, device='cpu'):

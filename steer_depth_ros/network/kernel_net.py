@@ -23,6 +23,7 @@ layers at zero the result is that of `steering`. All inputs are free of metric s
 """
 import copy
 from dataclasses import dataclass, fields, replace
+import math
 from typing import NamedTuple
 
 import torch
@@ -418,15 +419,14 @@ def _gather(values, pixel, size):
 
 def _edge_weights(lab, edge):
     """Return how much of the smoothness the image leaves, (B, 3, h, w); 0 beyond the border."""
-    far = lab.new_tensor(float('inf'))
+    batch, _, height, width = lab.shape
     x = F.pad((lab[..., 1:] - lab[..., :-1]).abs().sum(1), (0, 1))
     y = F.pad((lab[..., 1:, :] - lab[..., :-1, :]).abs().sum(1), (0, 0, 0, 1))
-    edges = torch.stack([
-        F.pad(torch.maximum(x[..., 1:-1], x[..., :-2]), (1, 1), value=far),
-        F.pad(torch.maximum(y[:, 1:-1], y[:, :-2]), (0, 0, 1, 1), value=far),
-        F.pad(torch.maximum(torch.maximum(x[:, :-1, :-1], x[:, 1:, :-1]),
-                            torch.maximum(y[:, :-1, :-1], y[:, :-1, 1:])), (0, 1, 0, 1),
-              value=far)], 1)
+    edges = lab.new_full((batch, 3, height, width), math.inf)
+    edges[:, 0, :, 1:-1] = torch.maximum(x[..., 1:-1], x[..., :-2])
+    edges[:, 1, 1:-1] = torch.maximum(y[:, 1:-1], y[:, :-2])
+    edges[:, 2, :-1, :-1] = torch.maximum(torch.maximum(x[:, :-1, :-1], x[:, 1:, :-1]),
+                                          torch.maximum(y[:, :-1, :-1], y[:, :-1, 1:]))
     return (edges / -edge).exp()
 
 

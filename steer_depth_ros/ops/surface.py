@@ -116,7 +116,7 @@ def _dot(a, b):
 def _native(start, curvature_weights, data_weight, rhs, steps):
     solution = start.clone(memory_format=torch.contiguous_format)
     fields = [m.contiguous() for m in (curvature_weights, data_weight, rhs)]
-    if native.load(native.cpu_name()).steer_thin_plate(
+    if native.load(native.cpu_name()).steer_second_order_tv(
             *(f.data_ptr() for f in fields), *start.shape, steps, solution.data_ptr()):
         raise MemoryError(f'second-order TV: no memory for {tuple(start.shape)} pixels')
     return solution

@@ -168,8 +168,9 @@ class Varied(Dataset):
     def __getitem__(self, index):
         item = self.data[index]
         rng = np.random.default_rng([self.seed, index])
-        varied = vary(*(np.asarray(item[k]) for k in ('image', 'depth', 'sparse')), rng)
-        return {**item, **dict(zip(('image', 'depth', 'sparse'), varied))}
+        image, depth, sparse = vary(np.asarray(item['image']), np.asarray(item['depth']),
+                                    np.asarray(item['sparse']), rng)
+        return {**item, 'image': image, 'depth': depth, 'sparse': sparse}
 
 
 class Made:

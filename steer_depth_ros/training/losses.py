@@ -303,9 +303,12 @@ def _increasing(value):
             and all(isinstance(v, (int, float)) for v in value) and 0 <= value[0] < value[1])
 
 
-VALUES = {  # option: (check, description for errors)
-    'channels': (lambda value: isinstance(value, (list, tuple)) and 2 <= len(value) <= 8
+VALUES: dict = {  # option: (check, description for errors)
+    'channels': (lambda value: isinstance(value, (list, tuple)) and len(value) == 4
                  and all(_whole(v, 1, 4096) for v in value), 'four whole numbers'),
+    (kernel_net.ARCHITECTURE, 'channels'): (
+        lambda value: isinstance(value, (list, tuple)) and 2 <= len(value) <= 8
+        and all(_whole(v, 1, 4096) for v in value), 'two to eight whole numbers'),
     'features': (lambda value: _whole(value, 1, 64), 'a whole number'),
     'neighbors': (lambda value: _whole(value, 4, 64), 'a whole number from 4 to 64'),
     'depth_range': (lambda value: value is None or _increasing(value),
@@ -327,7 +330,7 @@ def make_objective(model, amp=False):
     for key, value in options.items():
         if key not in known:
             raise ConfigError(f'model: {name} has no {key!r}, only {", ".join(known)}')
-        accepts, wanted = VALUES[key]
+        accepts, wanted = VALUES.get((name, key)) or VALUES[key]
         if not accepts(value):
             raise ConfigError(f'model: {key} must be {wanted}, not {value!r}')
     return OBJECTIVES[name](options, amp)

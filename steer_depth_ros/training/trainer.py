@@ -36,7 +36,11 @@ import torch.distributed as dist
 import yaml
 
 from steer_depth_ros.errors import ConfigError, SteerDepthError, WeightsError
-from steer_depth_ros.network.checkpoints import save_safetensors
+from steer_depth_ros.network.checkpoints import (
+    load_into,
+    load_safetensors,
+    save_safetensors,
+)
 from steer_depth_ros.training.data import load_steps, Made, Prepared, StepExamples
 from steer_depth_ros.training.log import PICTURES, TrainingLog
 from steer_depth_ros.training.losses import make_objective
@@ -47,6 +51,7 @@ class TrainingConfig:
     """The configuration of a run, as a YAML file with these keys."""
 
     name: str = 'run'
+    start: str = ''  # weights to begin with; '': those of the seed
     seed: int = 1
     steps: int = 4000
     batch: int = 4  # frames per step, over all processes
@@ -90,8 +95,8 @@ class TrainingConfig:
 WHOLE_NUMBERS = {'seed': 0, 'steps': 1, 'batch': 1, 'warmup': 0, 'report': 1, 'checkpoint': 1,
                  'workers': 0, 'new': 0}  # minimum
 NUMBERS = {'learning_rate': 1.0, 'weight_decay': 1.0, 'clip': math.inf, 'average': 1.0}  # maximum
-KINDS = {'name': (str, 'a text'), 'cache': (str, 'a text'), 'amp': (bool, 'true or false'),
-         'model': (dict, 'a mapping'), 'data': (list, 'a list')}
+KINDS = {'name': (str, 'a text'), 'start': (str, 'a text'), 'cache': (str, 'a text'),
+         'amp': (bool, 'true or false'), 'model': (dict, 'a mapping'), 'data': (list, 'a list')}
 
 
 def _value(key, value, path):
@@ -195,6 +200,8 @@ class Trainer:
         self.objective = make_objective(config.model, config.amp).to(self.device)
         self.loss = self._shared(self.objective)
         self.model = self.objective.model
+        if config.start:
+            load_into(self.model, load_safetensors(config.start)[0], config.start)
         self.average = WeightAverage(self.model, config.average)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate,
                                            weight_decay=config.weight_decay)

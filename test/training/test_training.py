@@ -33,7 +33,7 @@ import yaml
 
 from steer_depth_ros.cli import main
 from steer_depth_ros.datasets.bag_dataset import BagFrames
-from steer_depth_ros.errors import ConfigError, WeightsError
+from steer_depth_ros.errors import ConfigError, DatasetError, WeightsError
 from steer_depth_ros.recordings.bag_tools import frames_to_bag
 from steer_depth_ros.synthetic.cached import RenderedFrames
 from steer_depth_ros.training.data import Mixture
@@ -333,11 +333,41 @@ def test_measured_frames_get_other_samples_at_every_step(tmp_path, scenes):
 
 def test_steps_draw_by_seed_and_number():
     config = small(batch=64)
-    indices, flips = choose(config, 3, 1000)
-    assert np.array_equal(indices, choose(config, 3, 1000)[0])
-    assert not np.array_equal(indices, choose(config, 4, 1000)[0])
-    assert not np.array_equal(indices, choose(small(batch=64, seed=2), 3, 1000)[0])
+    indices, flips = choose(config, 3, [1000])
+    assert np.array_equal(indices, choose(config, 3, [1000])[0])
+    assert not np.array_equal(indices, choose(config, 4, [1000])[0])
+    assert not np.array_equal(indices, choose(small(batch=64, seed=2), 3, [1000])[0])
     assert 10 < flips.sum() < 54
+
+
+def test_steps_take_new_frames_until_none_is_left_and_one_data_set_each():
+    config = small(batch=6, new=4, steps=60)
+    seen: set = set()
+    for step in range(60):
+        indices = choose(config, step, [40, 80])[0]
+        assert len(indices) == 6 and (indices < 40).all() or (indices >= 40).all()
+        new = set(indices.tolist()) - seen
+        assert len(new) in (0, 4), step  # what is not new has been there before
+        seen |= new
+    assert seen == set(range(120))
+
+
+def test_prepared_examples_are_made_once_and_kept(scenes, tmp_path):
+    model = {'architecture': 'kernel_net', 'channels': [8, 8]}
+    config = small(model=model, cache=str(tmp_path / 'cache'), steps=2, batch=2)
+    trained(config, scenes, tmp_path / 'first')
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / 'cache').iterdir()}
+    trained(config, scenes, tmp_path / 'again')
+    assert files and files == {p: p.stat().st_mtime_ns for p in (tmp_path / 'cache').iterdir()}
+    assert_same(weights(tmp_path / 'first'), weights(tmp_path / 'again'))
+    on = small(model=model, cache=config.cache, steps=1, batch=2, learning_rate=0.,
+               start=str(tmp_path / 'first' / 'weights.safetensors'))
+    begun = Trainer(on, scenes, tmp_path / 'on', say=silent)
+    assert_same(weights(tmp_path / 'first'), begun.model.state_dict())
+    for path in files:
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DatasetError, match='is damaged'):
+        trained(config, scenes, tmp_path / 'third')
 
 
 def test_tensorboard_gets_curves_and_pictures(scenes, tmp_path, monkeypatch):
