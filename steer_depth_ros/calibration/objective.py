@@ -27,6 +27,8 @@ NORMALS = 6  # directions of edges told apart
 ACROSS, ALONG = 1.0, 1.5  # pixels; width of the edge filters
 WINDOW = np.deg2rad(2.5)  # around an edge, within which it is more or less likely
 FLOOR = 0.5  # levels of brightness; less is noise
+TILE_COLUMNS, TILE_ROWS = 6, 3  # parts of the image
+TILES = TILE_COLUMNS * TILE_ROWS
 FEWEST = 30  # features that tell anything
 BATCH = 400_000  # places looked up at once
 
@@ -98,7 +100,7 @@ class FrameFit:
     def __len__(self) -> int:
         return len(self.features)
 
-    def tiles(self, count=(6, 3)) -> np.ndarray:
+    def tiles(self, count=(TILE_COLUMNS, TILE_ROWS)) -> np.ndarray:
         """Return in which part of the image, int (N,), each feature lies."""
         u, v = self.view.place(self._in_camera(self.start[None], np.zeros(1))[0])
         height, width = self.view.image.shape[:2]

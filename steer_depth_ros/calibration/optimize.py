@@ -18,7 +18,7 @@ from typing import Callable, List, Sequence, Tuple
 import cv2
 import numpy as np
 
-from steer_depth_ros.calibration.objective import FrameFit
+from steer_depth_ros.calibration.objective import FrameFit, TILES
 
 NAMES = ('pitch', 'yaw', 'roll', 'x', 'y', 'z', 'time')
 ROTATION, TRANSLATION, TIME = slice(0, 3), slice(3, 6), 6
@@ -34,6 +34,7 @@ KEPT = 6  # maxima of the grid that are followed
 # Features of one edge are not independent: so many count as one.
 TEMPER = 4.0
 ROUNDS, DRAWS = 10, 240
+JUDGED = 160  # draws that tell how far the tiles of the image agree
 SPREAD = 1.4  # of the draws, relative to what is known of the result
 OBSERVED = 0.5  # a degree of freedom whose deviation is not below this share of PRIOR is not
 CONFIRMED = 4.0  # squared deviations, all degrees of freedom together, that a change must exceed
@@ -104,6 +105,7 @@ def calibrate(fits: Sequence[FrameFit], start: np.ndarray, pose: bool = False, t
     modes, far = _grid(fits, score, lambda share: progress(0.5 * share))
     best = max((_follow(score, mode) for mode in modes), key=lambda one: one[1])[0]
     mean, covariance = _sample(score, best, lambda share: progress(0.5 + 0.5 * share))
+    covariance = _disagreement(score, mean, covariance)
     covariance[:3, :3] += _ambiguity(far, mean, score(mean[None])[0])
     sigma = np.sqrt(np.diag(covariance) + FLOOR ** 2)
     correction = np.where(free, mean, 0.0)
@@ -128,14 +130,18 @@ class _Score:
                 - 0.5 * ((corrections / self.prior) ** 2).sum(1))
 
     def plain(self, corrections, fits=None):
-        turned = rotations(corrections[:, ROTATION])
         total = np.zeros(len(corrections))
         for fit in fits or self.fits:
-            poses = np.repeat(fit.start[None], len(corrections), 0)
-            poses[:, :3, :3] = turned @ fit.start[:3, :3]
-            poses[:, :3, 3] += corrections[:, TRANSLATION]
-            total += fit.score(poses, corrections[:, TIME])
+            total += fit.score(self.poses(fit, corrections), corrections[:, TIME])
         return total
+
+    @staticmethod
+    def poses(fit, corrections):
+        """Return the poses (P, 4, 4) of a frame."""
+        poses = np.repeat(fit.start[None], len(corrections), 0)
+        poses[:, :3, :3] = rotations(corrections[:, ROTATION]) @ fit.start[:3, :3]
+        poses[:, :3, 3] += corrections[:, TRANSLATION]
+        return poses
 
 
 def _grid(fits, score, progress):
@@ -199,6 +205,38 @@ def _sample(score, best, progress) -> Tuple[np.ndarray, np.ndarray]:
     whole[free] = mean
     spread[np.ix_(free, free)] = covariance
     return whole, spread
+
+
+def _disagreement(score, mean, covariance):
+    """
+    Widen the covariance by as much as the parts of the image disagree.
+
+    Where few tiles of the image pull against the others, the result depends on which of them were
+    there: the sandwich estimate of the variance, over tiles, tells by how much.
+    """
+    free = np.flatnonzero(score.free)
+    own = covariance[np.ix_(free, free)]
+    normal = np.random.default_rng(1).standard_normal((JUDGED, len(free)))
+    apart = normal @ np.linalg.cholesky(own + 1e-12 * np.eye(len(free))).T
+    draws = np.repeat(mean[None], JUDGED, 0)
+    draws[:, free] += apart
+    tiles = sum(_by_tile(fit, score.poses(fit, draws), draws[:, TIME]) for fit in score.fits)
+    pairs = np.triu_indices(len(free))
+    surface = np.column_stack([np.ones(JUDGED), normal, normal[:, pairs[0]] * normal[:, pairs[1]]])
+    slopes = np.linalg.lstsq(surface, tiles, rcond=None)[0][1:len(free) + 1]
+    # In units of the draws the tempered curvature is one.
+    root = np.linalg.cholesky(own + 1e-12 * np.eye(len(free)))
+    spread = root @ (slopes @ slopes.T) @ root.T * (TILES / (TILES - 1) / TEMPER ** 2)
+    wider = np.sqrt(np.maximum(np.diag(spread) / np.maximum(np.diag(own), 1e-12), 1.0))
+    result = covariance.copy()
+    result[np.ix_(free, free)] = own * np.outer(wider, wider)
+    return result
+
+
+def _by_tile(fit, poses, offsets):
+    """Return the score of each pose by tile of the image, (P, TILES)."""
+    each, tile = fit.score(poses, offsets, each=True), fit.tiles()
+    return np.stack([each[:, tile == one].sum(1, dtype=np.float64) for one in range(TILES)], 1)
 
 
 def _damped(weight):
