@@ -39,6 +39,7 @@ MEMORY_S = 60.0
 ENOUGH_FEATURES = 40
 CERTAIN_DEG = 0.5  # deviations above tell nothing
 OFF, OFF_DEG = 4.0, 0.5  # standard deviations, and degrees, from which on there is a warning
+AGREED = 0.4  # of the rotation, which each half of the features must find by itself
 AXES = 'x', 'y', 'z'
 
 
@@ -108,21 +109,26 @@ class FitMonitor:
         known = list(self._scores)  # another thread may add
         if not known:
             return None
-        total = np.sum([scores for _, scores in known], axis=0) / TEMPER
-        total -= 0.5 * ((POSES / PRIOR_DEG) ** 2).sum(1)
-        weight = np.exp(total - total.max())
-        weight /= weight.sum()
-        mean = weight @ POSES
-        apart = POSES - mean
-        sigma = np.sqrt(weight @ (apart * apart) + FLOOR_DEG ** 2)
-        sure = sigma < CERTAIN_DEG
-        off = sure & (np.abs(mean) > OFF * sigma) & (np.abs(mean) > OFF_DEG)
+        halves = np.sum([scores for _, scores in known], axis=0)
+        mean, sigma = _posterior(halves.sum(0))
+        off = (sigma < CERTAIN_DEG) & (np.abs(mean) > OFF * sigma) & (np.abs(mean) > OFF_DEG)
+        for half in halves:  # what one thing in the image says is no reason to warn
+            off &= _posterior(half)[0] * np.sign(mean) > AGREED * np.abs(mean)
         seconds = (known[-1][0] - known[0][0]) * 1e-9
         return Fit(mean, sigma, seconds, bool(off.any()))
 
 
+def _posterior(scores):
+    """Return mean and deviation, (3,) each, of the rotation."""
+    total = scores / TEMPER - 0.5 * ((POSES / PRIOR_DEG) ** 2).sum(1)
+    weight = np.exp(total - total.max())
+    weight /= weight.sum()
+    mean = weight @ POSES
+    return mean, np.sqrt(weight @ (POSES - mean) ** 2 + FLOOR_DEG ** 2)
+
+
 def _scores(image, camera, uv, depth):
-    """Return the logarithm of the likelihood of each of POSES; None where nothing tells."""
+    """Return the log-likelihood of POSES by half of the features, (2, P), or None."""
     found = _steps(uv, depth, camera)
     if found is None:
         return None
@@ -131,16 +137,17 @@ def _scores(image, camera, uv, depth):
     gray = cv2.cvtColor(image[::shrink, ::shrink] if shrink > 1 else image, cv2.COLOR_RGB2GRAY)
     maps = _maps(gray, max(1, int(WINDOW * camera.fx / shrink)))
     shift = _shifts(place, camera)
-    total = np.zeros(len(POSES), np.float32)
-    for a in (0, 1):
-        own = axis == a
+    total = np.zeros((2, len(POSES)), np.float32)
+    right = place[:, 0] > np.median(place[:, 0])
+    for a, half in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        own = (axis == a) & (right == half)
         if not own.any():
             continue
         u, v = (start + POSES_F @ moved for start, moved in (
             (place[own, c] / shrink, shift[:, own, c] / shrink) for c in (0, 1)))
         ratio = cv2.remap(maps[a], u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT,
                           borderValue=0)
-        total += cv2.reduce(ratio, 1, cv2.REDUCE_SUM)[:, 0]
+        total[half] += cv2.reduce(ratio, 1, cv2.REDUCE_SUM)[:, 0]
     return total
 
 
