@@ -43,6 +43,7 @@ from steer_depth_ros.completion.tensor_tuning import (
 )
 from steer_depth_ros.completion.valid_region import valid_mask
 from steer_depth_ros.ops import regression  # noqa: F401  (registers the operator)
+from steer_depth_ros.ops.surface import curvatures, solve_in_torch
 from steer_depth_ros.ops.timing import stage
 
 
@@ -428,8 +429,9 @@ def reweighted_step(scene, start, uv, edges, steps):
     data_weight, rhs = (nothing.index_add(0, pixel, values).reshape(start.shape)
                         for values in (weight, weight * residual))
     square = start.clamp(min=config.tv_floor).square()
-    weights = (curvatures(start).square() / square + config.tv_flat ** 2).sqrt() * square
-    return solve_cg(start, edges * config.tv_smoothness / weights, data_weight, rhs, steps)
+    weights = (curvatures(start[None])[0].square() / square + config.tv_flat ** 2).sqrt() * square
+    weights = edges * config.tv_smoothness / weights
+    return solve_in_torch(start[None], weights[None], data_weight[None], rhs[None], steps)[0]
 
 
 def edge_weights(lab, edge):
@@ -444,47 +446,3 @@ def edge_weights(lab, edge):
     edges[2, :-1, :-1] = torch.maximum(torch.maximum(along_x[:-1, :-1], along_x[1:, :-1]),
                                        torch.maximum(along_y[:-1, :-1], along_y[:-1, 1:]))
     return (edges * (-1 / edge)).exp()
-
-
-def curvatures(inverse):
-    """Return second differences of (h, w): along x, along y and across, (3, h, w)."""
-    result = torch.zeros(3, *inverse.shape, device=inverse.device)
-    result[0, :, 1:-1] = inverse[:, :-2] - 2 * inverse[:, 1:-1] + inverse[:, 2:]
-    result[1, 1:-1] = inverse[:-2] - 2 * inverse[1:-1] + inverse[2:]
-    result[2, :-1, :-1] = (inverse[:-1, :-1] - inverse[:-1, 1:] - inverse[1:, :-1]
-                           + inverse[1:, 1:])
-    return result
-
-
-_STENCILS = [[[0, 0, 0], [1, -2, 1], [0, 0, 0]], [[0, 1, 0], [0, -2, 0], [0, 1, 0]],
-             [[0, 0, 0], [0, 1, -1], [0, -1, 1]]]
-
-
-def solve_cg(start, weights, data_weight, rhs, steps):
-    """Return the map that conjugate gradients lead to; see `second_order_tv.solve_cg`."""
-    stencils = torch.tensor(_STENCILS, dtype=torch.float32, device=start.device)[:, None]
-
-    def bend(plane):
-        bent = torch.conv2d(plane[None, None], stencils, padding=1) * weights
-        return torch.nn.functional.conv_transpose2d(bent, stencils, padding=1)[0, 0]
-
-    diagonal = torch.nn.functional.conv_transpose2d(weights[None], stencils.square(),
-                                                    padding=1)[0, 0]
-    def dot(one, other):
-        return torch.dot(one.reshape(-1), other.reshape(-1))
-
-    preconditioner = 1 / (diagonal + data_weight + 1e-9)
-    solution, residual = start, rhs - bend(start)
-    direction = preconditioner * residual
-    power = dot(residual, direction)
-    for _ in range(steps):
-        image = torch.addcmul(bend(direction), data_weight, direction)
-        work = dot(direction, image)
-        length = torch.where(work > 0, power / work, 0.0)
-        solution = torch.addcmul(solution, direction, length)
-        residual = torch.addcmul(residual, image, length, value=-1)
-        ahead = preconditioner * residual
-        next_power = dot(residual, ahead)
-        direction = torch.addcmul(ahead, direction, next_power / power.clamp(min=1e-38))
-        power = next_power
-    return solution

@@ -60,6 +60,12 @@ def solve_surface(start, curvature_weights, data_weight, rhs, steps):
     return _Solve.apply(start, curvature_weights, data_weight, rhs, steps)
 
 
+def solve_in_torch(start, curvature_weights, data_weight, rhs, steps):
+    """Do what `solve_surface` does, on any device."""
+    residual = rhs - _bending_force(start, curvature_weights)
+    return start + _conjugate_gradients(curvature_weights, data_weight, residual, steps)
+
+
 class _Solve(torch.autograd.Function):
 
     @staticmethod
@@ -69,9 +75,7 @@ class _Solve(torch.autograd.Function):
                 _native(*frame, steps)
                 for frame in zip(start, curvature_weights, data_weight, rhs)])
         else:
-            residual = rhs - _bending_force(start, curvature_weights)
-            solution = start + _conjugate_gradients(curvature_weights, data_weight, residual,
-                                                    steps)
+            solution = solve_in_torch(start, curvature_weights, data_weight, rhs, steps)
         context.steps = steps
         context.save_for_backward(start, curvature_weights, data_weight, solution)
         return solution
@@ -110,13 +114,15 @@ def _conjugate_gradients(curvature_weights, data_weight, residual, steps):
 
 def _dot(a, b):
     """Return the products (B, 1, 1) of maps, never 0: at the solution nothing changes any more."""
-    return (a * b).sum((1, 2), keepdim=True).clamp(min=torch.finfo(a.dtype).tiny)
+    product = torch.bmm(a.reshape(len(a), 1, -1), b.reshape(len(b), -1, 1))
+    return product.clamp(min=torch.finfo(a.dtype).tiny)
 
 
 def _native(start, curvature_weights, data_weight, rhs, steps):
     solution = start.clone(memory_format=torch.contiguous_format)
     fields = [m.contiguous() for m in (curvature_weights, data_weight, rhs)]
     if native.load(native.cpu_name()).steer_second_order_tv(
-            *(f.data_ptr() for f in fields), *start.shape, steps, solution.data_ptr()):
+            *(f.data_ptr() for f in fields), *start.shape, steps, torch.get_num_threads(),
+            solution.data_ptr()):
         raise MemoryError(f'second-order TV: no memory for {tuple(start.shape)} pixels')
     return solution
