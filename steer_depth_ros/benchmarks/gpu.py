@@ -189,7 +189,7 @@ def markdown(report):
                   '', f'Measured: copies {machine["copy_gb_s"]:,.0f} GB/s (read and written), '
                   f'float32 matrix products {machine["gflop_s"] / 1e3:,.1f} TFLOP/s.', '']
     lines += ['| stage | outcome | s |', '|---|---|---|']
-    lines += [f'| {stage["stage"]} | {stage["outcome"].replace("|", "/")} | '
+    lines += [f'| {stage["stage"]} | {" ".join(stage["outcome"].split()).replace("|", "/")} | '
               f'{stage["seconds"]:.0f} |' for stage in report['stages']]
     rows = [r for r in operator if 'case' in r]
     if rows:

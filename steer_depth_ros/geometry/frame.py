@@ -31,11 +31,11 @@ class Frame:
     camera: intrinsics of `image`.
     points: float32 (N, 3) meters in the sensor frame, with `camera_from_points`, or None.
     camera_from_points: float64 (4, 4), takes `points` into the camera's optical frame.
-    echo: float32 (N,), strength of the echoes of `points` (intensity), or None.
     sparse: samples already in image coordinates (a registered depth image), instead of `points`.
     shift: float64 (3,) meters from frame_id to the optical center of the image, for the second
     camera of a stereo pair, whose frame_id is that of the first; else None. It is included in
     camera_from_points.
+    echo: float32 (N,), strength of the echoes of `points` (intensity), or None.
     stamp_ns, frame_id: of the image; outputs carry them unchanged.
     """
 
@@ -44,10 +44,10 @@ class Frame:
     stamp_ns: int = 0
     frame_id: str = 'camera_optical_frame'
     points: Optional[np.ndarray] = None
-    echo: Optional[np.ndarray] = None
     camera_from_points: Optional[np.ndarray] = None
     sparse: Optional[SparseDepth] = None
     shift: Optional[np.ndarray] = None
+    echo: Optional[np.ndarray] = None
 
     def sparse_depth(self) -> SparseDepth:
         """Project the points into the image, or return the given samples."""

@@ -159,16 +159,16 @@ def choose(config, step, shares):
     can be made while the training runs.
     """
     rng = np.random.default_rng([config.seed, step])
-    flips = rng.random(config.batch) < 0.5
     if not config.new:
-        return rng.integers(sum(shares), size=config.batch), flips
+        return rng.integers(sum(shares), size=config.batch), rng.random(config.batch) < 0.5
     order = np.random.default_rng(config.seed).choice(
         len(shares), config.steps, p=np.array(shares) / sum(shares))
     chosen = order[step]
     used = config.new * np.count_nonzero(order[:step] == chosen)
     new = np.arange(used, min(used + config.new, shares[chosen]))
     old = rng.integers(min(used, shares[chosen]) or len(new), size=config.batch - len(new))
-    return sum(shares[:chosen]) + np.concatenate([new, old]), flips
+    indices = sum(shares[:chosen]) + np.concatenate([new, old])
+    return indices, rng.random(config.batch) < 0.5
 
 
 # Keys that may differ when a run is resumed; all others affect what was trained so far. Another
