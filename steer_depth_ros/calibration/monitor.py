@@ -19,11 +19,11 @@ from typing import Deque, Optional, Tuple
 import cv2
 import numpy as np
 
+from steer_depth_ros.calibration.features import SLOPE, STEP
 from steer_depth_ros.geometry.camera import Camera
 
 WIDTH = 640  # pixels; wider images are reduced, by a whole number
 FEATURES = 300
-STEP, SLOPE = 0.1, 3.0  # of inverse depth, as in features.py
 SHARE = 0.5  # how often the image has an edge where the depth has a step
 FLOOR = 2.0  # levels of brightness
 WINDOW = np.deg2rad(3.0)

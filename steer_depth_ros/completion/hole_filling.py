@@ -36,12 +36,17 @@ def fill_large_holes(frame):
 
     The measured samples come first; without such holes the very `frame` is returned.
     """
-    spacing = max(frame.row_spacing, frame.mean_spacing ** 2 / frame.row_spacing)
-    uv, inverse = _fill(frame, max(2, round(frame.config.hole_cell * spacing)))
+    uv, inverse = _fill(frame, smallest_cell(frame))
     if len(uv) == 0:
         return frame
     return frame.with_samples(torch.cat([frame.uv, as_batch_tensor(uv)], 1),
                               torch.cat([frame.inverse, as_batch_tensor(inverse)], 1))
+
+
+def smallest_cell(frame):
+    """Return the size in pixels of the cells that are filled last."""
+    spacing = max(frame.row_spacing, frame.mean_spacing ** 2 / frame.row_spacing)
+    return max(2, round(frame.config.hole_cell * spacing))
 
 
 def _fill(frame, cell):

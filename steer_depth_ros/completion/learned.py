@@ -26,21 +26,19 @@ from steer_depth_ros.completion.normalize import normalize
 from steer_depth_ros.completion.pipeline import describe, refine_guide, remove_bleed_through
 from steer_depth_ros.completion.resample import as_batch_tensor, downsample2
 from steer_depth_ros.completion.tuning import tune
-from steer_depth_ros.network.checkpoints import load_safetensors
-from steer_depth_ros.network.kernel_net import (
-    ARCHITECTURE,
-    Constants,
-    KernelInputs,
-    load_kernel_net,
-)
+from steer_depth_ros.network import kernel_net, mixture_net
+from steer_depth_ros.network.checkpoints import load_network
+from steer_depth_ros.network.kernel_net import Constants, KernelInputs, KernelNet
 from steer_depth_ros.ops.timing import stage
 
 
 def load_model(path, device='cpu'):
     """Read weights of either architecture; WeightsError where none of them can be used."""
-    _, info = load_safetensors(path)
-    kind = KernelModel if info.architecture == ARCHITECTURE else MixtureModel
-    return kind.load(path, device)
+    net = load_network(path, {kernel_net.ARCHITECTURE: KernelNet.of,
+                              mixture_net.ARCHITECTURE: mixture_net.MixtureNet.of})
+    if isinstance(net, KernelNet):
+        return KernelModel(net.fused(), device)
+    return MixtureModel(net, device)
 
 
 def constants(config=CONFIG):
@@ -55,11 +53,6 @@ class KernelModel:
         self.net, self.device = net.eval().to(device), torch.device(device)
         if self.device.type == 'cuda':
             torch.backends.cudnn.allow_tf32 = False  # conjugate gradients need all of float32
-
-    @classmethod
-    def load(cls, path, device='cpu'):
-        """Read a safetensors file; WeightsError where it is missing, damaged or foreign."""
-        return cls(load_kernel_net(path).fused(), device)
 
     def estimate(self, image, uv, depth, has_parallax=False):
         """Return depth (meters) and expected relative error, float32 (H, W)."""

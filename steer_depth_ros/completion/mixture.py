@@ -29,7 +29,8 @@ from steer_depth_ros.completion.pipeline import describe, refine_guide, remove_b
 from steer_depth_ros.completion.resample import as_batch_tensor, upsample
 from steer_depth_ros.completion.second_order_tv import Level, log_correction
 from steer_depth_ros.completion.tuning import tune
-from steer_depth_ros.network.mixture_net import load_mixture, MixtureInputs, TESTED
+from steer_depth_ros.network.checkpoints import load_network
+from steer_depth_ros.network.mixture_net import ARCHITECTURE, MixtureInputs, MixtureNet, TESTED
 from steer_depth_ros.ops.timing import stage
 
 TV_LEVELS = Level(4, 2, 40), Level(2, 1, 20)
@@ -44,7 +45,7 @@ class MixtureModel:
     @classmethod
     def load(cls, path, device='cpu'):
         """Read a safetensors file; WeightsError where it is missing, damaged or foreign."""
-        return cls(load_mixture(path), device)
+        return cls(load_network(path, {ARCHITECTURE: MixtureNet.of}), device)
 
     def estimate(self, image, uv, depth, has_parallax=False):
         """Return depth (meters) and expected relative error, float32 (H, W)."""

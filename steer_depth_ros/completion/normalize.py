@@ -104,6 +104,16 @@ def smooth_lab(image, config=CONFIG):
     return cv2.cvtColor(smooth.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab)
 
 
+def at_half(uv, depth, size, config=CONFIG):
+    """Return uv, depth and size at half of the resolution; of a depth image one sample a pixel."""
+    dense = len(uv) > config.dense_samples * size[0] * size[1]
+    uv, size = to_scale(uv, 2), ((size[0] + 1) // 2, (size[1] + 1) // 2)
+    if dense:
+        chosen = one_per_pixel(uv, size)
+        uv, depth = uv[chosen], depth[chosen]
+    return uv, depth, size
+
+
 @stage('normalize')
 def normalize(image, uv, depth, has_parallax=False, half=False, config=CONFIG, lab=None):
     """
@@ -114,11 +124,7 @@ def normalize(image, uv, depth, has_parallax=False, half=False, config=CONFIG, l
     """
     size = image.shape[:2]
     if half:
-        dense = len(uv) > config.dense_samples * size[0] * size[1]
-        uv, size = to_scale(uv, 2), ((size[0] + 1) // 2, (size[1] + 1) // 2)
-        if dense:
-            chosen = one_per_pixel(uv, size)
-            uv, depth = uv[chosen], depth[chosen]
+        uv, depth, size = at_half(uv, depth, size, config)
     colors = smooth_lab(image, config) if lab is None else lab.result()
     median = float(np.median(depth))
     across, rows = sample_spacing(uv, size, config)

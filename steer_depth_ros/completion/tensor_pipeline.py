@@ -31,7 +31,7 @@ from steer_depth_ros.completion import tensor_maps as maps
 from steer_depth_ros.completion.background import run_in_background
 from steer_depth_ros.completion.confidence import CLOSE
 from steer_depth_ros.completion.config import CONFIG
-from steer_depth_ros.completion.normalize import NormalizedFrame
+from steer_depth_ros.completion.normalize import at_half, NormalizedFrame
 from steer_depth_ros.completion.occlusion import remove_occluded, Samples
 from steer_depth_ros.completion.resample import one_per_pixel, to_scale
 from steer_depth_ros.completion.spacing import kernel_aspect, sample_spacing
@@ -43,7 +43,7 @@ from steer_depth_ros.completion.tensor_tuning import (
 )
 from steer_depth_ros.completion.valid_region import valid_mask
 from steer_depth_ros.ops import regression  # noqa: F401  (registers the operator)
-from steer_depth_ros.ops.surface import curvatures, solve_in_torch
+from steer_depth_ros.ops.surface import bending_weights, edge_weights, solve_in_torch
 from steer_depth_ros.ops.timing import stage
 
 
@@ -110,22 +110,17 @@ class Plan:
 def prepare(size, uv, depth, half=False, drop_hidden=True, config=CONFIG) -> Plan:
     """Return the Plan for samples at uv (N, 2), depth (N,) meters, in an image of `size`."""
     samples = remove_occluded(uv, depth, size, config) if drop_hidden else Samples(uv, depth)
-    full, depth = samples.uv, samples.depth
-    uv, work_size = full, size
+    full = samples.uv
+    uv, depth, work_size = full, samples.depth, size
     if half:
-        dense = len(uv) > config.dense_samples * size[0] * size[1]
-        uv, work_size = to_scale(uv, 2), ((size[0] + 1) // 2, (size[1] + 1) // 2)
-        if dense:
-            chosen = one_per_pixel(uv, work_size)
-            uv, depth = uv[chosen], depth[chosen]
+        uv, depth, work_size = at_half(uv, depth, size, config)
     median = float(np.median(depth))
     across, rows = sample_spacing(uv, work_size, config)
     frame = NormalizedFrame(
         work_size, np.empty(0), tensor(uv)[None], tensor(median / depth)[None], median,
         kernel_aspect(across, rows, config), math.sqrt(across * rows), rows, half,
         samples.has_parallax, config)
-    spacing = max(frame.row_spacing, frame.mean_spacing ** 2 / frame.row_spacing)
-    holes = tuple(_holes(frame, uv, max(2, round(config.hole_cell * spacing))))
+    holes = tuple(_holes(frame, uv, hole_filling.smallest_cell(frame)))
     everything = np.concatenate([uv, *(hole.uv.numpy() for hole in holes[:1])])
     return Plan(samples, frame, tensor(uv), tensor(median / depth), tensor(full),
                 tensor(samples.depth), holes, _quarter(frame, everything), _quarter(frame, uv),
@@ -409,7 +404,8 @@ def refine(scene, inverse):
         solution = solution * maps.upsample(correction[None], solution.shape)[0].exp()
         lab = scene.lab if shrink == 2 else maps.downsample2(scene.lab)
         uv = maps.to_scale(scene.uv[:scene.count], shrink // 2 if frame.half else shrink)
-        solution = reweighted_step(scene, solution, uv, edge_weights(lab, config.tv_edge), steps)
+        edges = edge_weights(lab[None], config.tv_edge)
+        solution = reweighted_step(scene, solution, uv, edges, steps)
         correction = (solution.clamp(*scene.range) / starts[shrink]).log()
     if not frame.half:
         correction = maps.upsample(correction[None], inverse.shape)[0]
@@ -428,21 +424,5 @@ def reweighted_step(scene, start, uv, edges, steps):
     nothing = torch.zeros(start.numel(), device=start.device)
     data_weight, rhs = (nothing.index_add(0, pixel, values).reshape(start.shape)
                         for values in (weight, weight * residual))
-    square = start.clamp(min=config.tv_floor).square()
-    weights = (curvatures(start[None])[0].square() / square + config.tv_flat ** 2).sqrt() * square
-    weights = edges * config.tv_smoothness / weights
-    return solve_in_torch(start[None], weights[None], data_weight[None], rhs[None], steps)[0]
-
-
-def edge_weights(lab, edge):
-    """Return how much of the smoothness the image leaves, (3, h, w); 0 beyond the border."""
-    height, width = lab.shape[1:]
-    along_x, along_y = torch.zeros(2, height, width, device=lab.device)
-    along_x[:, :-1] = (lab[:, :, 1:] - lab[:, :, :-1]).abs().sum(0)
-    along_y[:-1] = (lab[:, 1:] - lab[:, :-1]).abs().sum(0)
-    edges = torch.full((3, height, width), math.inf, device=lab.device)
-    edges[0, :, 1:-1] = torch.maximum(along_x[:, 1:-1], along_x[:, :-2])
-    edges[1, 1:-1] = torch.maximum(along_y[1:-1], along_y[:-2])
-    edges[2, :-1, :-1] = torch.maximum(torch.maximum(along_x[:-1, :-1], along_x[1:, :-1]),
-                                       torch.maximum(along_y[:-1, :-1], along_y[:-1, 1:]))
-    return (edges * (-1 / edge)).exp()
+    weights = bending_weights(start[None], edges, config)
+    return solve_in_torch(start[None], weights, data_weight[None], rhs[None], steps)[0]

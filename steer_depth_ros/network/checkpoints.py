@@ -148,6 +148,36 @@ def load_safetensors(path):
     return state, WeightsInfo(metadata.get('architecture', ''), config)
 
 
+def load_network(path, kinds):
+    """
+    Build the network that a file of `save_safetensors` describes, and load its weights.
+
+    kinds: {architecture: function from the file's configuration to the network}. WeightsError for
+    a file that is missing, damaged, foreign, or states a configuration that cannot be built.
+    """
+    state, info = load_safetensors(path)
+    if info.architecture not in kinds:
+        raise WeightsError(f'{path} holds weights of {info.architecture!r}, not of '
+                           f"{' or '.join(kinds)}; choose preset 'reference' for those of the "
+                           '2021 release')
+    make = kinds[info.architecture]
+    with torch.device('meta'):  # nothing is allocated before file and configuration agree
+        shapes = _built(make, info, path)
+    check_state(shapes, state, path)
+    net = _built(make, info, path)
+    net.load_state_dict(state)
+    return net
+
+
+def _built(make, info, path):
+    try:
+        return make(info.config)
+    except Exception as error:  # whatever numbers and texts of a file lead to inside the layers
+        raise WeightsError(f'{path} states a configuration that cannot be built '
+                           f'({type(error).__name__}: {_first_line(error)}); write it '
+                           'again') from None
+
+
 def digest(state, metadata) -> str:
     """Return the SHA-256 of architecture, configuration and every tensor."""
     sha = hashlib.sha256()

@@ -23,7 +23,6 @@ layers at zero the result is that of `steering`. All inputs are free of metric s
 """
 import copy
 from dataclasses import dataclass, fields, replace
-import math
 from typing import NamedTuple
 
 import torch
@@ -31,10 +30,8 @@ from torch import nn
 import torch.nn.functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from steer_depth_ros.errors import WeightsError
-from steer_depth_ros.network.checkpoints import check_state, load_safetensors
 from steer_depth_ros.ops import kernel_regression
-from steer_depth_ros.ops.surface import curvatures, solve_surface
+from steer_depth_ros.ops.surface import bending_weights, edge_weights, solve_surface
 
 ARCHITECTURE = 'kernel_net'
 MAPS = 22  # channels that `_maps` joins
@@ -184,6 +181,11 @@ class KernelNet(nn.Module):
         with torch.no_grad():
             self.last.bias[-1] = -4  # an error of about 2 %
 
+    @classmethod
+    def of(cls, config):
+        """Build the network that a weights file describes."""
+        return cls(*(config[name] for name in ('constants', 'channels', 'features', 'neighbors')))
+
     def fused(self):
         """Return the network with its batch norms inside the convolutions, to run only."""
         other = copy.deepcopy(self).eval()
@@ -293,8 +295,9 @@ class KernelNet(nn.Module):
             if correction is not None:
                 start = start * _enlarge(correction[:, None], start.shape[-2:])[:, 0].exp()
             freedom = bending if part == 2 else _shrink(bending)
-            weights = (freedom[:, :3].exp() * _edge_weights(labs[part], c.tv_edge)
-                       * _flattening(start, c))
+            with torch.no_grad():
+                weights = bending_weights(start, edge_weights(labs[part], c.tv_edge), c)
+            weights = freedom[:, :3].exp() * weights
             uv, size = _to_scale(frames.uv, part), start.shape[-2:]
             measured = frames.inverse
             scale = measured.clamp(min=c.tv_floor)
@@ -415,49 +418,3 @@ def _gather(values, pixel, size):
     """Add values (B, N) up at their pixels (B, N); return (B, h, w)."""
     total = values.new_zeros(len(values), size[0] * size[1])
     return total.scatter_add(1, pixel, values).reshape(-1, *size)
-
-
-def _edge_weights(lab, edge):
-    """Return how much of the smoothness the image leaves, (B, 3, h, w); 0 beyond the border."""
-    batch, _, height, width = lab.shape
-    x = F.pad((lab[..., 1:] - lab[..., :-1]).abs().sum(1), (0, 1))
-    y = F.pad((lab[..., 1:, :] - lab[..., :-1, :]).abs().sum(1), (0, 0, 0, 1))
-    edges = lab.new_full((batch, 3, height, width), math.inf)
-    edges[:, 0, :, 1:-1] = torch.maximum(x[..., 1:-1], x[..., :-2])
-    edges[:, 1, 1:-1] = torch.maximum(y[:, 1:-1], y[:, :-2])
-    edges[:, 2, :-1, :-1] = torch.maximum(torch.maximum(x[:, :-1, :-1], x[:, 1:, :-1]),
-                                          torch.maximum(y[:, :-1, :-1], y[:, :-1, 1:]))
-    return (edges / -edge).exp()
-
-
-@torch.no_grad()
-def _flattening(start, c):
-    """Return weights (B, 3, h, w) with which squares of curvatures cost what absolutes do."""
-    square = start.clamp(min=c.tv_floor).square()[:, None]
-    return c.tv_smoothness / (
-        (curvatures(start).square() / square + c.tv_flat ** 2).sqrt() * square)
-
-
-def load_kernel_net(path) -> KernelNet:
-    """Read a safetensors file; WeightsError where it is missing, damaged or foreign."""
-    state, info = load_safetensors(path)
-    if info.architecture != ARCHITECTURE:
-        raise WeightsError(f'{path} holds weights of {info.architecture!r}, not of '
-                           f"{ARCHITECTURE}; choose preset 'reference' for those of the 2021 "
-                           'release')
-    with torch.device('meta'):  # nothing is allocated before file and configuration agree
-        shapes = _net(info, path)
-    check_state(shapes, state, path)
-    net = _net(info, path)
-    net.load_state_dict(state)
-    return net
-
-
-def _net(info, path):
-    try:
-        return KernelNet(info.config['constants'], info.config['channels'],
-                         info.config['features'], info.config['neighbors'])
-    except Exception as error:  # whatever numbers and texts of a file lead to inside the layers
-        reason = (str(error).splitlines() or [''])[0][:200]
-        raise WeightsError(f'{path} states a configuration that cannot be built '
-                           f'({type(error).__name__}: {reason}); write it again') from None

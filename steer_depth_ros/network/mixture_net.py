@@ -26,9 +26,6 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from steer_depth_ros.errors import WeightsError
-from steer_depth_ros.network.checkpoints import check_state, load_safetensors
-
 ARCHITECTURE = 'mixture_net'
 KERNELS = 6  # settings of the kernels that are mixed
 TESTED = KERNELS + 2  # the guide's estimate, and the coarse one before it, are mixed in, too
@@ -120,26 +117,7 @@ class MixtureNet(nn.Module):
         mixed = (x[:, :MIXED].softmax(1) * inputs.estimates).sum(1)
         return mixed, x[:, MIXED], inputs.first
 
-
-def load_mixture(path) -> MixtureNet:
-    """Read a safetensors file; WeightsError where it is missing, damaged or foreign."""
-    state, info = load_safetensors(path)
-    if info.architecture != ARCHITECTURE:
-        raise WeightsError(f'{path} holds weights of {info.architecture!r}, not of '
-                           f"{ARCHITECTURE}; choose preset 'reference' for those of the 2021 "
-                           'release')
-    with torch.device('meta'):  # nothing is allocated before file and configuration agree
-        shapes = _net(info, path)
-    check_state(shapes, state, path)
-    net = _net(info, path)
-    net.load_state_dict(state)
-    return net
-
-
-def _net(info, path):
-    try:
-        return MixtureNet(info.config['channels'])
-    except Exception as error:  # whatever numbers and texts of a file lead to inside the layers
-        reason = (str(error).splitlines() or [''])[0][:200]
-        raise WeightsError(f'{path} states a configuration that cannot be built '
-                           f'({type(error).__name__}: {reason}); write it again') from None
+    @classmethod
+    def of(cls, config):
+        """Build the network that a weights file describes."""
+        return cls(config['channels'])

@@ -18,6 +18,7 @@ The torch code is the specification and can be differentiated; csrc/ does the sa
 no gradient is asked for.
 """
 from functools import lru_cache
+import math
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,34 @@ def transposed(curvature):
     """Apply the transpose of `curvatures` to (B, 3, h, w); return (B, h, w)."""
     stencils = _stencils(curvature.device, curvature.dtype)
     return F.conv_transpose2d(curvature, stencils, padding=1)[:, 0]
+
+
+def edge_weights(lab, edge):
+    """
+    Return how much of the smoothness the image leaves, (B, 3, h, w); 0 beyond the border.
+
+    lab: (B, 3, h, w) CIELab. edge: difference of color that lowers it to 1 / e.
+    """
+    batch, _, height, width = lab.shape
+    x = F.pad((lab[..., 1:] - lab[..., :-1]).abs().sum(1), (0, 1))
+    y = F.pad((lab[..., 1:, :] - lab[..., :-1, :]).abs().sum(1), (0, 0, 0, 1))
+    edges = lab.new_full((batch, 3, height, width), math.inf)
+    edges[:, 0, :, 1:-1] = torch.maximum(x[..., 1:-1], x[..., :-2])
+    edges[:, 1, 1:-1] = torch.maximum(y[:, 1:-1], y[:, :-2])
+    edges[:, 2, :-1, :-1] = torch.maximum(torch.maximum(x[:, :-1, :-1], x[:, 1:, :-1]),
+                                          torch.maximum(y[:, :-1, :-1], y[:, :-1, 1:]))
+    return (edges * (-1 / edge)).exp()
+
+
+def bending_weights(start, edges, constants):
+    """
+    Weigh curvatures (B, 3, h, w) so that their squares cost what their absolutes do at `start`.
+
+    edges: of `edge_weights`. constants: with tv_floor, tv_flat and tv_smoothness of the config.
+    """
+    square = start.clamp(min=constants.tv_floor).square()[:, None]
+    absolute = (curvatures(start).square() / square + constants.tv_flat ** 2).sqrt()
+    return edges * constants.tv_smoothness / (absolute * square)
 
 
 def solve_surface(start, curvature_weights, data_weight, rhs, steps):

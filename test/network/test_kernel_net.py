@@ -14,6 +14,7 @@
 """The network of learned kernels: what it does with zero, scaled, mirrored and odd inputs."""
 import numpy as np
 import pytest
+from sample_frames import frame
 import torch
 
 from steer_depth_ros.completion.completer import DepthCompleter
@@ -27,15 +28,6 @@ from steer_depth_ros.network.mixture_net import MixtureNet
 from steer_depth_ros.training.losses import kernel_example, make_objective
 
 SMALL = (8, 8, 12)
-
-
-def frame(height=50, width=71, count=200, seed=0):
-    rng = np.random.default_rng(seed)
-    image = np.kron(rng.integers(0, 255, (height // 10 + 1, width // 10 + 1, 3)),
-                    np.ones((10, 10, 1))).astype(np.uint8)[:height, :width]
-    uv = (rng.random((count, 2)) * (width - 1, height - 1)).astype(np.float32)
-    u, v = uv.astype(int).T
-    return np.ascontiguousarray(image), uv, (2 + image[v, u, 0] / 50).astype(np.float32)
 
 
 def network(scale=0.0, seed=0):
