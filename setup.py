@@ -152,7 +152,7 @@ def extensions():
              for isa in CPU_VARIANTS]
     if shutil.which('nvcc') and os.environ.get('STEER_DEPTH_CUDA') != '0':
         found.append(Extension(f'{PACKAGE}.ops.libkernel_regression_cuda',
-                               ['csrc/kernel_regression/cuda.cu']))
+                               files('csrc/*/*.cu')))
     return found
 
 

@@ -12,14 +12,10 @@
 // See the License for the specific language governing permissions and
 // limitations under the License.
 //
-// Kernel regression on CUDA devices: launches what device.h computes. Built with g++ (-x c++) the
-// launches are loops, which is how the tests run without a GPU.
+// Kernel regression on CUDA devices: launches what device.h computes.
 
 #include "device.h"
-
-#if !defined(__CUDACC__)
-typedef void *cudaStream_t;
-#endif
+#include "launch.h"
 
 namespace steer {
 namespace device {
@@ -29,79 +25,6 @@ namespace device {
 #define STEER_FEW 2048
 #endif
 constexpr int kFewSlots = STEER_FEW, kFewCells = 4 * STEER_FEW;
-constexpr int kThreads = 128;
-
-#if defined(__CUDACC__)
-
-thread_local cudaError_t last_error = cudaSuccess;
-thread_local bool error_was_there;
-
-// Forgets the error of a call before this one; one that others left behind is not to be taken for ours.
-bool begin() {
-  last_error = cudaGetLastError();
-  return !(error_was_there = last_error != cudaSuccess);
-}
-
-template <class Functor>
-__global__ void __launch_bounds__(kThreads) run(const Functor f) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  // Whole warps work or do not, so that lanes can exchange values.
-  if (i < f.count()) f(i);
-}
-
-template <class Functor>
-__global__ void __launch_bounds__(Functor::kThreads) run_blocks(const Functor f) {
-  __shared__ int shared[Functor::kThreads];
-  f(blockIdx.x, Block{Functor::kThreads}, shared);
-}
-
-template <class Functor>
-void launch(const Functor &f, cudaStream_t stream) {
-  if (f.count() == 0 || last_error != cudaSuccess) return;
-  run<<<(f.count() + kThreads - 1) / kThreads, kThreads, 0, stream>>>(f);
-  last_error = cudaGetLastError();
-}
-
-template <class Functor>
-void launch_blocks(const Functor &f, cudaStream_t stream) {
-  if (f.blocks() == 0 || last_error != cudaSuccess) return;
-  run_blocks<<<f.blocks(), Functor::kThreads, 0, stream>>>(f);
-  last_error = cudaGetLastError();
-}
-
-int failed() { return last_error != cudaSuccess; }
-
-#else
-
-// Backwards: no result may depend on the order.
-template <class Functor>
-void launch(const Functor &f, cudaStream_t) {
-#if defined(STEER_EMULATED_WARPS)
-  for (int block = (f.count() + kThreads - 1) / kThreads; block-- > 0;)
-    emulated::run_block(kThreads, [&] {
-      const int i = block * kThreads + emulated::thread();
-      if (i < f.count()) f(i);
-    });
-#else
-  for (int i = f.count(); i-- > 0;) f(i);
-#endif
-}
-
-template <class Functor>
-void launch_blocks(const Functor &f, cudaStream_t) {
-  static int shared[Functor::kThreads];
-  for (int block = f.blocks(); block-- > 0;)
-#if defined(STEER_EMULATED_WARPS)
-    emulated::run_block(Functor::kThreads, [&] { f(block, Block{Functor::kThreads}, shared); });
-#else
-    f(block, Block{1}, shared);
-#endif
-}
-
-bool begin() { return true; }
-int failed() { return 0; }
-
-#endif
 
 Workspace sort_samples(const Problem &p, bool backward, cudaStream_t stream) {
   size_t bytes;

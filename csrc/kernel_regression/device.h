@@ -287,6 +287,7 @@ struct Scan {
   Problem p;
   Workspace w;
   static constexpr int kThreads = 1024;
+  using Shared = int[kThreads];
 
   STEER_ANYWHERE int blocks() const { return p.batch; }
 
@@ -403,6 +404,7 @@ struct SortCells {
   Problem p;
   Workspace w;
   static constexpr int kThreads = kStretch;
+  using Shared = int[kThreads];
 
   STEER_ANYWHERE int stretches() const { return (w.capacity + kStretch - 1) / kStretch; }
   STEER_ANYWHERE int blocks() const { return p.batch * stretches(); }
@@ -417,6 +419,7 @@ struct SortFew {
   Problem p;
   Workspace w;
   static constexpr int kThreads = 1024;
+  using Shared = int[kThreads];
 
   STEER_ANYWHERE int blocks() const { return p.batch; }
 

@@ -13,15 +13,13 @@
 # limitations under the License.
 """Kernel regression: the public function, its checks, and the torch operator behind it."""
 from typing import Optional
-import warnings
 
 import torch
 from torch import Tensor
 
-from steer_depth_ros.ops import native, regression_torch
+from steer_depth_ros.ops import libraries, native, regression_torch
 from steer_depth_ros.ops.timing import stage
 
-OUT_OF_MEMORY = 1  # kOutOfMemory of csrc/kernel_regression/cpu.cpp
 MOST = 2 ** 31 - 256  # native code counts with 32 bits
 
 
@@ -122,7 +120,7 @@ def pixel_of(uv):
 
 def describe_backend(device='cpu'):
     """Name the code that float32 inputs on `device` run through."""
-    name = _library_name(torch.device(device))
+    name = libraries.library_name(torch.device(device))
     return {None: 'plain torch (no compiled library)', 'cuda': 'native CUDA'}.get(
         name, f'native CPU ({name})')
 
@@ -271,34 +269,6 @@ def _overwrite(dense, uv, values, valid):
     return torch.where(best < count, found, dense.reshape(batch, -1)).reshape(dense.shape)
 
 
-def _library_name(device):
-    if device.type == 'cuda':
-        return 'cuda' if native.load('cuda') is not None else None
-    return native.cpu_name() if device.type == 'cpu' else None
-
-
-def _library(values):
-    """Return (name, library) for these inputs; (None, None) means plain torch."""
-    if values.dtype != torch.float32:
-        return None, None
-    name = _library_name(values.device)
-    if name is None:
-        _warn_once(values.device.type)
-        return None, None
-    return name, native.load(name)
-
-
-_warned: set[str] = set()
-
-
-def _warn_once(device):
-    if device not in _warned:
-        _warned.add(device)
-        warnings.warn(f'the compiled operator for {device} is missing; plain torch serves, about '
-                      'a hundred times slower. Install g++ (CUDA: nvcc) and reinstall.',
-                      RuntimeWarning, stacklevel=4)
-
-
 def _extent(tensor):
     return native.ABSENT if tensor is None else {
         0: native.SCALAR, 2: native.PER_SAMPLE, 3: native.PER_PIXEL}[tensor.dim()]
@@ -318,20 +288,8 @@ def _problem(uv, values, steering, valid, guide, guide_at_samples, bandwidth, ri
 
 
 def _call(library, name, entry, problem, device):
-    if name != 'cuda':
-        status = getattr(library, entry)(problem)
-        if status == OUT_OF_MEMORY:
-            raise MemoryError(f'kernel_regression: {entry} ran out of memory')
-        if status:
-            raise RuntimeError(f'kernel_regression: {library.steer_error().decode()}')
-        return
-    with torch.cuda.device(device):
-        size = library.steer_workspace(problem, int(entry == 'steer_backward'))
-        workspace = torch.empty(size, dtype=torch.uint8, device=device)
-        problem.workspace = workspace.data_ptr()
-        status = getattr(library, entry)(problem, torch.cuda.current_stream().cuda_stream)
-    if status:
-        raise RuntimeError(f'kernel_regression on {device}: {library.steer_error().decode()}')
+    libraries.call(library, name, entry, problem, device,
+                   lambda p: library.steer_workspace(p, int(entry == 'steer_backward')))
 
 
 def _run_torch(inputs, height, width, window_rows, window_cols, neighbours, sectors, order,
@@ -352,7 +310,7 @@ def _forward(uv: Tensor, values: Tensor, steering: Tensor, valid: Optional[Tenso
     inputs = (uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge)
     options = (height, width, window_rows, window_cols, neighbours, sectors, order, profile,
                border, aspect)
-    name, library = _library(values)
+    name, library = libraries.library_of(values)
     with stage('operator', values.device):
         if library is None:
             return _run_torch(inputs, *options)
@@ -381,7 +339,7 @@ def _backward(grad_dense: Tensor, grad_mass: Tensor, uv: Tensor, values: Tensor,
     inputs = (uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge)
     options = (height, width, window_rows, window_cols, neighbours, sectors, order, profile,
                border, aspect)
-    name, library = _library(values)
+    name, library = libraries.library_of(values)
     if library is None:
         return _torch_gradient(grad_dense, grad_mass, inputs, options)
     grads = [torch.empty_like(values), torch.empty_like(steering),

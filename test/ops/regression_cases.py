@@ -23,10 +23,10 @@ from unittest import mock
 import pytest
 import torch
 
-from steer_depth_ros.ops import kernel_regression, native, regression, regression_torch
+from steer_depth_ros.ops import kernel_regression, libraries, native, regression_torch
 
 CPU_VARIANTS = ('generic', 'avx2', 'avx512')
-CALL = regression._call
+CUDA_SOURCES = sorted(Path(__file__).parents[2].glob('csrc/*/*.cu'))
 # Marks of what `make gpu` runs.
 ON_GPU = (pytest.mark.gpu, pytest.mark.skipif(
     not torch.cuda.is_available() or native.load('cuda') is None,
@@ -120,27 +120,27 @@ def backend(name):
         return (name, library) if values.dtype == torch.float32 else (None, None)
 
     with mock.patch(f'{__name__}._on_gpu', False), \
-            mock.patch.object(regression, '_library', choose), \
-            mock.patch.object(regression, '_call', _call_on_host if on_host else CALL):
+            mock.patch.object(libraries, 'library_of', choose), \
+            mock.patch.object(libraries, 'call', _call_on_host if on_host else libraries.call):
         yield
 
 
 @lru_cache
 def cuda_on_host(name):
-    """Build csrc/kernel_regression/cuda.cu with g++; see csrc/kernel_regression/lanes.h."""
-    source = Path(__file__).parents[2] / 'csrc' / 'kernel_regression' / 'cuda.cu'
-    if shutil.which('g++') is None or not source.exists():
+    """Build what nvcc compiles with g++; see csrc/kernel_regression/lanes.h."""
+    if shutil.which('g++') is None or not CUDA_SOURCES:
         pytest.skip('needs g++ and the sources')
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / 'cuda_on_host.so'
         subprocess.run(['g++', '-x', 'c++', '-O2', '-std=c++17', '-Wall', '-Wextra', '-Werror',
-                        *ON_HOST[name], '-shared', '-fPIC', source, '-o', target], check=True)
+                        *ON_HOST[name], '-shared', '-fPIC', *CUDA_SOURCES, '-o', target],
+                       check=True)
         return native.open_library(target, 'cuda')
 
 
-def _call_on_host(library, name, entry, problem, device):
-    size = library.steer_workspace(problem, int(entry == 'steer_backward'))
-    # Filled with NaN and far-off indices: nothing may be read before it is written.
-    workspace = torch.full((size,), 255, dtype=torch.uint8)
-    problem.workspace = workspace.data_ptr()
+def _call_on_host(library, name, entry, problem, device, workspace=None):
+    if workspace is not None:
+        # Filled with NaN and far-off indices: nothing may be read before it is written.
+        memory = torch.full((workspace(problem),), 255, dtype=torch.uint8)
+        problem.workspace = memory.data_ptr()
     assert getattr(library, entry)(problem, None) == 0

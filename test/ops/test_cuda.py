@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """The operator on a GPU: against the twin, on streams, in graphs; and that nvcc compiles it."""
-from pathlib import Path
 import shutil
 import subprocess
 
@@ -21,6 +20,7 @@ import pytest
 from regression_cases import (
     backend,
     cast,
+    CUDA_SOURCES,
     needs_gpu,
     ON_HOST,
     run_native,
@@ -31,7 +31,6 @@ import torch
 
 from steer_depth_ros.ops import kernel_regression
 
-SOURCE = Path(__file__).parents[2] / 'csrc' / 'kernel_regression' / 'cuda.cu'
 SIZE = (41, 57)
 MODES = [dict(window=(9, 13)), dict(window=(9, 13), border='mirror', profile='tanh'),
          dict(neighbours=16), dict(neighbours=32, sectors=4, aspect=2.),
@@ -39,10 +38,11 @@ MODES = [dict(window=(9, 13)), dict(window=(9, 13), border='mirror', profile='ta
 
 
 @pytest.mark.skipif(shutil.which('nvcc') is None, reason='needs nvcc')
-def test_nvcc_compiles_without_warnings(tmp_path):
+@pytest.mark.parametrize('source', CUDA_SOURCES, ids=lambda path: path.parent.name)
+def test_nvcc_compiles_without_warnings(tmp_path, source):
     # Without optimising in ptxas, which gives no warnings of the source.
     subprocess.run(['nvcc', '-std=c++17', '-arch=sm_80', '-Xptxas', '-O0', '-Werror',
-                    'all-warnings', '-Xcompiler', '-Wall,-Wextra,-Werror', '-c', SOURCE,
+                    'all-warnings', '-Xcompiler', '-Wall,-Wextra,-Werror', '-c', source,
                     '-o', tmp_path / 'object.o'], check=True)
 
 
