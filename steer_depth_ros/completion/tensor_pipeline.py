@@ -43,7 +43,7 @@ from steer_depth_ros.completion.tensor_tuning import (
 )
 from steer_depth_ros.completion.valid_region import valid_mask
 from steer_depth_ros.ops import regression  # noqa: F401  (registers the operator)
-from steer_depth_ros.ops.surface import bending_weights, edge_weights, solve_in_torch
+from steer_depth_ros.ops.surface import surface_step
 from steer_depth_ros.ops.timing import stage
 
 
@@ -404,25 +404,9 @@ def refine(scene, inverse):
         solution = solution * maps.upsample(correction[None], solution.shape)[0].exp()
         lab = scene.lab if shrink == 2 else maps.downsample2(scene.lab)
         uv = maps.to_scale(scene.uv[:scene.count], shrink // 2 if frame.half else shrink)
-        edges = edge_weights(lab[None], config.tv_edge)
-        solution = reweighted_step(scene, solution, uv, edges, steps)
+        solution = surface_step(solution, lab, uv, scene.inverse[:scene.count],
+                                scene.valid[:scene.count], steps, config)
         correction = (solution.clamp(*scene.range) / starts[shrink]).log()
     if not frame.half:
         correction = maps.upsample(correction[None], inverse.shape)[0]
     return (inverse * (share * correction).exp()).clamp(*scene.range)
-
-
-def reweighted_step(scene, start, uv, edges, steps):
-    """Return a better solution (h, w) than `start`; see `second_order_tv.reweighted_step`."""
-    config, count = scene.plan.frame.config, scene.count
-    measured = scene.inverse[:count]
-    pixel = maps.pixel_of(uv, start.shape)
-    scale = measured.clamp(min=config.tv_floor)
-    residual = measured - maps.sample(start[None], uv)[:, 0]
-    weight = 1 / (scale * torch.hypot(residual, config.tv_misfit * scale))
-    weight = torch.where(scene.valid[:count], weight, 0.0)
-    nothing = torch.zeros(start.numel(), device=start.device)
-    data_weight, rhs = (nothing.index_add(0, pixel, values).reshape(start.shape)
-                        for values in (weight, weight * residual))
-    weights = bending_weights(start[None], edges, config)
-    return solve_in_torch(start[None], weights, data_weight[None], rhs[None], steps)[0]

@@ -31,7 +31,12 @@ import torch.nn.functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from steer_depth_ros.ops import kernel_regression
-from steer_depth_ros.ops.surface import bending_weights, edge_weights, solve_surface
+from steer_depth_ros.ops.surface import (
+    bending_weights,
+    data_term,
+    edge_weights,
+    solve_surface,
+)
 
 ARCHITECTURE = 'kernel_net'
 MAPS = 22  # channels that `_maps` joins
@@ -296,18 +301,12 @@ class KernelNet(nn.Module):
                 start = start * _enlarge(correction[:, None], start.shape[-2:])[:, 0].exp()
             freedom = bending if part == 2 else _shrink(bending)
             with torch.no_grad():
-                weights = bending_weights(start, edge_weights(labs[part], c.tv_edge), c)
+                weights = bending_weights(start, edge_weights(labs[part], c.tv_edge),
+                                          c.tv_smoothness, c.tv_flat, c.tv_floor)
             weights = freedom[:, :3].exp() * weights
-            uv, size = _to_scale(frames.uv, part), start.shape[-2:]
-            measured = frames.inverse
-            scale = measured.clamp(min=c.tv_floor)
-            residual = measured - _sample(start[:, None], uv)[..., 0]
-            weight = 1 / (scale * torch.hypot(residual.detach(), c.tv_misfit * scale))
-            weight = torch.where(frames.measured, weight, 0.)
-            trust = freedom[:, 3].exp()
-            pixel = _pixel(uv, size)
-            data_weight, rhs = (trust * _gather(values, pixel, size)
-                                for values in (weight, weight * residual))
+            data_weight, rhs = (freedom[:, 3].exp() * each for each in data_term(
+                start, _to_scale(frames.uv, part), frames.inverse, frames.measured, c.tv_misfit,
+                c.tv_floor))
             solution = solve_surface(start, weights, data_weight, rhs, steps)
             solution = torch.maximum(torch.minimum(solution, high), low)
             correction = (solution / starts[part]).log()

@@ -20,7 +20,7 @@ import re
 from steer_depth_ros.errors import NativeLibraryError
 
 LIBRARIES = Path(__file__).parent
-ABI_VERSION = 3  # kAbiVersion of csrc/kernel_regression/problem.h
+ABI_VERSION = 4  # kAbiVersion of csrc/kernel_regression/problem.h
 PROFILES = ('gaussian', 'tanh')
 BORDERS = ('none', 'mirror')
 SCALAR, PER_SAMPLE, PER_PIXEL, ABSENT = range(4)
@@ -42,27 +42,39 @@ class Problem(ctypes.Structure):
                 + [(name, ctypes.c_void_p) for name in _POINTERS])
 
 
-_PROBLEM = ctypes.POINTER(Problem)
+class Surface(ctypes.Structure):
+    """`steer::Surface` of csrc/second_order_tv/surface.h, field by field."""
+
+    _fields_ = (
+        [(name, ctypes.c_int) for name in ('height', 'width', 'samples', 'steps', 'threads')]
+        + [(name, ctypes.c_float) for name in ('smoothness', 'flat', 'misfit', 'edge', 'floor')]
+        + [(name, ctypes.c_void_p) for name in
+           ('start', 'lab', 'uv', 'measured', 'valid', 'curvature_weights', 'data_weight', 'rhs',
+            'solution', 'workspace')])
+
+
+_PROBLEM, _SURFACE = ctypes.POINTER(Problem), ctypes.POINTER(Surface)
 _CPU_FUNCTIONS = {
     'steer_forward': (ctypes.c_int, [_PROBLEM]),
     'steer_backward': (ctypes.c_int, [_PROBLEM]),
     'steer_error': (ctypes.c_char_p, []),
     'steer_flying_points': (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]),
-    'steer_second_order_tv': (ctypes.c_int, [ctypes.c_void_p] * 3 + [ctypes.c_int] * 4
-                              + [ctypes.c_void_p]),
+    'steer_surface': (ctypes.c_int, [_SURFACE]),
 }
 _CUDA_FUNCTIONS = {
     'steer_forward': (ctypes.c_int, [_PROBLEM, ctypes.c_void_p]),
     'steer_backward': (ctypes.c_int, [_PROBLEM, ctypes.c_void_p]),
     'steer_workspace': (ctypes.c_size_t, [_PROBLEM, ctypes.c_int]),
+    'steer_surface': (ctypes.c_int, [_SURFACE, ctypes.c_void_p]),
+    'steer_surface_workspace': (ctypes.c_size_t, [_SURFACE]),
     'steer_error': (ctypes.c_char_p, []),
 }
 
 
-def problem(**fields):
-    """Fill a Problem from ints and (contiguous) tensors; tensors must outlive the call."""
-    return Problem(**{name: value.data_ptr() if hasattr(value, 'data_ptr') else value
-                      for name, value in fields.items() if value is not None})
+def problem(structure=Problem, **fields):
+    """Fill a structure from numbers and (contiguous) tensors; tensors must outlive the call."""
+    return structure(**{name: value.data_ptr() if hasattr(value, 'data_ptr') else value
+                        for name, value in fields.items() if value is not None})
 
 
 @lru_cache

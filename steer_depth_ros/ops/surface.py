@@ -12,23 +12,84 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Surfaces that bend little: the solver of second-order total variation, also on a GPU.
+Second-order total variation: a step towards surfaces that bend little, on the CPU and on a GPU.
 
-The torch code is the specification and can be differentiated; csrc/ does the same on the CPU where
-no gradient is asked for.
+The torch code is the specification. csrc/second_order_tv/ does the same for float32, where no
+gradient is asked for.
 """
 from functools import lru_cache
 import math
+from typing import Optional
 
 import torch
+from torch import Tensor
 import torch.nn.functional as F
 
-from steer_depth_ros.ops import native
+from steer_depth_ros.ops import libraries, native
 
 # Second differences along x, along y and across, at the middle pixel (across: at its upper left).
 STENCILS = (((0, 0, 0), (1, -2, 1), (0, 0, 0)),
             ((0, 1, 0), (0, -2, 0), (0, 1, 0)),
             ((0, 0, 0), (0, 1, -1), (0, -1, 1)))
+MOST = 2 ** 31 - 256  # native code counts with 32 bits
+
+
+def surface_step(start, lab, uv, measured, valid, steps, constants):
+    """
+    Return a map (h, w) that bends less than `start` (h, w) and is nearer to the samples.
+
+    It is one reweighting of the problem in `completion/second_order_tv.py`, and `steps` of
+    conjugate gradients. lab: (3, h, w) CIELab. uv: (N, 2) pixels of the samples, measured: (N,).
+    valid: bool (N,), False for samples that do not count, or None. constants: with tv_smoothness,
+    tv_flat, tv_misfit, tv_edge and tv_floor of the config. All float32 on one device; nothing is
+    read back from it. No gradients. ValueError where a shape does not fit; MemoryError.
+    """
+    count = len(measured)
+    for name, tensor, shape in (
+            ('lab', lab, (3, *start.shape)), ('uv', uv, (count, 2)), ('valid', valid, (count,))):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f'{name} must have shape {shape}, got {tuple(tensor.shape)}')
+    return torch.ops.steer_depth_ros.surface_step(
+        start, lab, uv, measured, valid, steps,
+        *(float(getattr(constants, name)) for name in
+          ('tv_smoothness', 'tv_flat', 'tv_misfit', 'tv_edge', 'tv_floor')))
+
+
+@torch.library.custom_op('steer_depth_ros::surface_step', mutates_args=())
+def _surface_step(start: Tensor, lab: Tensor, uv: Tensor, measured: Tensor,
+                  valid: Optional[Tensor], steps: int, smoothness: float, flat: float,
+                  misfit: float, edge: float, floor: float) -> Tensor:
+    name, library = libraries.library_of(start)
+    if library is not None:
+        return _native(name, library, start, steps, lab=lab, uv=uv, measured=measured,
+                       valid=valid, samples=len(measured), smoothness=smoothness, flat=flat,
+                       misfit=misfit, edge=edge, floor=floor)
+    frame = start[None]
+    data_weight, rhs = data_term(frame, uv[None], measured[None],
+                                 None if valid is None else valid[None], misfit, floor)
+    weights = bending_weights(frame, edge_weights(lab[None], edge), smoothness, flat, floor)
+    return solve_in_torch(frame, weights, data_weight, rhs, steps)[0]
+
+
+@_surface_step.register_fake
+def _(start, *_):
+    return torch.empty_like(start, memory_format=torch.contiguous_format)
+
+
+def _native(name, library, start, steps, **fields):
+    """Call the library for a map (h, w); fields: others of native.Surface."""
+    height, width = start.shape
+    if (height + 4) * (width + 8) > MOST:
+        raise ValueError(f'second-order TV: {width} x {height} pixels are too many; it counts to '
+                         f'{MOST:,}')
+    solution = torch.empty_like(start, memory_format=torch.contiguous_format)
+    fields = {k: v.contiguous() if torch.is_tensor(v) else v for k, v in fields.items()}
+    fields.update(start=start.contiguous(), solution=solution)
+    problem = native.problem(native.Surface, height=height, width=width, steps=steps,
+                             threads=torch.get_num_threads(), **fields)
+    libraries.call(library, name, 'steer_surface', problem, start.device,
+                   lambda p: library.steer_surface_workspace(p))
+    return solution
 
 
 @lru_cache
@@ -65,15 +126,39 @@ def edge_weights(lab, edge):
     return (edges * (-1 / edge)).exp()
 
 
-def bending_weights(start, edges, constants):
+def bending_weights(start, edges, smoothness, flat, floor):
     """
     Weigh curvatures (B, 3, h, w) so that their squares cost what their absolutes do at `start`.
 
-    edges: of `edge_weights`. constants: with tv_floor, tv_flat and tv_smoothness of the config.
+    edges: of `edge_weights`. The rest: tv_smoothness, tv_flat and tv_floor of the config.
     """
-    square = start.clamp(min=constants.tv_floor).square()[:, None]
-    absolute = (curvatures(start).square() / square + constants.tv_flat ** 2).sqrt()
-    return edges * constants.tv_smoothness / (absolute * square)
+    square = start.clamp(min=floor).square()[:, None]
+    absolute = (curvatures(start).square() / square + flat ** 2).sqrt()
+    return edges * smoothness / (absolute * square)
+
+
+def data_term(start, uv, measured, valid, misfit, floor):
+    """
+    Return weights of the samples, and weight times residual at `start`, at their pixels (B, h, w).
+
+    uv: (B, N, 2), measured: (B, N), valid: bool (B, N) or None. misfit, floor: tv_misfit and
+    tv_floor of the config. Weights are constants to autograd.
+    """
+    batch, height, width = start.shape
+    # Read at the sample, applied to the nearest pixel: on a slope the pixel's own misfit is wrong.
+    u, v = uv.unbind(-1)
+    grid = torch.stack([(u + 0.5) * (2 / width) - 1, (v + 0.5) * (2 / height) - 1], -1)
+    residual = measured - F.grid_sample(start[:, None], grid[:, None], padding_mode='border',
+                                        align_corners=False)[:, 0, 0]
+    scale = measured.clamp(min=floor)
+    weight = 1 / (scale * torch.hypot(residual.detach(), misfit * scale))
+    if valid is not None:
+        weight, residual = (torch.where(valid, each, 0.) for each in (weight, residual))
+    column, row = ((x + 0.5).floor().clamp(0, size - 1).long()
+                   for x, size in ((u, width), (v, height)))
+    nothing = start.new_zeros(batch, height * width)
+    return tuple(nothing.scatter_add(1, row * width + column, values).reshape(start.shape)
+                 for values in (weight, weight * residual))
 
 
 def solve_surface(start, curvature_weights, data_weight, rhs, steps):
@@ -89,22 +174,11 @@ def solve_surface(start, curvature_weights, data_weight, rhs, steps):
     return _Solve.apply(start, curvature_weights, data_weight, rhs, steps)
 
 
-def solve_in_torch(start, curvature_weights, data_weight, rhs, steps):
-    """Do what `solve_surface` does, on any device."""
-    residual = rhs - _bending_force(start, curvature_weights)
-    return start + _conjugate_gradients(curvature_weights, data_weight, residual, steps)
-
-
 class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(context, start, curvature_weights, data_weight, rhs, steps):
-        if start.device.type == 'cpu' and start.dtype == torch.float32 and native.cpu_name():
-            solution = torch.stack([
-                _native(*frame, steps)
-                for frame in zip(start, curvature_weights, data_weight, rhs)])
-        else:
-            solution = solve_in_torch(start, curvature_weights, data_weight, rhs, steps)
+        solution = _solve(start, curvature_weights, data_weight, rhs, steps)
         context.steps = steps
         context.save_for_backward(start, curvature_weights, data_weight, solution)
         return solution
@@ -112,46 +186,51 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def backward(context, gradient):
         start, curvature_weights, data_weight, solution = context.saved_tensors
-        adjoint = _conjugate_gradients(curvature_weights, data_weight, gradient, context.steps)
+        adjoint = _solve(torch.zeros_like(gradient), curvature_weights, data_weight, gradient,
+                         context.steps)
         return (gradient - _bending_force(adjoint, curvature_weights),
                 -curvatures(adjoint) * curvatures(solution), adjoint * (start - solution), adjoint,
                 None)
+
+
+def _solve(start, curvature_weights, data_weight, rhs, steps):
+    name, library = libraries.library_of(start)
+    if library is None:
+        return solve_in_torch(start, curvature_weights, data_weight, rhs, steps)
+    return torch.stack([
+        _native(name, library, s, steps, curvature_weights=w, data_weight=d, rhs=r)
+        for s, w, d, r in zip(start, curvature_weights, data_weight, rhs)])
 
 
 def _bending_force(surface, curvature_weights):
     return transposed(curvatures(surface) * curvature_weights)
 
 
-def _conjugate_gradients(curvature_weights, data_weight, residual, steps):
-    """Return (B, h, w) by which to change a surface with this residual."""
-    stencils = _stencils(residual.device, residual.dtype)
+def solve_in_torch(start, curvature_weights, data_weight, rhs, steps):
+    """Do what `solve_surface` does, on any device."""
+    stencils = _stencils(rhs.device, rhs.dtype)
     diagonal = F.conv_transpose2d(curvature_weights, stencils.square(), padding=1)[:, 0]
     preconditioner = 1 / (diagonal + data_weight + 1e-9)
-    change = torch.zeros_like(residual)
+    solution = start
+    residual = rhs - _bending_force(start, curvature_weights)
     direction = preconditioner * residual
     power = _dot(residual, direction)
     for _ in range(steps):
         image = torch.addcmul(_bending_force(direction, curvature_weights), data_weight, direction)
-        length = power / _dot(direction, image)
-        change = torch.addcmul(change, length, direction)
+        length = _ratio(power, _dot(direction, image))
+        solution = torch.addcmul(solution, length, direction)
         residual = torch.addcmul(residual, length, image, value=-1)
         scaled = preconditioner * residual
         power, before = _dot(residual, scaled), power
-        direction = torch.addcmul(scaled, power / before, direction)
-    return change
+        direction = torch.addcmul(scaled, _ratio(power, before), direction)
+    return solution
 
 
 def _dot(a, b):
-    """Return the products (B, 1, 1) of maps, never 0: at the solution nothing changes any more."""
-    product = torch.bmm(a.reshape(len(a), 1, -1), b.reshape(len(b), -1, 1))
-    return product.clamp(min=torch.finfo(a.dtype).tiny)
+    """Return the products (B, 1, 1) of maps."""
+    return torch.bmm(a.reshape(len(a), 1, -1), b.reshape(len(b), -1, 1))
 
 
-def _native(start, curvature_weights, data_weight, rhs, steps):
-    solution = start.clone(memory_format=torch.contiguous_format)
-    fields = [m.contiguous() for m in (curvature_weights, data_weight, rhs)]
-    if native.load(native.cpu_name()).steer_second_order_tv(
-            *(f.data_ptr() for f in fields), *start.shape, steps, torch.get_num_threads(),
-            solution.data_ptr()):
-        raise MemoryError(f'second-order TV: no memory for {tuple(start.shape)} pixels')
-    return solution
+def _ratio(a, b):
+    """Return a / b, 0 where b is none: at the solution nothing changes any more."""
+    return torch.where(b > 0, a / b, 0.)

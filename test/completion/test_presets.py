@@ -93,8 +93,9 @@ def test_bench_counts_what_a_gpu_would_launch(tmp_path, capsys):
                  '--size', '80x64', '--samples', '200', '--json', str(path)]) == 0
     fast, = json.loads(path.read_text())['results']  # the other has a network
     counted = fast['by_operation']
-    # The coarse estimate, at half of the size and at the whole, and the confidence.
-    assert counted['kernel_regression'] == 4 and fast['launches'] == sum(counted.values())
+    # The coarse estimate, at half of the size and at the whole, and the confidence: of two each.
+    assert counted['kernel_regression'] == 8 and counted['surface_step'] == 2
+    assert fast['launches'] == sum(counted.values())
     assert 'view' not in counted and 'item' not in counted
     assert f'{fast["launches"]} launches' in capsys.readouterr().out
 

@@ -11,61 +11,14 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Second-order TV: its solver against a dense solution, and what it does to depth."""
-import subprocess
-import sys
-
+"""Second-order TV: what it does to depth; test/ops/test_surface.py tests its steps."""
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from steer_depth_ros.completion import second_order_tv
 from steer_depth_ros.completion.kernels import sample_distance
 from steer_depth_ros.completion.normalize import normalize
-from steer_depth_ros.ops import native
-
-COMPILED = {'generic', native.cpu_name()} if native.cpu_name() else set()
-SIZES = [(1, 1), (1, 5), (2, 2), (3, 3), (4, 19), (13, 8)]
-
-
-def weights(size, seed):
-    """Random weights of curvature (zero where it would leave the map), of data, and rhs."""
-    rng = np.random.default_rng(seed)
-    curvature = rng.uniform(0.2, 2, (3, *size)).astype(np.float32)
-    curvature[0, :, [0, -1]] = curvature[1, [0, -1]] = 0
-    curvature[2, -1] = curvature[2, :, -1] = 0
-    data = rng.uniform(0.5, 1, size).astype(np.float32)
-    return curvature, data, rng.normal(size=size).astype(np.float32)
-
-
-@pytest.mark.parametrize('size', SIZES)
-@pytest.mark.parametrize('variant', [None, *sorted(COMPILED)])
-def test_enough_steps_solve_the_linear_system(variant, size, monkeypatch):
-    monkeypatch.setattr(native, 'cpu_name', lambda: variant)
-    curvature, data, rhs = weights(size, seed=1)
-    start = np.random.default_rng(2).normal(size=size).astype(np.float32)
-    # Each unit map gives a column of the second differences, as a matrix.
-    units = np.eye(start.size, dtype=np.float32).reshape(-1, *size)
-    matrix = np.stack([second_order_tv.curvatures(unit).ravel() for unit in units], 1)
-    weighed = matrix.astype(float).T * curvature.ravel()
-    change = np.linalg.solve(weighed @ matrix + np.diag(data.ravel()),
-                             rhs.ravel() - weighed @ matrix @ start.ravel())
-    before = start.copy()
-    solution = second_order_tv.solve_cg(start, curvature, data, rhs, 3 * start.size)
-    assert solution - start == pytest.approx(change.reshape(size), abs=2e-4)
-    assert (start == before).all()
-
-
-@pytest.mark.skipif(not COMPILED, reason='needs the compiled library')
-def test_native_code_takes_the_steps_of_its_specification(monkeypatch):
-    start, found = np.ones((37, 50), np.float32), []
-    for name in (*sorted(COMPILED), None):
-        monkeypatch.setattr(native, 'cpu_name', lambda name=name: name)
-        found.append(second_order_tv.solve_cg(start, *weights((37, 50), seed=3), 7))
-    for solution in found[:-1]:
-        assert solution == pytest.approx(found[-1], abs=1e-5)
-    assert np.abs(found[-1] - 1).max() > 0.1
 
 
 def framed(image, uv, depth, half):
@@ -127,48 +80,3 @@ def test_absurd_samples_leave_the_result_finite_and_within_their_range(depth):
     found = second_order_tv.refine(frame, truth * frame.median, sample_distance(frame))
     assert np.isfinite(found).all()
     assert found.min() >= frame.range[0] and found.max() <= frame.range[1]
-
-
-@pytest.mark.skipif(not COMPILED, reason='needs the compiled library')
-@pytest.mark.parametrize('size', [(40, 33), (97, 60), (3, 5)])
-def test_any_number_of_threads_gives_the_same_bits(size):
-    rng = np.random.default_rng(7)
-    weights = rng.random((3, *size), np.float32)
-    weights[0, :, [0, -1]] = weights[1, [0, -1]] = weights[2, -1] = weights[2, :, -1] = 0
-    data = (rng.random(size) < 0.2).astype(np.float32)
-    start, rhs = rng.random(size, np.float32), data * rng.random(size, np.float32)
-    results, before = [], torch.get_num_threads()
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            results.append(second_order_tv.solve_cg(start, weights, data, rhs, 3))
-    finally:
-        torch.set_num_threads(before)
-    assert all(np.array_equal(each, results[0]) for each in results)
-    expected = start.copy()
-    second_order_tv._solve_cg(expected, weights, data, rhs, 3)
-    assert np.abs(results[0] - expected).max() < 1e-3 * np.abs(expected - start).max() + 1e-5
-
-
-WITHOUT_MEMORY = """
-import resource
-import numpy as np
-from steer_depth_ros.completion import second_order_tv
-size = (1500, 1500)
-curvature = np.ones((3, *size), np.float32)
-start, data, rhs = np.ones((3, *size), np.float32)
-used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 5 * start.nbytes,) * 2)
-try:
-    second_order_tv.solve_cg(start, curvature, data, rhs, 1)
-except MemoryError as error:
-    print(error, (start == 1).all())
-"""
-
-
-@pytest.mark.skipif(not COMPILED, reason='needs the compiled library')
-@pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc and a limit of memory')
-def test_without_memory_python_is_told():
-    done = subprocess.run([sys.executable, '-c', WITHOUT_MEMORY], capture_output=True, text=True)
-    assert done.stdout.split('\n')[0] == (
-        'second-order TV: no memory for (1500, 1500) pixels True'), done

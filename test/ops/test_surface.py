@@ -11,11 +11,137 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The solver of second-order total variation: against the native one, and its gradients."""
+"""Second-order total variation: torch against native code and a dense solution; gradients."""
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
 import pytest
+from regression_cases import available, backend, CPU_VARIANTS, needs_gpu, ON_HOST
 import torch
 
-from steer_depth_ros.ops.surface import curvatures, solve_surface, transposed
+from steer_depth_ros.completion.config import CONFIG
+from steer_depth_ros.ops import libraries
+from steer_depth_ros.ops.surface import curvatures, solve_surface, surface_step, transposed
+
+BACKENDS = [*(pytest.param(name, marks=pytest.mark.skipif(
+    not available(name), reason='not built, or not for this machine')) for name in CPU_VARIANTS),
+    *ON_HOST]
+SIZES = [(1, 1), (1, 9), (2, 2), (9, 1), (3, 3), (26, 37)]
+
+
+def frame(size=(26, 37), count=150, seed=0):
+    """Return start, lab, uv, measured and valid of a random step, float32."""
+    rng = np.random.default_rng(seed)
+    v, u = np.mgrid[:size[0], :size[1]]
+    start = 1 + 0.02 * u + 0.03 * v + 0.1 * rng.random(size)
+    lab = np.cumsum(rng.normal(0, 2, (3, *size)), 2)
+    uv = rng.random((count, 2)) * (size[1] + 2, size[0] + 2) - 1.5  # some beside the map
+    arrays = start, lab, uv, 1 + 3 * rng.random(count)
+    return [torch.tensor(each, dtype=torch.float32) for each in arrays] + [
+        torch.tensor(rng.random(count) > 0.2)]
+
+
+def specified(inputs, steps=12):
+    """Run the specification in float64."""
+    with mock.patch.object(libraries, 'library_of', lambda _: (None, None)):
+        return surface_step(*(x.double() if torch.is_tensor(x) and x.dtype == torch.float32
+                              else x for x in inputs), steps, CONFIG)
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('name', BACKENDS)
+def test_a_step_is_that_of_the_specification(name, size):
+    inputs = frame(size)
+    expected = specified(inputs)
+    before = [each.clone() for each in inputs]
+    with backend(name):
+        found = surface_step(*inputs, 12, CONFIG)
+    assert (found - expected).abs().max() < 1e-4
+    assert (expected - inputs[0]).abs().max() > 0.1
+    assert all(map(torch.equal, inputs, before))
+
+
+@pytest.mark.parametrize('name', ['native', *ON_HOST])
+def test_samples_that_are_rejected_might_as_well_not_be_there(name):
+    start, lab, uv, measured, valid = frame()
+    uv[~valid] = torch.nan
+    with backend(name):
+        found = surface_step(start, lab, uv, measured, valid, 8, CONFIG)
+        without = surface_step(start, lab, uv[valid], measured[valid], None, 8, CONFIG)
+        none = surface_step(start, lab, uv, measured, torch.zeros_like(valid), 8, CONFIG)
+        empty = surface_step(start, lab, uv[:0], measured[:0], valid[:0], 8, CONFIG)
+    assert torch.equal(found, without) and torch.equal(none, empty)
+    assert (found - none).abs().max() > 0.1
+    assert (empty - specified((start, lab, uv[:0], measured[:0], None), 8)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize('name', ['native', *ON_HOST])
+def test_many_samples_in_one_pixel(name):
+    start, lab, uv, measured, _ = frame(count=3000)
+    uv[:2500] = uv[:2500] * 0.01 + 9
+    measured[:1000] *= torch.logspace(-3, 3, 1000)  # weights of many orders of magnitude
+    expected = specified((start, lab, uv, measured, None))
+    order = torch.randperm(3000, generator=torch.Generator().manual_seed(0))
+    with backend(name):
+        found = surface_step(start, lab, uv, measured, None, 12, CONFIG)
+        shuffled = surface_step(start, lab, uv[order], measured[order], None, 12, CONFIG)
+    assert ((found - expected).abs() / expected.abs().clamp(min=1)).max() < 1e-4
+    if name in ON_HOST:  # threads of a GPU add them up in any order
+        assert torch.equal(found, shuffled)
+
+
+@pytest.mark.parametrize('size', [(40, 33), (97, 60), (3, 5)])
+def test_any_number_of_threads_gives_the_same_bits(size):
+    inputs, results, before = frame(size, 500), [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            results.append(surface_step(*inputs, 3, CONFIG))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(each, results[0]) for each in results)
+
+
+def test_on_the_meta_device_it_has_a_shape():
+    found = surface_step(*(each.to('meta') for each in frame()), 3, CONFIG)
+    assert found.is_meta and found.shape == (26, 37)
+
+
+def test_shapes_that_do_not_fit_are_named():
+    start, lab, uv, measured, valid = frame()
+    with pytest.raises(ValueError, match=r'lab must have shape \(3, 26, 37\), got \(3, 26, 36\)'):
+        surface_step(start, lab[..., 1:], uv, measured, valid, 3, CONFIG)
+    with pytest.raises(ValueError, match='valid must have shape'):
+        surface_step(start, lab, uv, measured, valid[1:], 3, CONFIG)
+    if libraries.library_of(start)[1] is not None:
+        huge = start[:1, :1].expand(50_000, 50_000)
+        with pytest.raises(ValueError, match='50000 x 50000 pixels are too many'):
+            surface_step(huge, huge.expand(3, -1, -1), uv, measured, valid, 3, CONFIG)
+
+
+@needs_gpu
+def test_a_gpu_takes_the_same_step_on_streams_and_in_graphs():
+    inputs = frame((200, 300), 5000)
+    expected = specified(inputs)
+    on_gpu = [each.cuda() for each in inputs]
+    found = surface_step(*on_gpu, 12, CONFIG)
+    assert found.is_cuda and (found.cpu() - expected).abs().max() < 1e-3
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()) as stream:
+        again = surface_step(*on_gpu, 12, CONFIG)
+    torch.cuda.synchronize()
+    assert torch.equal(again, found), stream
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = surface_step(*on_gpu, 12, CONFIG)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(captured, found)
+
+
+# --- The linear system ---
 
 
 def problem(size=(2, 9, 11), dtype=torch.float64):
@@ -40,10 +166,35 @@ def test_curvatures_of_planes_are_nothing_and_the_transpose_is_one():
 
 
 @pytest.mark.parametrize('steps', [0, 1, 12])
-def test_torch_and_native_code_agree(steps):
-    maps = problem((2, 31, 40), torch.float32)
+@pytest.mark.parametrize('name', BACKENDS)
+def test_torch_and_native_code_agree(name, steps):
+    maps = problem((2, 26, 37), torch.float32)
     expected = solve_surface(*(m.double() for m in maps), steps)
-    assert torch.allclose(solve_surface(*maps, steps).double(), expected, atol=2e-5)
+    with backend(name):
+        found = solve_surface(*maps, steps)
+    assert torch.allclose(found.double(), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 5), (2, 2), (3, 3), (4, 19), (13, 8)])
+@pytest.mark.parametrize('name', ['torch', *BACKENDS])
+def test_enough_steps_solve_the_linear_system(name, size):
+    maps = problem((1, *size), torch.float32)
+    start, weights, data_weight, rhs = (m[0].double() for m in maps)
+    data_weight += 0.5
+    maps[2][0] = data_weight
+    # Each unit map gives a column of the second differences, as a matrix.
+    units = torch.eye(start.numel(), dtype=torch.float64).reshape(-1, *size)
+    matrix = curvatures(units).flatten(1).T
+    weighed = matrix.T * weights.flatten()
+    change = torch.linalg.solve(weighed @ matrix + data_weight.flatten().diag(),
+                                rhs.flatten() - weighed @ matrix @ start.flatten())
+    steps = 3 * start.numel() if name not in ON_HOST else min(3 * start.numel(), 40)
+    if name == 'torch':
+        found = solve_surface(*(m.double() for m in maps), steps)
+    else:
+        with backend(name):
+            found = solve_surface(*maps, steps)
+    assert ((found[0] - start) - change.reshape(size)).abs().max() < 2e-4
 
 
 def test_many_steps_solve_the_normal_equations():
@@ -70,3 +221,26 @@ def test_gradients_of_few_steps_are_bounded(steps):
     at_start = maps[0].grad
     assert at_start.sum() == pytest.approx(1, abs=0.2)  # a surface that is lifted stays lifted
     assert all(m.grad.isfinite().all() and m.grad.abs().max() < 1 for m in maps)
+
+
+WITHOUT_MEMORY = """
+import resource
+import torch
+from steer_depth_ros.ops.surface import solve_surface
+maps = torch.ones(1, 1500, 1500)
+curvature = torch.ones(1, 3, 1500, 1500)
+solve_surface(maps[:, :9, :9], curvature[..., :9, :9], maps[:, :9, :9], maps[:, :9, :9], 1)
+used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 5 * maps.numel() * 4,) * 2)
+try:
+    solve_surface(maps, curvature, maps, maps, 1)
+except MemoryError as error:
+    print(error, bool((maps == 1).all()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux' or not available('generic'),
+                    reason='needs /proc, a limit of memory and the compiled library')
+def test_without_memory_python_is_told():
+    done = subprocess.run([sys.executable, '-c', WITHOUT_MEMORY], capture_output=True, text=True)
+    assert done.stdout == 'steer_surface ran out of memory True\n', done
