@@ -16,6 +16,8 @@
 // lane, in plain loops; with STEER_EMULATED_WARPS both are as wide as on a GPU, and run in turn.
 #pragma once
 
+#include <math.h>
+
 #if defined(__CUDACC__)
 #define STEER_ANYWHERE __host__ __device__ __forceinline__
 #else

@@ -20,7 +20,7 @@ import re
 from steer_depth_ros.errors import NativeLibraryError
 
 LIBRARIES = Path(__file__).parent
-ABI_VERSION = 4  # kAbiVersion of csrc/kernel_regression/problem.h
+ABI_VERSION = 5  # kAbiVersion of csrc/kernel_regression/problem.h
 PROFILES = ('gaussian', 'tanh')
 BORDERS = ('none', 'mirror')
 SCALAR, PER_SAMPLE, PER_PIXEL, ABSENT = range(4)
@@ -34,32 +34,49 @@ _POINTERS = ('uv', 'values', 'steering', 'valid', 'guide', 'guide_at_samples', '
              'grad_guide', 'grad_guide_at_samples', 'grad_bandwidth', 'grad_ridge', 'workspace')
 
 
+def _fields(ints, floats, pointers):
+    return ([(name, ctypes.c_int) for name in ints] + [(name, ctypes.c_float) for name in floats]
+            + [(name, ctypes.c_void_p) for name in pointers])
+
+
 class Problem(ctypes.Structure):
     """`steer::Problem` of csrc/kernel_regression/problem.h, field by field."""
 
-    _fields_ = ([(name, ctypes.c_int) for name in _INTS]
-                + [(name, ctypes.c_float) for name in _FLOATS]
-                + [(name, ctypes.c_void_p) for name in _POINTERS])
+    _fields_ = _fields(_INTS, _FLOATS, _POINTERS)
 
 
 class Surface(ctypes.Structure):
     """`steer::Surface` of csrc/second_order_tv/surface.h, field by field."""
 
-    _fields_ = (
-        [(name, ctypes.c_int) for name in ('height', 'width', 'samples', 'steps', 'threads')]
-        + [(name, ctypes.c_float) for name in ('smoothness', 'flat', 'misfit', 'edge', 'floor')]
-        + [(name, ctypes.c_void_p) for name in
-           ('start', 'lab', 'uv', 'measured', 'valid', 'curvature_weights', 'data_weight', 'rhs',
-            'solution', 'workspace')])
+    _fields_ = _fields(
+        ('height', 'width', 'samples', 'steps', 'threads'),
+        ('smoothness', 'flat', 'misfit', 'edge', 'floor'),
+        ('start', 'lab', 'uv', 'measured', 'valid', 'curvature_weights', 'data_weight', 'rhs',
+         'solution', 'workspace'))
+
+
+class LeaveOneOut(ctypes.Structure):
+    """`steer::LeaveOneOut` of csrc/leave_one_out/problem.h, field by field."""
+
+    _fields_ = _fields(
+        ('samples', 'queries', 'neighbors', 'coarse_neighbors', 'steps', 'averaged'),
+        ('aspect', 'line_gap', 'ridge', 'bandwidth', 'bandwidth_at_sample', 'bandwidth_far',
+         'bandwidth_distance', 'depth_step', 'rate', 'newest', 'newest_square', 'prior',
+         'max_error'),
+        ('uv', 'inverse', 'colors', 'kernels', 'query', 'rejected', 'guide', 'start', 'near',
+         'distance', 'known', 'settings', 'predicted', 'guide_used', 'workspace'))
 
 
 _PROBLEM, _SURFACE = ctypes.POINTER(Problem), ctypes.POINTER(Surface)
+_LEAVE_ONE_OUT = ctypes.POINTER(LeaveOneOut)
 _CPU_FUNCTIONS = {
     'steer_forward': (ctypes.c_int, [_PROBLEM]),
     'steer_backward': (ctypes.c_int, [_PROBLEM]),
     'steer_error': (ctypes.c_char_p, []),
     'steer_flying_points': (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]),
     'steer_surface': (ctypes.c_int, [_SURFACE]),
+    'steer_leave_one_out_neighbors': (ctypes.c_int, [_LEAVE_ONE_OUT]),
+    'steer_leave_one_out_tune': (ctypes.c_int, [_LEAVE_ONE_OUT]),
 }
 _CUDA_FUNCTIONS = {
     'steer_forward': (ctypes.c_int, [_PROBLEM, ctypes.c_void_p]),
@@ -68,6 +85,9 @@ _CUDA_FUNCTIONS = {
     'steer_surface': (ctypes.c_int, [_SURFACE, ctypes.c_void_p]),
     'steer_surface_workspace': (ctypes.c_size_t, [_SURFACE]),
     'steer_error': (ctypes.c_char_p, []),
+    'steer_leave_one_out_neighbors': (ctypes.c_int, [_LEAVE_ONE_OUT, ctypes.c_void_p]),
+    'steer_leave_one_out_tune': (ctypes.c_int, [_LEAVE_ONE_OUT, ctypes.c_void_p]),
+    'steer_leave_one_out_workspace': (ctypes.c_size_t, [_LEAVE_ONE_OUT]),
 }
 
 

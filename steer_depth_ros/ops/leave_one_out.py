@@ -1,0 +1,212 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Settings of kernel regression found by leave-one-out cross-validation of the samples.
+
+Samples are predicted from their neighbors without themselves, as `kernel_regression` (order 1)
+would predict them; the settings that do so best are found by gradient descent. Neither search nor
+tuning reads a value back from a GPU, and no shape depends on the data.
+"""
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+from steer_depth_ros.ops import leave_one_out_torch, libraries, native
+from steer_depth_ros.ops.timing import stage
+
+MOST_NEIGHBORS = 64  # kMostNeighbors of csrc/leave_one_out/problem.h
+
+
+class Neighbors(NamedTuple):
+    """
+    Q samples (indices, int64) that are left out, and the K nearest others of each.
+
+    near: (K, Q) samples, nearest first. distance: (K, Q), rows divided by the aspect. known: (Q,)
+    bool; where it is false there are too few, and `near` and `distance` say nothing.
+    """
+
+    queries: Tensor
+    near: Tensor
+    distance: Tensor
+    known: Tensor
+
+
+class Constants(NamedTuple):
+    """
+    What the predictions and the tuning depend on, but do not change.
+
+    aspect: rows are divided by it. ridge, bandwidth, depth_step: what settings of 0 mean.
+    bandwidth_at_sample, bandwidth_far: factors on the bandwidth on a sample, and at most;
+    bandwidth_distance: pixels to a sample at which the factor is 1. coarse_neighbors: samples
+    that a first guide is estimated from. steps, rate, newest, newest_square: of Adam, with the
+    weights of the newest gradient and of its square in their means; averaged: last steps whose
+    mean is taken. prior: draws settings to 0. max_error: log depth; more counts no more.
+    """
+
+    aspect: float
+    ridge: float
+    bandwidth: float
+    depth_step: float
+    bandwidth_at_sample: float
+    bandwidth_far: float
+    bandwidth_distance: float
+    coarse_neighbors: int
+    steps: int
+    rate: float
+    newest: float
+    newest_square: float
+    averaged: int
+    prior: float
+    max_error: float
+
+
+class Tuned(NamedTuple):
+    """
+    Settings (6,) and the inverse depth (Q,) that they predict at the samples.
+
+    settings: logarithms of factors on the steps of the four features, on bandwidth and ridge.
+    guide: (Q,) inverse depth that the samples were guided by. Where a sample is not known,
+    `predicted` and `guide` are numbers that mean nothing.
+    """
+
+    settings: Tensor
+    predicted: Tensor
+    guide: Tensor
+
+
+class LeaveOneOut(NamedTuple):
+    """
+    N samples, and what some of them are predicted from: float32 tensors of one device.
+
+    uv: (N, 2) pixels. inverse: (N,) inverse depth, > 0. colors: (N, 3), in units of their step.
+    kernels: (N, 3), as steering of `kernel_regression`. guide: (Q,) inverse depth that the queries
+    are taken for; None: a coarse estimate without each. rejected: (N,) bool, samples that are
+    neither predicted nor relied on.
+    """
+
+    uv: Tensor
+    inverse: Tensor
+    colors: Tensor
+    kernels: Tensor
+    neighbors: Neighbors
+    constants: Constants
+    guide: Optional[Tensor] = None
+    rejected: Optional[Tensor] = None
+
+    @property
+    def known(self):
+        """Which queries are predicted, bool (Q,)."""
+        known = self.neighbors.known
+        return known if self.rejected is None else known & ~self.rejected[self.neighbors.queries]
+
+    @property
+    def target(self):
+        """The logarithm of the measured inverse depth of the queries, (Q,)."""
+        return self.inverse[self.neighbors.queries].log()
+
+    def tune(self) -> Tuned:
+        """Find settings that predict the samples well; zeros where none is known."""
+        return self._run(self.inverse.new_zeros(6), self.constants.steps)
+
+    def at(self, settings) -> Tuned:
+        """Predict the samples with these settings (6,)."""
+        return self._run(settings, 0)
+
+    def _run(self, settings, steps):
+        constants = self.constants._replace(steps=steps)
+        return Tuned(*torch.ops.steer_depth_ros.leave_one_out_tune(
+            self.uv, self.inverse, self.colors, self.kernels, *self.neighbors, self.guide,
+            self.rejected, settings, [float(c) for c in constants]))
+
+
+def find_neighbors(uv, queries, count, aspect=1.0, line_gap=0.0) -> Neighbors:
+    """
+    Find the `count` nearest others of some samples.
+
+    uv: (N, 2) pixels; rows are divided by `aspect` before distances are taken. queries: (Q,)
+    int64. line_gap: pixels; samples whose rows are nearer than that are of the same scan line and
+    left out with the query. Of samples as near, those of lower index come first.
+    """
+    if not 1 <= count <= MOST_NEIGHBORS:
+        raise ValueError(f'count must be 1 to {MOST_NEIGHBORS}, got {count}')
+    return Neighbors(queries, *torch.ops.steer_depth_ros.leave_one_out_neighbors(
+        uv, queries, count, float(aspect), float(line_gap)))
+
+
+@torch.library.custom_op('steer_depth_ros::leave_one_out_neighbors', mutates_args=())
+def _neighbors(uv: Tensor, queries: Tensor, count: int, aspect: float,
+               line_gap: float) -> tuple[Tensor, Tensor, Tensor]:
+    name, library = libraries.library_of(uv)
+    with stage('tuning', uv.device):
+        if library is None:
+            return leave_one_out_torch.find_neighbors(uv, queries, count, aspect, line_gap)
+        uv, queries = uv.contiguous(), queries.contiguous()
+        near, distance, known = _no_neighbors(uv, queries, count)
+        libraries.call(library, name, 'steer_leave_one_out_neighbors', native.problem(
+            native.LeaveOneOut, samples=len(uv), queries=len(queries), neighbors=count,
+            aspect=aspect, line_gap=line_gap, uv=uv, query=queries, near=near, distance=distance,
+            known=known), uv.device)
+        return near, distance, known
+
+
+def _no_neighbors(uv, queries, count):
+    shape = count, len(queries)
+    return (queries.new_empty(shape), uv.new_empty(shape),
+            queries.new_empty(len(queries), dtype=torch.bool))
+
+
+@_neighbors.register_fake
+def _neighbors_fake(uv, queries, count, aspect, line_gap):
+    return _no_neighbors(uv, queries, count)
+
+
+@torch.library.custom_op('steer_depth_ros::leave_one_out_tune', mutates_args=())
+def _tune(uv: Tensor, inverse: Tensor, colors: Tensor, kernels: Tensor, queries: Tensor,
+          near: Tensor, distance: Tensor, known: Tensor, guide: Optional[Tensor],
+          rejected: Optional[Tensor], settings: Tensor,
+          constants: list[float]) -> tuple[Tensor, Tensor, Tensor]:
+    name, library = libraries.library_of(inverse)
+    c = Constants._make(constants)
+    c = c._replace(**{f: int(getattr(c, f)) for f in ('coarse_neighbors', 'steps', 'averaged')})
+    with stage('tuning', inverse.device):
+        if library is None:
+            twin = leave_one_out_torch.Twin(LeaveOneOut(
+                uv, inverse, colors, kernels, Neighbors(queries, near, distance, known), c, guide,
+                rejected))
+            tuned = twin.tune(settings) if c.steps else settings.clone()
+            return tuned, twin.predict(tuned), twin.guide
+        tensors = {field: None if tensor is None else tensor.contiguous()
+                   for field, tensor in dict(
+                       uv=uv, inverse=inverse, colors=colors, kernels=kernels, query=queries,
+                       near=near, distance=distance, known=known, guide=guide, rejected=rejected,
+                       start=settings).items()}
+        tuned, predicted, guide_used = _nothing(inverse, queries, settings)
+        libraries.call(library, name, 'steer_leave_one_out_tune', native.problem(
+            native.LeaveOneOut, samples=len(uv), queries=len(queries), neighbors=len(near),
+            **c._asdict(), **tensors, settings=tuned, predicted=predicted,
+            guide_used=guide_used), inverse.device,
+            lambda p: library.steer_leave_one_out_workspace(p))
+        return tuned, predicted, guide_used
+
+
+def _nothing(inverse, queries, settings):
+    return (torch.empty_like(settings), inverse.new_empty(len(queries)),
+            inverse.new_empty(len(queries)))
+
+
+@_tune.register_fake
+def _tune_fake(uv, inverse, colors, kernels, queries, near, distance, known, guide, rejected,
+               settings, constants):
+    return _nothing(inverse, queries, settings)
