@@ -88,7 +88,7 @@ class Tuned(NamedTuple):
 
 class LeaveOneOut(NamedTuple):
     """
-    N samples, and what some of them are predicted from: float32 tensors of one device.
+    N samples, and what some of them are predicted from: tensors of one device and float type.
 
     uv: (N, 2) pixels. inverse: (N,) inverse depth, > 0. colors: (N, 3), in units of their step.
     kernels: (N, 3), as steering of `kernel_regression`. guide: (Q,) inverse depth that the queries
@@ -117,18 +117,33 @@ class LeaveOneOut(NamedTuple):
         return self.inverse[self.neighbors.queries].log()
 
     def tune(self) -> Tuned:
-        """Find settings that predict the samples well; zeros where none is known."""
+        """
+        Find settings that predict the samples well; zeros where none is known.
+
+        TypeError for a tensor of another float type than `inverse`, ValueError for one on another
+        device.
+        """
         return self._run(self.inverse.new_zeros(6), self.constants.steps)
 
     def at(self, settings) -> Tuned:
-        """Predict the samples with these settings (6,)."""
+        """Predict the samples with these settings (6,). TypeError or ValueError as `tune`."""
         return self._run(settings, 0)
 
     def _run(self, settings, steps):
+        _require_kinds(self.inverse, uv=self.uv, colors=self.colors, kernels=self.kernels,
+                       distance=self.neighbors.distance, guide=self.guide, settings=settings)
         constants = self.constants._replace(steps=steps)
         return Tuned(*torch.ops.steer_depth_ros.leave_one_out_tune(
             self.uv, self.inverse, self.colors, self.kernels, *self.neighbors, self.guide,
             self.rejected, settings, [float(c) for c in constants]))
+
+
+def _require_kinds(like, **tensors):
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype != like.dtype:
+            raise TypeError(f'{name} is {tensor.dtype}, but inverse {like.dtype}')
+        if tensor is not None and tensor.device != like.device:
+            raise ValueError(f'{name} is on {tensor.device}, but inverse on {like.device}')
 
 
 def find_neighbors(uv, queries, count, aspect=1.0, line_gap=0.0) -> Neighbors:

@@ -195,13 +195,13 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 @pytest.mark.parametrize('name', [*COMPILED, 'float64'])
-@pytest.mark.parametrize('count', [1, 2, 24])
-def test_without_neighbors_enough_all_settings_are_zero(name, count):
+@pytest.mark.parametrize('count, queries', [(1, 1), (2, 2), (24, 24), (60, 0)])
+def test_without_neighbors_or_queries_all_settings_are_zero(name, count, queries):
     dtype = torch.float64 if name == 'float64' else torch.float32
     with backend('native' if name == 'float64' else name):
         uv, inverse, colors, kernels = (t.to(dtype) for t in samples(count))
         each = LeaveOneOut(uv, inverse, colors, kernels, find_neighbors(
-            uv, torch.arange(count), 24), CONSTANTS)
+            uv, torch.arange(queries), 24), CONSTANTS)
         tuned = each.tune()
     assert not each.known.any()
     assert torch.equal(tuned.settings, torch.zeros(6, dtype=dtype))
@@ -252,6 +252,14 @@ def test_the_operators_are_registered_as_torch_wants_them():
 def test_more_neighbors_than_are_held_are_an_error(count):
     with pytest.raises(ValueError, match=f'1 to 64, got {count}'):
         find_neighbors(samples(100)[0], torch.arange(5), count)
+
+
+def test_another_float_type_or_device_is_an_error():
+    each = problem(60, 20)
+    with pytest.raises(TypeError, match='settings is torch.float64, but inverse torch.float32'):
+        each.at(torch.zeros(6).double())
+    with pytest.raises(ValueError, match='colors is on meta, but inverse on cpu'):
+        each._replace(colors=each.colors.to('meta')).tune()
 
 
 def test_it_agrees_with_the_search_tree_on_many_samples():
