@@ -95,10 +95,14 @@ class Maps {
   float *aligned_;
 };
 
-// kAlongX to kAcross: the weights of second differences. kDirection is where the start is before.
+// kAlongX to kAcross: the weights of second differences. Bands have one direction or the other, in
+// turns: at either end a band finds two rows of its neighbor's anew, which is cheaper than to wait.
 enum Map {
-  kAlongX, kAlongY, kAcross, kDataWeight, kSolution, kDirection, kResidual, kImage, kInverse, kMaps
+  kAlongX, kAlongY, kAcross, kDataWeight, kSolution, kResidual, kImage, kInverse, kDirection,
+  kMaps = kDirection + 2
 };
+constexpr int kReach = 2;
+constexpr int kLeastRows = 16;  // of a band
 
 double sum_of(const std::vector<double> &rows) {
   double sum = 0.0;
@@ -127,20 +131,24 @@ class Solver {
   explicit Solver(const Surface &p)
       : p_(p), height_(p.height), width_(p.width), maps_(kMaps, height_, width_),
         powers_(height_), works_(height_),
-        threads_(std::max(1, std::min(p.threads, p.height / 16))) {
+        threads_(std::max(1, std::min(p.threads, p.height / kLeastRows))) {
     rows_.reserve(threads_);
     for (int t = 0; t < threads_; ++t) rows_.emplace_back(width_);
   }
 
   void run() {
     together(threads_, [&](int rank, int team) {
-      band(rows_[rank], height_ * rank / team, height_ * (rank + 1) / team, team);
+      const Map direction = static_cast<Map>(kDirection + rank % 2);
+      band(rows_[rank], direction, height_ * rank / team, height_ * (rank + 1) / team, team);
     });
   }
 
  private:
-  void band(Rows &rows, long first, long end, int team) {
-    for (int map = 0; map < kMaps; ++map) maps_.clear_margins(map, first, end);
+  void band(Rows &rows, Map direction, long first, long end, int team) {
+    const long before = std::max(0L, first - kReach), after = std::min(height_, end + kReach);
+    for (int map = 0; map < kDirection; ++map) maps_.clear_margins(map, first, end);
+    maps_.clear_margins(direction, before, after);
+    for (long y = before; y < after; ++y) maps_.clear_row(direction, y);
     for (long y = first; y < end; ++y) maps_.copy_row(kSolution, y, p_.start + y * width_, width_);
     if (p_.curvature_weights)
       take_given(first, end);
@@ -154,20 +162,17 @@ class Solver {
     apply<false>(kSolution, rows, first, end, [](long) {});
     for (long y = first; y < end; ++y) begin_row(y);
     barrier_.wait(team);
-    iterate(rows, first, end, team);
+    iterate(rows, direction, first, end, team);
   }
 
-  void iterate(Rows &rows, long first, long end, int team) {
+  void iterate(Rows &rows, Map direction, long first, long end, int team) {
     double power = sum_of(powers_);
     float alpha = 0.0f, beta = 0.0f;
-    // The neighbors read two rows at either end as well.
-    const auto shared = [&](long y) { return y < first + 2 || y >= end - 2; };
     for (int step = 0; step < p_.steps && power > 0.0; ++step) {
-      for (long y = first; y < end; ++y)
-        if (shared(y)) next_direction(y, alpha, beta);
-      barrier_.wait(team);
-      apply<true>(kDirection, rows, first, end, [&](long y) {
-        if (y < end && !shared(y)) next_direction(y, alpha, beta);
+      for (long y = std::max(0L, first - kReach); y < first; ++y) turn_row(direction, y, beta);
+      apply<true>(direction, rows, first, end, [&](long y) {
+        if (y < end) go_row(direction, y, alpha);
+        turn_row(direction, y, beta);
       });
       barrier_.wait(team);
       const double work = sum_of(works_);
@@ -183,7 +188,7 @@ class Solver {
       power = next;
     }
     for (long y = first; y < end; ++y) {
-      const float *z = maps_.row(kSolution, y), *d = maps_.row(kDirection, y);
+      const float *z = maps_.row(kSolution, y), *d = maps_.row(direction, y);
       float *out = p_.solution + y * width_;
       for (long x = 0; x < width_; ++x) out[x] = alpha > 0.0f ? z[x] + alpha * d[x] : z[x];
     }
@@ -197,13 +202,12 @@ class Solver {
         maps_.copy_row(kAlongX + kind, y, weights + kind * size, width_);
       maps_.copy_row(kDataWeight, y, p_.data_weight + y * width_, width_);
       maps_.copy_row(kResidual, y, p_.rhs + y * width_, width_);
-      maps_.clear_row(kDirection, y);
     }
   }
 
   void add_samples(long first, long end) {
     for (long y = first; y < end; ++y)
-      for (const int map : {kDataWeight, kResidual, kDirection}) maps_.clear_row(map, y);
+      for (const int map : {kDataWeight, kResidual}) maps_.clear_row(map, y);
     for (int i = 0; i < p_.samples; ++i) {
       const long y = row_of(p_, i);
       if (y < first || y >= end || (p_.valid && !p_.valid[i])) continue;
@@ -327,15 +331,18 @@ class Solver {
     powers_[y] = sum_of(total);
   }
 
-  // Goes the last step, whose length is only known now, and turns.
-  void next_direction(long y, float alpha, float beta) {
-    float *z = maps_.row(kSolution, y), *d = maps_.row(kDirection, y);
+  // Goes the last step of the solution, whose length is only known now.
+  void go_row(Map direction, long y, float alpha) {
+    float *z = maps_.row(kSolution, y);
+    const float *d = maps_.row(direction, y);
+    for (long x = 0; x < width_; x += kLanes) store(z + x, load(z + x) + alpha * load(d + x));
+  }
+
+  void turn_row(Map direction, long y, float beta) {
+    float *d = maps_.row(direction, y);
     const float *r = maps_.row(kResidual, y), *inverse = maps_.row(kInverse, y);
-    for (long x = 0; x < width_; x += kLanes) {
-      const V last = load(d + x);
-      store(z + x, load(z + x) + alpha * last);
-      store(d + x, load(inverse + x) * load(r + x) + beta * last);
-    }
+    for (long x = 0; x < width_; x += kLanes)
+      store(d + x, load(inverse + x) * load(r + x) + beta * load(d + x));
   }
 
   void step_row(long y, float alpha) {
