@@ -29,8 +29,10 @@ import time
 import torch
 
 from steer_depth_ros.benchmarks import machine, op
+from steer_depth_ros.completion.config import CONFIG
 from steer_depth_ros.errors import SteerDepthError
 from steer_depth_ros.ops import kernel_regression, native
+from steer_depth_ros.ops.surface import surface_step
 
 CASES = {name: case for name, case in op.CASES.items() if '1920' not in name}
 ROUNDS, REPLAYS, CALLS = 15, 20, 40
@@ -65,6 +67,10 @@ def small(device='cuda'):
         loss = dense.nan_to_num().sum() + mass.sum()
         torch.autograd.grad(loss, list(wanted.values()))
         report(total=loss.item(), small=f'{count} samples, {mode}')
+    uv = torch.rand(300, 2, device=device) * 40
+    surface = surface_step(torch.ones(SMALL, device=device), torch.rand(3, *SMALL, device=device),
+                           uv, uv[:, 0] + 1, uv[:, 1] > 5, 4, CONFIG)
+    report(total=surface.sum().item(), small='surface step')
 
 
 def operator():

@@ -42,17 +42,30 @@ def surface_step(start, lab, uv, measured, valid, steps, constants):
     conjugate gradients. lab: (3, h, w) CIELab. uv: (N, 2) pixels of the samples, measured: (N,).
     valid: bool (N,), False for samples that do not count, or None. constants: with tv_smoothness,
     tv_flat, tv_misfit, tv_edge and tv_floor of the config. All float32 on one device; nothing is
-    read back from it. No gradients. ValueError where a shape does not fit; MemoryError.
+    read back from it. No gradients. ValueError for a shape or a device that does not fit,
+    TypeError for another type; MemoryError.
     """
     count = len(measured)
-    for name, tensor, shape in (
-            ('lab', lab, (3, *start.shape)), ('uv', uv, (count, 2)), ('valid', valid, (count,))):
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(f'{name} must have shape {shape}, got {tuple(tensor.shape)}')
+    _require_alike(start, lab=(lab, (3, *start.shape)), uv=(uv, (count, 2)),
+                   measured=(measured, (count,)), valid=(valid, (count,)))
     return torch.ops.steer_depth_ros.surface_step(
         start, lab, uv, measured, valid, steps,
         *(float(getattr(constants, name)) for name in
           ('tv_smoothness', 'tv_flat', 'tv_misfit', 'tv_edge', 'tv_floor')))
+
+
+def _require_alike(start, **expected):
+    """Refuse tensors that do not fit to `start`: native code would misread them."""
+    for name, (tensor, shape) in expected.items():
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            raise ValueError(f'{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}')
+        if tensor.device != start.device:
+            raise ValueError(f'{name} is on {tensor.device}, but start on {start.device}')
+        dtype = torch.bool if name == 'valid' else start.dtype
+        if tensor.dtype != dtype:
+            raise TypeError(f'{name} must be {dtype}, got {tensor.dtype}')
 
 
 @torch.library.custom_op('steer_depth_ros::surface_step', mutates_args=())
@@ -169,8 +182,12 @@ def solve_surface(start, curvature_weights, data_weight, rhs, steps):
     curvature_weights: (B, 3, h, w), zero where a difference would leave the map. data_weight, rhs:
     (B, h, w), weights of the samples, and weight times residual at `start`. Differentiable with
     respect to all maps, by as many steps on the adjoint system: what these leave unsolved goes to
-    `start`, so that gradients are those of the solution in the end and bounded before.
+    `start`, so that gradients are those of the solution in the end and bounded before. ValueError
+    and TypeError as of `surface_step`.
     """
+    batch, *size = start.shape
+    _require_alike(start, curvature_weights=(curvature_weights, (batch, 3, *size)),
+                   data_weight=(data_weight, start.shape), rhs=(rhs, start.shape))
     return _Solve.apply(start, curvature_weights, data_weight, rhs, steps)
 
 

@@ -109,12 +109,20 @@ def test_on_the_meta_device_it_has_a_shape():
     assert found.is_meta and found.shape == (26, 37)
 
 
-def test_shapes_that_do_not_fit_are_named():
+def test_inputs_that_do_not_fit_are_named():
     start, lab, uv, measured, valid = frame()
     with pytest.raises(ValueError, match=r'lab must have shape \(3, 26, 37\), got \(3, 26, 36\)'):
         surface_step(start, lab[..., 1:], uv, measured, valid, 3, CONFIG)
     with pytest.raises(ValueError, match='valid must have shape'):
         surface_step(start, lab, uv, measured, valid[1:], 3, CONFIG)
+    with pytest.raises(ValueError, match='uv is on meta, but start on cpu'):
+        surface_step(start, lab, uv.to('meta'), measured, valid, 3, CONFIG)
+    with pytest.raises(TypeError, match='measured must be torch.float32, got torch.float64'):
+        surface_step(start, lab, uv, measured.double(), valid, 3, CONFIG)
+    with pytest.raises(TypeError, match='valid must be torch.bool'):
+        surface_step(start, lab, uv, measured, valid.int(), 3, CONFIG)
+    with pytest.raises(ValueError, match='rhs must have shape'):
+        solve_surface(start[None], lab[None], start[None], start, 3)
     if libraries.library_of(start)[1] is not None:
         huge = start[:1, :1].expand(50_000, 50_000)
         with pytest.raises(ValueError, match='50000 x 50000 pixels are too many'):
