@@ -56,34 +56,48 @@ struct FindNeighbors {
   static constexpr int kThreads = 256;
   struct Shared {
     Key nearest[2][kThreads / 32];  // by warp; while one is read the other is written
+    float nearer[kThreads / 32];
   };
 
   STEER_ANYWHERE int blocks() const { return p.queries; }
 
   STEER_ANYWHERE void operator()(int q, const Block &block, Shared &shared) const {
-    const int query = (int)p.query[q];
-    Key own = next(block, query, 0);
-    int k = 0;
-    for (; k < p.neighbors; k++) {
-      const Key nearest = nearest_of_all(block, own, shared.nearest[k % 2]);
+    const Place place(p, q);
+    Key own = next(block, place, 0), nearest = kNobody;
+    for (int k = 0; k < p.neighbors; k++) {
+      nearest = nearest_of_all(block, own, shared.nearest[k % 2]);
       if (nearest == kNobody) break;
       if (block.thread() == 0) write_neighbor(p, k, q, nearest);
-      if (own == nearest) own = next(block, query, nearest + 1);
+      if (own == nearest) own = next(block, place, nearest + 1);
     }
-    if (block.thread() == 0) p.known[q] = k == p.neighbors;
-    if (k == p.neighbors) return;
-    for (k = block.thread(); k < p.neighbors; k += block.threads) write_neighbor(p, k, q, kNobody);
+    const bool known = nearest != kNobody &&
+                       count_nearer(block, place, squared_distance_of(nearest), shared.nearer) <= most_nearer(p);
+    if (block.thread() == 0) p.known[q] = known;
+    if (known) return;
+    for (int k = block.thread(); k < p.neighbors; k += block.threads) write_neighbor(p, k, q, kNobody);
   }
 
   // The nearest of this thread's samples from `least` on.
-  STEER_ANYWHERE Key next(const Block &block, int query, Key least) const {
-    const float u = p.uv[2 * (size_t)query], v = p.uv[2 * (size_t)query + 1];
+  STEER_ANYWHERE Key next(const Block &block, const Place &place, Key least) const {
     Key found = kNobody;
     for (int i = block.thread(); i < p.samples; i += block.threads) {
-      const Key key = key_at(p, u, v, query, i);
+      const Key key = place.key(i);
       if (key >= least && key < found) found = key;
     }
     return found;
+  }
+
+  STEER_ANYWHERE float count_nearer(const Block &block, const Place &place, float squared_distance,
+                                    float *by_warp) const {
+    int count = 0;
+    for (int i = block.thread(); i < p.samples; i += block.threads)
+      count += place.squared_distance(i) < squared_distance;
+    const float of_warp = warp_sum((float)count);
+    if (block.thread() % kWarp == 0) by_warp[block.thread() / kWarp] = of_warp;
+    block.wait();
+    float sum = 0;
+    for (int warp = 0; warp < block.threads / kWarp; warp++) sum += by_warp[warp];
+    return sum;
   }
 
   STEER_ANYWHERE Key nearest_of_all(const Block &block, Key own, Key *by_warp) const {

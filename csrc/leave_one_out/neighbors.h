@@ -54,29 +54,46 @@ class Grid {
   // Finds the neighbors of the q-th query. found: memory that is used again.
   void search(int q, std::vector<leave_one_out::Key> &found) const {
     using namespace leave_one_out;
-    const int query = (int)p_.query[q];
-    const float u = p_.uv[2 * (size_t)query], v = p_.uv[2 * (size_t)query + 1];
+    const Place place(p_, q);
     float reach = 1.2f * std::sqrt(p_.neighbors / 3.f) * cell_ / 2;
-    for (bool all = false; !all; reach *= 1.5f) {
+    int nearer = 0;
+    for (bool all = false; !all && nearer <= most_nearer(p_); reach *= 1.5f) {
       all = reach > width_ + height_;
+      nearer = 0;
       found.clear();
-      const float rows = reach * p_.aspect;
-      const int first = column(u - reach), last = column(u + reach);
-      for (int r = row(v - rows), end = row(v + rows); r <= end; r++)
-        for (int i = start_[r * columns_ + first]; i < start_[r * columns_ + last + 1]; i++) {
-          const Key key = key_at(p_, u, v, query, samples_[i]);
-          // Those a little farther away may lie in other cells.
-          if (key != kNobody && (all || squared_distance_of(key) < .999f * reach * reach)) found.push_back(key);
-        }
+      within(place, reach, [&](int sample) {
+        // Those a little farther away may lie in other cells.
+        if (!all && !(place.squared_distance(sample) < .999f * reach * reach)) return;
+        nearer++;
+        const Key key = place.key(sample);
+        if (key != kNobody) found.push_back(key);
+      });
       if ((int)found.size() >= p_.neighbors) break;
     }
-    const bool known = (int)found.size() >= p_.neighbors;
-    if (known) std::partial_sort(found.begin(), found.begin() + p_.neighbors, found.end());
+    bool known = (int)found.size() >= p_.neighbors;
+    if (known) {
+      std::partial_sort(found.begin(), found.begin() + p_.neighbors, found.end());
+      if (nearer > most_nearer(p_)) {
+        const float last = squared_distance_of(found[p_.neighbors - 1]);
+        nearer = 0;
+        within(place, std::sqrt(last) * 1.001f, [&](int i) { nearer += place.squared_distance(i) < last; });
+        known = nearer <= most_nearer(p_);
+      }
+    }
     for (int k = 0; k < p_.neighbors; k++) write_neighbor(p_, k, q, known ? found[k] : kNobody);
     p_.known[q] = known;
   }
 
  private:
+  // Calls take(sample) for the samples of all cells within reach.
+  template <class Take>
+  void within(const leave_one_out::Place &at, float reach, Take take) const {
+    const float rows = reach * p_.aspect;
+    const int first = column(at.u - reach), last = column(at.u + reach);
+    for (int r = row(at.v - rows), end = row(at.v + rows); r <= end; r++)
+      for (int i = start_[r * columns_ + first]; i < start_[r * columns_ + last + 1]; i++) take(samples_[i]);
+  }
+
   static int clamped(float x, int n) { return !(x > 0) ? 0 : x >= n - 1 ? n - 1 : (int)x; }
   int column(float u) const { return clamped((u - left_) / cell_, columns_); }
   int row(float v) const { return clamped((v - top_) / p_.aspect / cell_, rows_); }

@@ -55,13 +55,31 @@ STEER_FN float squared_distance_of(Key key) {
   return d.f;
 }
 
-// The sample's key at a query; kNobody for the query itself and for what is of its scan line.
-STEER_FN Key key_at(const LeaveOneOut &p, float u, float v, int query, int sample) {
-  const float du = p.uv[2 * (size_t)sample] - u, below = p.uv[2 * (size_t)sample + 1] - v;
-  const float dv = below / p.aspect, d2 = du * du + dv * dv;
-  const bool own_line = below < p.line_gap && -below < p.line_gap;
-  return sample == query || own_line || !(d2 < 3e38f) ? kNobody : key_of(d2, sample);
-}
+// A query's own position, and the keys of samples there.
+struct Place {
+  const LeaveOneOut &p;
+  int query;
+  float u, v;
+
+  STEER_FN Place(const LeaveOneOut &p, int q)
+      : p(p), query((int)p.query[q]), u(p.uv[2 * (size_t)query]), v(p.uv[2 * (size_t)query + 1]) {}
+
+  STEER_FN float squared_distance(int sample) const {
+    const float du = p.uv[2 * (size_t)sample] - u, dv = (p.uv[2 * (size_t)sample + 1] - v) / p.aspect;
+    return du * du + dv * dv;
+  }
+
+  // kNobody for the query itself and for what is of its scan line.
+  STEER_FN Key key(int sample) const {
+    const float below = p.uv[2 * (size_t)sample + 1] - v, d2 = squared_distance(sample);
+    const bool own_line = below < p.line_gap && -below < p.line_gap;
+    return sample == query || own_line || !(d2 < 3e38f) ? kNobody : key_of(d2, sample);
+  }
+};
+
+// The neighbors of a query are to be among so many nearest samples, of its line and itself too: beyond,
+// they are of another place.
+STEER_FN int most_nearer(const LeaveOneOut &p) { return 3 * p.neighbors - 1; }
 
 // Writes the k-th neighbor of the q-th query; kNobody where it has too few and none counts.
 STEER_FN void write_neighbor(const LeaveOneOut &p, int k, int q, Key key) {

@@ -152,7 +152,9 @@ def find_neighbors(uv, queries, count, aspect=1.0, line_gap=0.0) -> Neighbors:
 
     uv: (N, 2) pixels; rows are divided by `aspect` before distances are taken. queries: (Q,)
     int64. line_gap: pixels; samples whose rows are nearer than that are of the same scan line and
-    left out with the query. Of samples as near, those of lower index come first.
+    left out with the query. Of samples as near, those of lower index come first. A query is not
+    known, either, whose neighbors are not all among the 3 * count nearest of its line and others:
+    they are of another place.
     """
     if not 1 <= count <= MOST_NEIGHBORS:
         raise ValueError(f'count must be 1 to {MOST_NEIGHBORS}, got {count}')

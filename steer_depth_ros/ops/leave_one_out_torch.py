@@ -35,7 +35,8 @@ def find_neighbors(uv, queries, count, aspect, line_gap):
     missing = max(count - len(uv), 0)
     distance = torch.nn.functional.pad(distance[:, :count], (0, missing), value=math.inf)
     near = torch.nn.functional.pad(near[:, :count], (0, missing))
-    known = distance[:, -1].isfinite()
+    nearer = (far < distance[:, -1:]).sum(1)
+    known = distance[:, -1].isfinite() & (nearer < 3 * count)
     return (torch.where(known[:, None], near, 0).T.contiguous(),
             torch.where(known[:, None], distance, 1.0).T.contiguous(), known)
 
