@@ -32,6 +32,7 @@ from steer_depth_ros.benchmarks import machine, op
 from steer_depth_ros.completion.config import CONFIG
 from steer_depth_ros.errors import SteerDepthError
 from steer_depth_ros.ops import kernel_regression, native
+from steer_depth_ros.ops.leave_one_out import Constants, find_neighbors, LeaveOneOut
 from steer_depth_ros.ops.surface import surface_step
 
 CASES = {name: case for name, case in op.CASES.items() if '1920' not in name}
@@ -71,6 +72,12 @@ def small(device='cuda'):
     surface = surface_step(torch.ones(SMALL, device=device), torch.rand(3, *SMALL, device=device),
                            uv, uv[:, 0] + 1, uv[:, 1] > 5, 4, CONFIG)
     report(total=surface.sum().item(), small='surface step')
+    neighbors = find_neighbors(uv, torch.arange(0, 300, 5, device=device), 16, 1.5, 2.0)
+    tuned = LeaveOneOut(uv, uv[:, 0] + 1, torch.rand(300, 3, device=device),
+                        torch.rand(300, 3, device=device) + 0.5, neighbors, Constants(
+                            1.5, 0.01, 0.7, 0.15, 0.25, 1.2, 3.0, 10, 2, 0.25, 0.3, 0.1, 1, 0.01,
+                            1.0), rejected=uv[:, 1] > 35).tune()
+    report(total=tuned.settings.sum().item(), small='leave-one-out tuning')
 
 
 def operator():

@@ -158,6 +158,8 @@ def find_neighbors(uv, queries, count, aspect=1.0, line_gap=0.0) -> Neighbors:
     """
     if not 1 <= count <= MOST_NEIGHBORS:
         raise ValueError(f'count must be 1 to {MOST_NEIGHBORS}, got {count}')
+    if queries.dtype != torch.int64:
+        raise TypeError(f'queries must be torch.int64, got {queries.dtype}')
     return Neighbors(queries, *torch.ops.steer_depth_ros.leave_one_out_neighbors(
         uv, queries, count, float(aspect), float(line_gap)))
 

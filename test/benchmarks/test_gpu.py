@@ -151,7 +151,7 @@ def test_small_cases_run_everything_that_the_sanitizer_shall_see(tmp_path, monke
     monkeypatch.setenv('STEER_DEPTH_RESULTS', str(tmp_path / 'results'))
     on_gpu.small('cpu')
     lines = gpu.read_lines(tmp_path / 'results')
-    assert len(lines) == 2 * len(on_gpu.SMALL_MODES) + 3
+    assert len(lines) == 2 * len(on_gpu.SMALL_MODES) + 4
     assert all(line['total'] == line['total'] for line in lines)
 
 

@@ -265,6 +265,8 @@ def test_another_float_type_or_device_is_an_error():
         each.at(torch.zeros(6).double())
     with pytest.raises(ValueError, match='colors is on meta, but inverse on cpu'):
         each._replace(colors=each.colors.to('meta')).tune()
+    with pytest.raises(TypeError, match='queries must be torch.int64, got torch.int32'):
+        find_neighbors(each.uv, each.neighbors.queries.int(), 24)
 
 
 def test_it_agrees_with_the_search_tree_on_many_samples():
