@@ -118,7 +118,8 @@ def count_launches(image, uv, depth, half):
     """
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from steer_depth_ros.completion import tensor_pipeline
+    from steer_depth_ros.completion import pipeline
+    from steer_depth_ros.completion.occlusion import remove_occluded
     found: Counter = Counter()
 
     class Counting(TorchDispatchMode):
@@ -128,9 +129,17 @@ def count_launches(image, uv, depth, half):
                 found[name] += LAUNCHES.get(name, _one)(*args)
             return func(*args, **(kwargs or {}))
 
-    plan = tensor_pipeline.prepare(image.shape[:2], uv, depth, half)
-    with torch.inference_mode(), Counting():
-        tensor_pipeline.on_device(torch.from_numpy(image).to('meta'), plan.to('meta'))
+    size = image.shape[:2]
+    frame = pipeline.prepare(remove_occluded(uv, depth, size), size, half).to('meta')
+    image = torch.from_numpy(image).to('meta')
+
+    def run():
+        return pipeline.estimate(pipeline.analyze(image).result(), frame)
+
+    with torch.inference_mode():
+        run()  # constants are made once
+        with Counting():
+            run()
     return dict(found.most_common())
 
 

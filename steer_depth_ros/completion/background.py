@@ -13,16 +13,18 @@
 # limitations under the License.
 """A second thread: what depends on the samples alone need not wait for the image's analysis."""
 from concurrent.futures import Future
+from contextvars import copy_context
 from threading import Thread
 
 
 def run_in_background(function, *args) -> Future:
     """Run function(*args) in a thread of its own; `.result()` waits for it."""
     future: Future = Future()
+    context = copy_context()
 
     def run():
         try:
-            future.set_result(function(*args))
+            future.set_result(context.run(function, *args))
         except BaseException as error:  # whoever waits for the result gets it
             future.set_exception(error)
 
@@ -30,4 +32,11 @@ def run_in_background(function, *args) -> Future:
         Thread(target=run).start()
     except RuntimeError:  # the system has no thread left
         run()
+    return future
+
+
+def finished(result) -> Future:
+    """Return a Future whose result is there."""
+    future: Future = Future()
+    future.set_result(result)
     return future

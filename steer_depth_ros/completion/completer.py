@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """DepthCompleter: the one call behind the node, the bag tool, the commands and the evaluation."""
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Dict
@@ -20,7 +20,7 @@ from typing import Dict
 import numpy as np
 import torch
 
-from steer_depth_ros.completion import pipeline
+from steer_depth_ros.completion import maps, pipeline
 from steer_depth_ros.completion.presets import find_preset
 from steer_depth_ros.errors import (
     ConfigError,
@@ -73,8 +73,7 @@ class DepthCompleter:
         if operators == 'twin' and not self.preset.without_network:
             raise ConfigError(f'preset {self.preset.name!r} has a network, so there are no '
                               "operators='twin' of it; use fast or steering")
-        self._twin = self.preset.without_network and (
-            operators == 'twin' or self.device.type == 'cuda')
+        self._operators = maps.torch_on_cpu if operators == 'twin' else nullcontext
         self.drop_hidden, self.reach = drop_hidden, reach
         self.weights = weights
         self._complete = self._load()
@@ -85,12 +84,8 @@ class DepthCompleter:
             if self.weights is not None:
                 raise WeightsError(f'preset {self.preset.name!r} takes no weights, but '
                                    f'{self.weights} was given; leave it out')
-            options = {'half': self.preset.half, 'drop_hidden': self.drop_hidden,
-                       'reach': self.reach}
-            if self._twin:
-                from steer_depth_ros.completion import tensor_pipeline
-                return partial(tensor_pipeline.complete, device=self.device, **options)
-            return partial(pipeline.complete, **options)
+            return partial(pipeline.complete, half=self.preset.half, device=self.device,
+                           drop_hidden=self.drop_hidden, reach=self.reach)
         if model == 'reference':
             from steer_depth_ros.network.reference import ReferenceModel
             network = ReferenceModel.load(self.weights, self.device)
@@ -127,7 +122,7 @@ class DepthCompleter:
         size = image.shape[:2]
         if len(depth) == 0:
             return Completion(np.full(size, np.nan, np.float32), np.zeros(size, np.float32))
-        with (torch.inference_mode(), self._enough_memory(size, len(depth)),
+        with (torch.inference_mode(), self._operators(), self._enough_memory(size, len(depth)),
               measured_stages() as seconds, stage('rest')):
             dense, confidence = self._complete(image, uv, depth)
         return Completion(dense, confidence, {name: 1e3 * s for name, s in seconds.items()})

@@ -12,32 +12,27 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """The error to expect of an estimate, and the confidence that follows from it."""
-import numpy as np
-
 from steer_depth_ros.completion.kernels import interpolate_coarse
-from steer_depth_ros.completion.resample import as_batch_tensor
 from steer_depth_ros.ops.timing import stage
 
 CLOSE = 0.05  # confidence is the probability of a relative error under this
 
 
 @stage('confidence')
-def expected_error(frame, log_residual, distance):
+def expected_error(frame, log_residual, distance, valid=None):
     """
     Return the relative error to expect, (H, W): bad fits around and far samples raise it.
 
-    log_residual: (N,) of the coarse estimate at the samples. distance: (H, W) pixels to them.
+    log_residual: (M,) of the coarse estimate at the measured samples, of which those that are
+    `valid` count. distance: (H, W) pixels to them.
     """
     config = frame.config
-    spread = interpolate_coarse(frame, as_batch_tensor(np.abs(log_residual)), 0, 4)
-    return (config.error_floor + config.error_per_residual * spread
-            + config.error_per_distance / frame.mean_spacing * distance)
+    spread = interpolate_coarse(frame, log_residual.abs(), 0, valid)
+    return (spread * config.error_per_residual + config.error_floor).add_(
+        distance, alpha=config.error_per_distance / frame.mean_spacing)
 
 
 @stage('confidence')
 def confidence_of(error):
     """Return the probability that the relative error is under 5 %, for its expected value."""
-    confidence = np.maximum(error, np.float32(1e-6))
-    np.divide(np.float32(-CLOSE), confidence, out=confidence)
-    # Not expm1, which takes eight times as long: 1e-7 of confidence is nothing.
-    return np.subtract(1, np.exp(confidence, out=confidence), out=confidence)
+    return 1 - (-CLOSE / error.clamp(min=1e-6)).exp_()

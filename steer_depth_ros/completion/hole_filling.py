@@ -19,28 +19,38 @@ one side, and a fit through them leaves out what lies across. Such holes are fil
 fine: one sample a cell, of cells ever larger until none is empty, kernel regression with the color
 as guide at the cells' resolution, and its estimates of the empty cells become further samples.
 """
-import cv2
+from typing import NamedTuple
+
 import numpy as np
 import torch
+from torch import Tensor
 
-from steer_depth_ros.completion.kernels import round_kernels
-from steer_depth_ros.completion.resample import as_batch_tensor, to_scale
-from steer_depth_ros.ops import kernel_regression
+from steer_depth_ros.completion import maps
+from steer_depth_ros.completion.kernels import interpolate
+from steer_depth_ros.completion.maps import to_scale
 from steer_depth_ros.ops.timing import stage
 
 
-@stage('hole_filling')
-def fill_large_holes(frame):
+class Hole(NamedTuple):
     """
-    Return the frame with further samples inside large holes that have samples on all sides.
+    One level: `size` cells of `cell` pixels, those of the image.
 
-    The measured samples come first; without such holes the very `frame` is returned.
+    chosen: (n,) measured samples, one a cell. row, column: (m,) cells that are filled. uv: (m, 2)
+    pixels, the samples that these become.
     """
-    uv, inverse = _fill(frame, smallest_cell(frame))
-    if len(uv) == 0:
-        return frame
-    return frame.with_samples(torch.cat([frame.uv, as_batch_tensor(uv)], 1),
-                              torch.cat([frame.inverse, as_batch_tensor(inverse)], 1))
+
+    cell: int
+    size: tuple
+    chosen: Tensor
+    row: Tensor
+    column: Tensor
+    uv: Tensor
+
+
+@stage('hole_filling')
+def find_holes(frame) -> tuple:
+    """Return the Holes of a frame from fine to coarse; positions alone tell."""
+    return tuple(_find(frame, smallest_cell(frame)))
 
 
 def smallest_cell(frame):
@@ -49,12 +59,10 @@ def smallest_cell(frame):
     return max(2, round(frame.config.hole_cell * spacing))
 
 
-def _fill(frame, cell):
-    """Return positions (M, 2) and inverse depth (M,) of the cells that are to be filled."""
-    uv, inverse = frame.uv[0].numpy(), frame.inverse[0].numpy()
-    nothing = np.empty((0, 2), np.float32), np.empty(0, np.float32)
-    if len(uv) <= frame.neighbors:
-        return nothing
+def _find(frame, cell):
+    uv = frame.uv[:frame.count].numpy()
+    if len(uv) <= frame.neighbor_count:
+        return
     size = -(-frame.size[0] // cell), -(-frame.size[1] // cell)
     column, row = np.minimum((uv / cell).astype(int), (size[1] - 1, size[0] - 1)).T.clip(0)
     sample = np.full(size, -1)  # one of each cell, wherever in it
@@ -63,21 +71,33 @@ def _fill(frame, cell):
     center = (np.column_stack([column, row]).astype(np.float32) + np.float32(0.5)) * cell - 0.5
     one_sided = _one_sided(frame, center)
     if not one_sided.any():
-        return nothing
-    filled_uv, filled_inverse = _fill(frame, 2 * cell)
-    chosen = sample[sample >= 0]
-    coarse_uv = as_batch_tensor(np.concatenate([uv[chosen], filled_uv]))
-    coarse_inverse = as_batch_tensor(np.concatenate([inverse[chosen], filled_inverse]))
-    guide = cv2.resize(frame.lab, size[::-1], interpolation=cv2.INTER_AREA)
-    guide *= np.float32(1 / frame.config.color_step)
-    dense, _ = kernel_regression(
-        to_scale(coarse_uv, cell), coarse_inverse, round_kernels(coarse_inverse), size,
-        guide=as_batch_tensor(guide.transpose(2, 0, 1)),
-        guide_at_samples=as_batch_tensor(frame.colors(coarse_uv)), neighbours=frame.neighbors,
-        order=1, bandwidth=frame.config.bandwidth, ridge=frame.config.ridge)
-    estimate = dense[0].numpy()[row, column].clip(*frame.range)
+        return
     last = np.float32(frame.size[::-1]) - 1
-    return np.minimum(center, last)[one_sided], estimate[one_sided]
+    arrays = (sample[sample >= 0], row[one_sided], column[one_sided],
+              np.minimum(center, last)[one_sided].astype(np.float32))
+    yield Hole(cell, size, *map(torch.from_numpy, arrays))
+    yield from _find(frame, 2 * cell)
+
+
+@stage('hole_filling')
+def fill_holes(frame, lab):
+    """
+    Return inverse depth of all samples of the frame, (N,): the measured, then those in holes.
+
+    lab: (3, h, w) CIELab of the image, which guides the filling.
+    """
+    config, uv, filled = frame.config, frame.uv[:0], frame.inverse[:0]
+    for hole in reversed(frame.holes):
+        uv = torch.cat([frame.uv[hole.chosen], uv])
+        values = torch.cat([frame.inverse[hole.chosen], filled])
+        guide = maps.area(lab, hole.size) / config.color_step
+        colors = maps.sample(lab, to_scale(uv, frame.lab_scale)).T / config.color_step
+        dense, _ = interpolate(
+            to_scale(uv, hole.cell), values, hole.size, guide=guide[None],
+            at_samples=colors[None], bandwidth=config.bandwidth, ridge=config.ridge,
+            neighbours=frame.neighbor_count)
+        uv, filled = hole.uv, dense[0, hole.row, hole.column].clamp(*torch.aminmax(frame.inverse))
+    return torch.cat([frame.inverse, filled])
 
 
 def _enclosed(occupied):
@@ -93,6 +113,6 @@ def _one_sided(frame, center):
     if len(center) == 0:
         return np.zeros(0, bool)
     points = center * frame.distance_scale
-    distance, near = frame.tree.query(points, frame.neighbors)
+    distance, near = frame.tree.query(points, frame.neighbor_count)
     offset = frame.tree.data[near] - points[:, None]
     return np.hypot(*offset.mean(1).T) > frame.config.hole_one_sided * distance.mean(1)

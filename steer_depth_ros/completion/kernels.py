@@ -20,159 +20,131 @@ kernel. Depth is interpolated as a local plane in INVERSE depth, exact on planes
 A coarse estimate joins the color as a guide, so that a pixel takes its depth from samples of its
 own surface.
 """
-from typing import NamedTuple, Sequence
-
-import cv2
-import numpy as np
 import torch
 
-from steer_depth_ros.completion.normalize import NormalizedFrame
-from steer_depth_ros.completion.resample import (
-    as_batch_tensor,
-    one_per_pixel,
-    sample_bilinear,
-    to_scale,
-    upsample,
-)
-from steer_depth_ros.geometry.projection import pixel_of
-from steer_depth_ros.ops import kernel_regression
-from steer_depth_ros.ops.timing import stage
+from steer_depth_ros.completion import maps
+from steer_depth_ros.completion.maps import number, to_scale
+from steer_depth_ros.ops import regression  # noqa: F401  (registers the operator)
+
+# Settings are tensors (..., 6) of logarithms of factors on constants of the kernels; all 0 leaves
+# these as they are. The first three are on color_step, for L, a and b of CIELab.
+SETTINGS = ('lightness', 'red_green', 'yellow_blue', 'depth_step', 'bandwidth', 'ridge')
 
 
-class LogScales(NamedTuple):
-    """Logarithms of factors on constants of the kernels; all 0 leaves these as they are."""
-
-    lightness: float = 0.0  # these three on color_step, for L, a and b of CIELab
-    red_green: float = 0.0
-    yellow_blue: float = 0.0
-    depth_step: float = 0.0
-    bandwidth: float = 0.0
-    ridge: float = 0.0
-
-    def factors(self):
-        """Return the factors, LogScales of float32."""
-        return LogScales(*np.exp(np.array(self, np.float32)))
-
-    @property
-    def features(self):
-        """Those of the guide's four features, (4, ...)."""
-        return np.stack(self[:4])
-
-
-class Guide(NamedTuple):
+def structure_tensor_kernels(lab, uv, config):
     """
-    What tells surfaces apart: color and the logarithm of an estimate, in units of their steps.
+    Return (N, 3) elongation, rotation and scaling of the kernels at samples.
 
-    color: (3, H, W). depth: (H, W). at_samples: (N, 4).
+    lab: (3, h, w) CIELab of the image. uv: (N, 2) pixels of that map.
     """
-
-    color: np.ndarray
-    depth: np.ndarray
-    at_samples: np.ndarray
-
-    def with_depth(self, inverse, config):
-        """Return the guide with another estimate, inverse depth (H, W)."""
-        return self._replace(depth=np.log(inverse) * np.float32(1 / config.depth_step))
-
-
-@stage('kernels')
-def structure_tensor_kernels(frame):
-    """Return (1, N, 3) elongation, rotation and scaling of the kernels at the samples."""
-    config = frame.config
-    light = cv2.extractChannel(frame.lab, 0)
-    dy = cv2.Sobel(light, cv2.CV_32F, 0, 1, scale=0.01 / 16)
-    dx = cv2.Sobel(light, cv2.CV_32F, 1, 0, scale=0.01 / 16)
-    tensor = cv2.GaussianBlur(cv2.merge([dy * dy, dy * dx, dx * dx]), (0, 0),
-                              config.structure_blur / 2)
-    a, b, c = sample_bilinear(tensor, to_scale(frame.uv, frame.lab_scale)).T
-    mean, deviation = (a + c) / 2, np.hypot((a - c) / 2, b)
-    strong, weak = np.sqrt(mean + deviation), np.sqrt(np.maximum(mean - deviation, 0))
-    elongation = np.minimum((strong + config.structure_floor) / (weak + config.structure_floor),
-                            config.max_elongation)
-    rotation = np.arctan2(2 * b, a - c) / 2
+    dy, dx = maps.sobel(lab[0], 0.01 / 16)
+    tensor = maps.blur(torch.stack([dy * dy, dy * dx, dx * dx]), config.structure_blur / 2)
+    a, b, c = maps.sample(tensor, uv)
+    mean, deviation = (a + c) / 2, torch.hypot((a - c) / 2, b)
+    strong, weak = (mean + deviation).sqrt(), (mean - deviation).clamp(min=0).sqrt()
+    elongation = ((strong + config.structure_floor) / (weak + config.structure_floor)).clamp(
+        max=config.max_elongation)
+    rotation = torch.atan2(2 * b, a - c) / 2
     scaling = (strong * weak + 1e-4) ** config.scaling_exponent
-    scaling /= np.median(scaling)
-    return as_batch_tensor(np.stack([elongation, rotation, scaling], 1))
+    return torch.stack([elongation, rotation, scaling / maps.median(scaling)], 1)
 
 
-def round_kernels(values):
-    """Return (1, N, 3) kernels without direction for values (1, N)."""
-    return torch.tensor([1.0, 0.0, 1.0]).expand(*values.shape, 3)
+@maps.constant
+def round_kernel(device):
+    """Return the kernel without direction, (3,)."""
+    return torch.tensor([1.0, 0.0, 1.0]).to(device)
 
 
-def interpolate_coarse(frame, values, order, shrink):
-    """Interpolate values (1, N) with round kernels at 1 / shrink of the size; return (H, W)."""
-    config = frame.config
-    height, width = frame.size
-    small = -(-height // shrink), -(-width // shrink)
-    uv = to_scale(frame.uv, shrink)
-    if frame.half and values.numel() > small[0] * small[1]:
-        chosen = one_per_pixel(uv[0].numpy(), small)
-        uv, values = uv[:, chosen], values[:, chosen]
-    dense, _ = kernel_regression(uv, values, round_kernels(values), small,
-                                 neighbours=config.coarse_neighbors, order=order,
-                                 bandwidth=config.bandwidth, ridge=config.ridge,
-                                 aspect=frame.aspect)
-    return upsample(dense[0].numpy(), frame.size, shrink)
+@maps.constant
+def per_step(config, device):
+    """Return factors (4,) on the features of the guide: color and log inverse depth."""
+    return torch.tensor([*3 * [1 / config.color_step], 1 / config.depth_step]).to(device)
 
 
-@stage('kernels')
-def coarse_guide(frame):
+def interpolate(uv, values, size, kernels=None, valid=None, guide=None, at_samples=None, *,
+                bandwidth, ridge, neighbours, order=1, aspect=1.0):
     """
-    Return the Guide of color and of a first estimate at a quarter of the size.
+    Call the operator without its checks, which read values back; see `ops.kernel_regression`.
 
-    Return also by how much that estimate misses the samples, (N,) log inverse depth.
+    uv (N, 2), values (N,), kernels (N, 3; None: round) and valid (N,) serve all of the S problems
+    of guide, at_samples, bandwidth and ridge. Return dense and mass, (S, H, W) each.
     """
-    config, measured = frame.config, np.log(frame.inverse[0].numpy())
-    color = np.empty((3, *frame.size), np.float32)
-    for plane, channel in zip(color, cv2.split(frame.lab * np.float32(1 / config.color_step))):
-        plane[:] = upsample(channel, frame.size, frame.lab_scale)
-    coarse = np.clip(interpolate_coarse(frame, frame.inverse, 1, 4), *frame.range)
-    at_samples = np.column_stack([frame.colors(frame.uv), measured / config.depth_step])
-    guide = Guide(color, np.empty(0), at_samples.astype(np.float32)).with_depth(coarse, config)
-    return guide, sample_bilinear(np.log(coarse)[..., None], frame.uv)[:, 0] - measured
+    count = 1 if at_samples is None else len(at_samples)
+    if kernels is None:
+        kernels = round_kernel(uv.device).expand(len(uv), 3)
+    bandwidth, ridge = (number(each, uv.device) if isinstance(each, float) else each
+                        for each in (bandwidth, ridge))
+    shared = [each if each is None else each.expand(count, *each.shape).contiguous()
+              for each in (uv, values, kernels, valid)]
+    own = [each if each is None else each.contiguous() for each in (guide, at_samples)]
+    return torch.ops.steer_depth_ros.kernel_regression(
+        *shared, *own, bandwidth.contiguous(), ridge.contiguous(), *size, 26, 34, neighbours, 1,
+        order, 0, 0, float(aspect))
 
 
-def sample_distance(frame):
-    """Return the distance of every pixel to the nearest sample, (H, W) pixels."""
-    empty = np.ones(frame.size, np.uint8)
-    empty[pixel_of(frame.uv[0].numpy(), frame.size)] = 0
-    return cv2.distanceTransform(empty, cv2.DIST_L2, 3)
+def interpolate_coarse(frame, values, order=1, valid=None):
+    """
+    Interpolate values with round kernels at a quarter of the size; return (H, W).
+
+    values: of all samples of the frame or of the measured ones; valid: which of them count.
+    """
+    config, uv, chosen = frame.config, to_scale(frame.uv[:len(values)], 4), frame.quarter
+    if chosen is not None:
+        chosen = chosen if len(values) > frame.count else chosen[:frame.quarter_count]
+        uv, values = uv[chosen], values[chosen]
+        valid = valid if valid is None else valid[chosen]
+    dense, _ = interpolate(uv, values, quarter_of(frame.size), valid=valid,
+                           bandwidth=config.bandwidth, ridge=config.ridge,
+                           neighbours=config.coarse_neighbors, order=order, aspect=frame.aspect)
+    return maps.upsample(dense[0], frame.size, 4)
+
+
+def quarter_of(size):
+    """Return a quarter of a size (H, W), rounded up."""
+    return -(-size[0] // 4), -(-size[1] // 4)
+
+
+def coarse_guide(frame, inverse, limits):
+    """
+    Return the logarithm of a first estimate (H, W) of inverse depth, at a quarter of the size.
+
+    Return also by how much it misses the measured samples, (M,). inverse: (N,), of all samples.
+    limits: smallest and largest inverse depth.
+    """
+    coarse = interpolate_coarse(frame, inverse).clamp(*limits).log()
+    return coarse, maps.sample(coarse, frame.uv[:frame.count]) - frame.inverse.log()
 
 
 def bandwidth_at(frame, distance):
     """Return the bandwidth at these distances (pixels) to the nearest sample."""
     config = frame.config
-    share = distance * (1 / (config.bandwidth_distance * frame.mean_spacing))
-    factor = config.bandwidth_at_sample + (1 - config.bandwidth_at_sample) * share
-    return config.bandwidth * np.clip(factor, config.bandwidth_at_sample, config.bandwidth_far)
+    least, most = config.bandwidth_at_sample, config.bandwidth_far
+    slope = (1 - least) / (config.bandwidth_distance * frame.mean_spacing)
+    return (distance * (config.bandwidth * slope) + config.bandwidth * least).clamp(
+        max=config.bandwidth * most)
 
 
-def regress(frame: NormalizedFrame, kernels, guide: Guide, bandwidth,
-            settings: Sequence[LogScales], scale=1):
+def regress(problem, settings, scale=1):
     """
     Return inverse depth inside the range of the samples, and the sums of weights: (S, H, W) each.
 
-    kernels: (1, N, 3). bandwidth: (H, W). settings: S of them; one search for neighbors serves
-    all. scale: 2 for half of the resolution.
+    problem: a KernelProblem. settings: (S, 6); one search for neighbors serves all. scale: 2 for
+    half of the resolution.
     """
-    uv, size, color, depth = frame.uv, frame.size, guide.color, guide.depth
+    frame, color, depth = problem.frame, problem.color, problem.log_depth
+    uv, size, bandwidth = frame.uv, frame.size, problem.bandwidth
     if scale == 2:
         uv, size = to_scale(uv, 2), ((size[0] + 1) // 2, (size[1] + 1) // 2)
-        color = np.stack([cv2.resize(plane, size[::-1]) for plane in color])
-        depth, bandwidth = (cv2.resize(plane, size[::-1]) for plane in (depth, bandwidth))
-    count = len(settings)
-    factors = LogScales(*np.array(settings, np.float32).T).factors()
-    feature_scale = 1 / factors.features.T
-    features = np.empty((count, 4, *size), np.float32)
-    np.multiply(color, feature_scale[:, :3, None, None], out=features[:, :3])
-    np.multiply(depth, feature_scale[:, 3, None, None], out=features[:, 3])
-    ridge = torch.from_numpy(frame.config.ridge * factors.ridge[:, None, None])
-    dense, mass = kernel_regression(
-        uv.expand(count, -1, -1), frame.inverse.expand(count, -1), kernels.expand(count, -1, -1),
-        size, guide=torch.from_numpy(features),
-        guide_at_samples=torch.from_numpy(guide.at_samples * feature_scale[:, None]),
-        bandwidth=torch.from_numpy(bandwidth * factors.bandwidth[:, None, None]),
-        neighbours=frame.neighbors, order=1, aspect=frame.aspect,
-        ridge=ridge.reshape(()) if count == 1 else ridge.expand(count, *size))
-    return dense.clamp_(*frame.range).numpy(), mass.numpy()
+        color, depth, bandwidth = (maps.resize(each, size) for each in (color, depth, bandwidth))
+    factors = settings.exp()
+    narrowing = problem.per_step / factors[:, :4]
+    features = color.new_empty(len(settings), 4, *size)
+    torch.mul(color, narrowing[:, :3, None, None], out=features[:, :3])
+    torch.mul(depth, narrowing[:, 3, None, None], out=features[:, 3])
+    ridge = frame.config.ridge * factors[:, 5]
+    dense, mass = interpolate(
+        uv, problem.inverse, size, problem.kernels, problem.valid, features,
+        problem.at_samples * narrowing[:, None], bandwidth=bandwidth * factors[:, 4, None, None],
+        ridge=ridge[0] if len(settings) == 1 else ridge[:, None, None].expand(-1, *size),
+        neighbours=frame.neighbor_count, aspect=frame.aspect)
+    return dense.clamp_(*problem.limits), mass

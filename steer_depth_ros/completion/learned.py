@@ -21,11 +21,10 @@ import numpy as np
 import torch
 
 from steer_depth_ros.completion.config import CONFIG
+from steer_depth_ros.completion.maps import downsample2
 from steer_depth_ros.completion.mixture import MixtureModel
-from steer_depth_ros.completion.normalize import normalize
-from steer_depth_ros.completion.pipeline import describe, refine_guide, remove_bleed_through
-from steer_depth_ros.completion.resample import as_batch_tensor, downsample2
-from steer_depth_ros.completion.tuning import tune
+from steer_depth_ros.completion.occlusion import Samples
+from steer_depth_ros.completion.pipeline import problem_of, refine_guide, remove_bleed_through
 from steer_depth_ros.network import kernel_net, mixture_net
 from steer_depth_ros.network.checkpoints import load_network
 from steer_depth_ros.network.kernel_net import Constants, KernelInputs, KernelNet
@@ -65,22 +64,20 @@ class KernelModel:
 
 
 def kernel_inputs(image, uv, depth, has_parallax=False) -> KernelInputs:
-    """Prepare for the network what `normalize` takes."""
-    frame = normalize(image, uv, depth, has_parallax)
-    problem = describe(frame)
-    coarse = downsample2(problem.guide.depth) * np.float32(frame.config.depth_step)
-    problem = remove_bleed_through(refine_guide(problem, tune(problem.left_out)))
-    tuned = tune(problem.left_out)
-    filled, measured = problem.filled, problem.measured
-    count = filled.uv.shape[1]
+    """Prepare for the network an image uint8 (H, W, 3) and Samples."""
+    problem = problem_of(image, Samples(uv, depth, has_parallax))
+    frame, coarse = problem.frame, downsample2(problem.log_depth)
+    problem = remove_bleed_through(refine_guide(problem, problem.left_out.tune()))
+    tuned, count = problem.left_out.tune().settings, len(problem.inverse)
+    there = torch.ones(count, dtype=torch.bool) if problem.valid is None else problem.valid
+    numbers = torch.tensor([frame.aspect, frame.mean_spacing], dtype=torch.float32)
     return KernelInputs(
         image=torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None],
-        lab=as_batch_tensor(frame.lab.transpose(2, 0, 1)),
-        first=as_batch_tensor(problem.guide.depth * np.float32(frame.config.depth_step))[None],
-        coarse=as_batch_tensor(coarse)[None], bandwidth=as_batch_tensor(problem.bandwidth),
-        distance=as_batch_tensor(problem.distance)[None], uv=filled.uv, inverse=filled.inverse,
-        kernels=problem.kernels, valid=torch.ones(1, count, dtype=torch.bool),
-        measured=(torch.arange(count) < measured.uv.shape[1])[None],
-        numbers=torch.tensor([[frame.aspect, frame.mean_spacing, *measured.range, *tuned]],
-                             dtype=torch.float32),
+        lab=problem.lab[None],
+        first=problem.log_depth[None, None], coarse=coarse[None, None],
+        bandwidth=problem.bandwidth[None], distance=problem.distance[None, None],
+        uv=frame.uv[there][None], inverse=problem.inverse[there][None],
+        kernels=problem.kernels[there][None], valid=there[there][None],
+        measured=(torch.arange(count) < frame.count)[there][None],
+        numbers=torch.cat([numbers, torch.stack(problem.limits), tuned])[None],
         median=torch.tensor([frame.median]))

@@ -15,41 +15,48 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 import math
-from typing import Tuple
+from typing import NamedTuple, Optional, Tuple
 
-import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 import torch
+from torch import Tensor
 
 from steer_depth_ros.completion.config import CONFIG, Config
-from steer_depth_ros.completion.resample import (
-    as_batch_tensor,
-    downsample2,
-    one_per_pixel,
-    sample_bilinear,
-    to_scale,
-)
+from steer_depth_ros.completion.maps import to_scale
 from steer_depth_ros.completion.spacing import kernel_aspect, sample_spacing
+from steer_depth_ros.geometry.projection import pixel_of
 from steer_depth_ros.ops.timing import stage
+
+
+class Given(NamedTuple):
+    """Samples in the image as it came: uv (N, 2) pixels, depth (N,) meters, typical spacing."""
+
+    uv: Tensor
+    depth: Tensor
+    spacing: float
 
 
 @dataclass(frozen=True)
 class NormalizedFrame:
     """
-    Samples in inverse depth relative to their median, and the colors of the image.
+    What is known of a frame before its image is looked at: positions, and depth of the samples.
 
-    size: (H, W) of the maps that are computed. lab: float32 (h, w, 3), the image in CIELab,
-    smoothed and at half of its resolution. uv: (1, N, 2) pixels of `size`. inverse: (1, N)
-    median / depth. median: meters. aspect: the operator's. mean_spacing: mean distance of samples
-    in pixels, row_spacing: that of scan lines. half: `size` is half of the image's.
-    has_parallax: the sensor sees past edges. config: the constants of its completion.
+    image_size: (H, W) of the image. size: (H, W) of the maps that are computed. uv: (N, 2) pixels
+    of `size`, the M measured samples first, then those that fill holes. inverse: (M,) inverse
+    depth relative to the median. median: meters. aspect: the operator's. mean_spacing: mean
+    distance of samples in pixels, row_spacing: that of scan lines. half: `size` is half of the
+    image's. has_parallax: the sensor sees past edges. config: the constants of its completion.
+    given: the samples at the size of the image. holes: see `hole_filling`, fine to coarse.
+    quarter: which samples the coarse estimate uses, None for all; `quarter_count` of them, the
+    first ones, were measured.
+    queries: the samples that the kernels are tuned on, int64 (Q,).
     """
 
+    image_size: Tuple[int, int]
     size: Tuple[int, int]
-    lab: np.ndarray
-    uv: torch.Tensor
-    inverse: torch.Tensor
+    uv: Tensor
+    inverse: Tensor
     median: float
     aspect: float
     mean_spacing: float
@@ -57,34 +64,26 @@ class NormalizedFrame:
     half: bool
     has_parallax: bool
     config: Config
+    given: Given
+    holes: tuple = ()
+    quarter: Optional[Tensor] = None
+    quarter_count: int = 0
+    queries: Optional[Tensor] = None
 
     @property
-    def range(self):
-        """Smallest and largest inverse depth of the samples."""
-        return self.inverse.min().item(), self.inverse.max().item()
+    def count(self):
+        """How many samples were measured."""
+        return len(self.inverse)
 
     @property
-    def neighbors(self):
+    def neighbor_count(self):
         """How many samples a pixel is computed from."""
         return self.config.half_neighbors if self.half else self.config.neighbors
 
     @property
     def lab_scale(self):
-        """How much smaller than `size` the map `lab` is."""
+        """How much smaller than `size` the image's CIELab is."""
         return 1 if self.half else 2
-
-    def colors(self, uv):
-        """Return CIELab at uv (1, N, 2), in units of the config's color_step, (N, 3)."""
-        return sample_bilinear(self.lab, to_scale(uv, self.lab_scale)) * (
-            1 / self.config.color_step)
-
-    def with_samples(self, uv, inverse):
-        """Return the same frame with other samples."""
-        return replace(self, uv=uv, inverse=inverse)
-
-    def choose(self, indices):
-        """Return the same frame with some of the samples."""
-        return self.with_samples(self.uv[:, indices], self.inverse[:, indices])
 
     @property
     def distance_scale(self):
@@ -93,42 +92,59 @@ class NormalizedFrame:
 
     @cached_property
     def tree(self):
-        """The samples, so scaled, to look up neighbors."""
-        return cKDTree(self.uv[0].numpy() * self.distance_scale, balanced_tree=False,
-                       compact_nodes=False)
+        """The measured samples, so scaled, to look up neighbors."""
+        return cKDTree(self.uv[:self.count].numpy() * self.distance_scale,
+                       balanced_tree=False, compact_nodes=False)
+
+    def to(self, device):
+        """Return the same frame on `device`; itself where that is the CPU."""
+        if torch.device(device).type == 'cpu':
+            return self
+        return replace(self, **{name: _moved(getattr(self, name), device) for name in (
+            'uv', 'inverse', 'given', 'holes', 'quarter', 'queries')})
 
 
-def smooth_lab(image, config=CONFIG):
-    """Return an image uint8 (H, W, 3) in CIELab, smoothed and at half of its resolution."""
-    smooth = cv2.GaussianBlur(downsample2(image), (0, 0), config.color_blur / 2)
-    return cv2.cvtColor(smooth.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab)
-
-
-def at_half(uv, depth, size, config=CONFIG):
-    """Return uv, depth and size at half of the resolution; of a depth image one sample a pixel."""
-    dense = len(uv) > config.dense_samples * size[0] * size[1]
-    uv, size = to_scale(uv, 2), ((size[0] + 1) // 2, (size[1] + 1) // 2)
-    if dense:
-        chosen = one_per_pixel(uv, size)
-        uv, depth = uv[chosen], depth[chosen]
-    return uv, depth, size
+def _moved(value, device):
+    """Return a tensor, or tuples of such, on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if not isinstance(value, tuple):
+        return value
+    parts = [_moved(each, device) for each in value]
+    return value._make(parts) if hasattr(value, '_make') else tuple(parts)
 
 
 @stage('normalize')
-def normalize(image, uv, depth, has_parallax=False, half=False, config=CONFIG, lab=None):
+def normalize(samples, size, half=False, config=CONFIG) -> NormalizedFrame:
     """
-    Return the NormalizedFrame of image uint8 (H, W, 3), uv float32 (N, 2) and depth (N,) meters.
+    Return the frame of Samples in an image of `size` (H, W), without holes and neighbors.
 
-    half: at half of the image's resolution, where a depth image keeps one sample a pixel. lab: a
-    Future of `smooth_lab`, where that is under way.
+    half: at half of the image's resolution, where a depth image keeps one sample a pixel.
     """
-    size = image.shape[:2]
+    uv, depth, work_size = samples.uv, samples.depth, size
+    given = Given(tensor(uv), tensor(depth),
+                  math.sqrt(math.prod(sample_spacing(uv, size, config))) if half else 1.0)
     if half:
-        uv, depth, size = at_half(uv, depth, size, config)
-    colors = smooth_lab(image, config) if lab is None else lab.result()
+        dense = len(uv) > config.dense_samples * size[0] * size[1]
+        uv, work_size = to_scale(uv, 2), ((size[0] + 1) // 2, (size[1] + 1) // 2)
+        if dense:
+            chosen = one_per_pixel(uv, work_size)
+            uv, depth = uv[chosen], depth[chosen]
     median = float(np.median(depth))
-    across, rows = sample_spacing(uv, size, config)
+    across, rows = sample_spacing(uv, work_size, config)
     return NormalizedFrame(
-        size, colors, as_batch_tensor(uv), as_batch_tensor(median / depth), median,
-        kernel_aspect(across, rows, config), math.sqrt(across * rows), rows, half, has_parallax,
-        config)
+        size, work_size, tensor(uv), tensor(median / depth), median,
+        kernel_aspect(across, rows, config), math.sqrt(across * rows), rows, half,
+        samples.has_parallax, config, given)
+
+
+def one_per_pixel(uv, size):
+    """Choose of samples at uv (N, 2) one for each pixel of `size` (H, W); return indices."""
+    sample = np.full(size, -1)
+    sample[pixel_of(uv, size)] = np.arange(len(uv))
+    return np.sort(sample[sample >= 0])
+
+
+def tensor(array):
+    """Make a float32 tensor."""
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))

@@ -17,8 +17,8 @@ from typing import NamedTuple, Tuple
 import cv2
 import numpy as np
 
+from steer_depth_ros.completion import maps
 from steer_depth_ros.completion.config import CONFIG
-from steer_depth_ros.completion.resample import sample_bilinear
 from steer_depth_ros.completion.spacing import sample_spacing
 from steer_depth_ros.ops.timing import stage
 
@@ -86,24 +86,21 @@ def remove_occluded(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
 
 
 @stage('occlusion')
-def bleed_through_mask(guide, frame):
+def bleed_through_mask(problem):
     """
-    Return which samples of the frame lie behind the surface that the guide sees: bool (N,).
+    Return which measured samples lie behind the surface that the guide sees: bool (M,).
 
     Where nothing surrounds a sample of the background, at the rim of an object, `occlusion_mask`
-    cannot tell. The depth of the Guide, smoothed over the samples around, misses some on
+    cannot tell. The depth of the guide, smoothed over the samples around, misses some on
     both sides of an edge: where many lie far behind it and few in front, all that are behind
     it are taken for bleeding through; otherwise none.
     """
-    config = frame.config
-    depth = sample_bilinear(guide.depth[..., None], frame.uv)[:, 0]
-    behind = depth * np.float32(config.depth_step) - np.log(frame.inverse[0].numpy())
-    far_behind = np.count_nonzero(behind > config.bleed_far)
-    far_before = np.count_nonzero(behind < -config.bleed_far)
-    if far_behind <= max(config.bleed_min_share * len(behind),
-                         config.bleed_one_sided * far_before):
-        return np.zeros(len(behind), bool)
-    return behind > config.bleed_depth
+    frame, config = problem.frame, problem.frame.config
+    behind = maps.sample(problem.log_depth, frame.uv[:frame.count]) - frame.inverse.log()
+    far_behind = (behind > config.bleed_far).sum()
+    far_before = (behind < -config.bleed_far).sum()
+    least = (far_before * config.bleed_one_sided).clamp(min=config.bleed_min_share * frame.count)
+    return (behind > config.bleed_depth) & (far_behind > least)
 
 
 def _grid(uv, nearness, size, cell, margin):

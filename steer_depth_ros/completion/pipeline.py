@@ -12,26 +12,31 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """The algorithm: from an image and sparse samples to dense depth and its confidence."""
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+import math
+from typing import Optional
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from steer_depth_ros.completion import kernels, second_order_tv
+from steer_depth_ros.completion import kernels, maps, second_order_tv
 from steer_depth_ros.completion.background import run_in_background
 from steer_depth_ros.completion.confidence import confidence_of, expected_error
 from steer_depth_ros.completion.config import CONFIG
-from steer_depth_ros.completion.hole_filling import fill_large_holes
-from steer_depth_ros.completion.kernels import Guide, LogScales, regress
-from steer_depth_ros.completion.normalize import normalize, NormalizedFrame, smooth_lab
+from steer_depth_ros.completion.hole_filling import fill_holes, find_holes
+from steer_depth_ros.completion.normalize import normalize, NormalizedFrame, one_per_pixel
 from steer_depth_ros.completion.occlusion import bleed_through_mask, remove_occluded, Samples
-from steer_depth_ros.completion.resample import upsample
 from steer_depth_ros.completion.sample_fit import fit_to_samples
-from steer_depth_ros.completion.tuning import find_neighbors, LeaveOneOut, tune
+from steer_depth_ros.completion.tuning import choose_queries, find_neighbors, left_out_of
 from steer_depth_ros.completion.valid_region import valid_mask
+from steer_depth_ros.ops.leave_one_out import LeaveOneOut
+from steer_depth_ros.ops.timing import stage
 
 
-def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=CONFIG):
+def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=CONFIG,
+             device='cpu'):
     """
     Complete one frame without weights.
 
@@ -39,123 +44,188 @@ def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=
     N > 0. half: at half of the resolution. drop_hidden: leave out occluded samples. reach: see
     `valid_mask`. Return depth (meters, NaN outside the valid region) and confidence, (H, W).
     """
-    size = image.shape[:2]
-    lab = run_in_background(smooth_lab, image, config)
+    size, device = image.shape[:2], torch.device(device)
+    lab = analyze(torch.from_numpy(image).to(device), config)
     samples = remove_occluded(uv, depth, size, config) if drop_hidden else Samples(uv, depth)
     valid = run_in_background(valid_mask, samples.uv, size, reach, config)
-    frame = normalize(image, *samples, half, config, lab)
-    problem = describe(frame)
-    problem = remove_bleed_through(refine_guide(problem, tune(problem.left_out)))
-    inverse, _ = problem.regress([tune(problem.left_out)])
-    inverse = second_order_tv.refine(problem.measured, inverse[0], problem.distance)
-    error = expected_error(problem.measured, problem.log_residual, problem.distance)
-    return limit_to(valid, *at_full_size(frame, inverse, error, samples, size))
+    frame = prepare(samples, size, half, config)
+    with stage('on_device', device) if device.type != 'cpu' else nullcontext():
+        return limit_to(valid, *estimate(lab.result(), frame.to(device)))
+
+
+def estimate(lab, frame):
+    """
+    Return depth (meters) and expected error, (H, W) of the image, on the device of its `lab`.
+
+    No step asks for a value on the device, and no shape depends on one.
+    """
+    problem = describe(lab, frame)
+    problem = remove_bleed_through(refine_guide(problem, problem.left_out.tune()))
+    inverse, _ = problem.regress(problem.left_out.tune().settings[None])
+    inverse = second_order_tv.refine(problem, inverse[0])
+    error = expected_error(frame, problem.log_residual, problem.distance, problem.measured_valid)
+    return at_full_size(frame, inverse, error)
 
 
 def complete_with(estimate, image, uv, depth, drop_hidden=True, reach=None):
     """
     Complete one frame with a model; arguments and result as of `complete`.
 
-    estimate: takes image and *Samples, and returns depth and expected relative error (H, W), None
-    where it states none; then the fit of kernels to the samples says what to expect.
+    estimate: takes image and *Samples, and returns depth and expected relative error, float32
+    (H, W), None where it states none; then the fit of kernels to the samples says what to expect.
     """
     size = image.shape[:2]
     samples = remove_occluded(uv, depth, size) if drop_hidden else Samples(uv, depth)
     valid = run_in_background(valid_mask, samples.uv, size, reach)
-    dense, error = estimate(image, *samples)
+    dense, error = (found if found is None else torch.from_numpy(found)
+                    for found in estimate(image, *samples))
     if error is None:
-        frame = normalize(image, *samples)
-        _, log_residual = kernels.coarse_guide(frame)
-        error = expected_error(frame, log_residual, kernels.sample_distance(frame))
+        frame = normalize(samples, size)
+        _, log_residual = kernels.coarse_guide(frame, frame.inverse, torch.aminmax(frame.inverse))
+        error = expected_error(frame, log_residual, maps.distance(frame.uv, None, size))
     return limit_to(valid, dense, error)
+
+
+def problem_of(image, samples, half=False, config=CONFIG, queries=None):
+    """Return the KernelProblem of an image uint8 (H, W, 3) and its Samples, on the CPU."""
+    lab = analyze(torch.from_numpy(np.ascontiguousarray(image)), config)
+    frame = prepare(samples, image.shape[:2], half, config, queries)
+    return describe(lab.result(), frame)
+
+
+def analyze(image, config=CONFIG):
+    """Return a Future of the smoothed CIELab of an image uint8 (H, W, 3), see `smooth_lab`."""
+    return maps.meanwhile(maps.smooth_lab, image, config.color_blur / 2)
+
+
+def prepare(samples, size, half=False, config=CONFIG, queries=None) -> NormalizedFrame:
+    """
+    Find what follows from the positions of samples in an image of `size` alone.
+
+    queries: how many samples the kernels are tuned on; None: those of the config.
+    """
+    frame = normalize(samples, size, half, config)
+    holes = find_holes(frame)
+    uv, quarter, count = torch.cat([frame.uv, *(hole.uv for hole in holes[:1])]), None, 0
+    small = kernels.quarter_of(frame.size)
+    if half and len(uv) > small[0] * small[1]:
+        quarter = torch.from_numpy(one_per_pixel(maps.to_scale(uv, 4).numpy(), small))
+        count = int((quarter < frame.count).sum())
+    return replace(frame, uv=uv, holes=holes, quarter=quarter, quarter_count=count,
+                   queries=choose_queries(frame, queries))
 
 
 @dataclass(frozen=True)
 class KernelProblem:
     """
-    What kernel regression of a frame needs.
+    What kernel regression of a frame needs; its first M samples were measured, N fill holes, too.
 
-    measured: the frame with its M samples. filled: with those inside large holes, N; the measured
-    ones come first. kernels: (1, N, 3), see `structure_tensor_kernels`. log_residual: (M,), of the
-    coarse estimate. distance: (H, W) pixels to the measured samples. bandwidth: (H, W).
+    lab: (3, h, w) CIELab of the image, smoothed. inverse: (N,). valid: bool (N,), which samples
+    were not rejected, None for all. limits: smallest and largest inverse depth. kernels: (N, 3),
+    see `structure_tensor_kernels`. What tells surfaces apart: color (3, H, W) CIELab, log_depth
+    (H, W) of an estimate of inverse depth, at_samples: (N, 4), and per_step (4,), which gives them
+    their weights. log_residual: (M,), of the coarse estimate. distance: (H, W) pixels to the
+    measured samples. bandwidth: (H, W).
     """
 
-    measured: NormalizedFrame
-    filled: NormalizedFrame
-    kernels: torch.Tensor
-    guide: Guide
-    log_residual: np.ndarray
-    distance: np.ndarray
-    bandwidth: np.ndarray
+    frame: NormalizedFrame
+    lab: Tensor
+    inverse: Tensor
+    valid: Optional[Tensor]
+    limits: tuple
+    kernels: Tensor
+    color: Tensor
+    log_depth: Tensor
+    at_samples: Tensor
+    log_residual: Tensor
+    distance: Tensor
+    bandwidth: Tensor
     left_out: LeaveOneOut
 
+    @property
+    def measured_valid(self):
+        """Return `valid` of the measured samples."""
+        return self.valid if self.valid is None else self.valid[:self.frame.count]
+
+    @property
+    def per_step(self):
+        """Factors on the features of the guide, after which kernels weigh them, (4,)."""
+        return kernels.per_step(self.frame.config, self.lab.device)
+
     def regress(self, settings, scale=1):
-        """Return inverse depth and sums of weights for several LogScales, (S, H, W) each."""
-        return regress(self.filled, self.kernels, self.guide, self.bandwidth, settings, scale)
+        """Return inverse depth and sums of weights for settings (S, 6), (S, H, W) each."""
+        return kernels.regress(self, settings, scale)
 
 
-def describe(frame, queries=None) -> KernelProblem:
+@stage('kernels')
+def describe(lab, frame) -> KernelProblem:
+    """Fill large holes, and find kernels and a first guide; lab: (3, h, w)."""
+    count = frame.count
+    neighbors = maps.meanwhile(find_neighbors, frame.uv[:count], frame)
+    distances = maps.meanwhile(_distances, frame.uv, count, frame.size)
+    inverse = fill_holes(frame, lab)
+    at_lab = maps.to_scale(frame.uv, frame.lab_scale)
+    steering = kernels.structure_tensor_kernels(lab, at_lab, frame.config)
+    limits = torch.aminmax(inverse)
+    log_depth, log_residual = kernels.coarse_guide(frame, inverse, limits)
+    color, colors = maps.upsample(lab, frame.size, frame.lab_scale), maps.sample(lab, at_lab)
+    left_out = left_out_of(frame, colors.T, steering, neighbors.result())
+    distance, to_any = distances.result()
+    return KernelProblem(
+        frame, lab, inverse, None, limits, steering, color, log_depth,
+        torch.stack([*colors, inverse.log()], 1), log_residual, distance,
+        kernels.bandwidth_at(frame, to_any), left_out)
+
+
+def _distances(uv, count, size, valid=None):
+    """Return the distance (H, W) to the nearest measured sample, and to one of any kind."""
+    measured = maps.distance(uv[:count], valid if valid is None else valid[:count], size)
+    return measured, measured if len(uv) == count else maps.distance(uv, valid, size)
+
+
+def refine_guide(problem: KernelProblem, tuned) -> KernelProblem:
     """
-    Fill large holes, and find kernels and a first guide.
-
-    queries: how many samples the kernels are tuned on; None: those of the config.
-    """
-    filled, count = fill_large_holes(frame), frame.uv.shape[1]
-    neighbors = run_in_background(find_neighbors, frame, queries)
-    measured_distance = run_in_background(kernels.sample_distance, frame)
-    steering = kernels.structure_tensor_kernels(filled)
-    guide, log_residual = kernels.coarse_guide(filled)
-    left_out = LeaveOneOut(frame, steering[:, :count], neighbors.result())
-    distance = measured_distance.result()
-    to_any = distance if filled is frame else kernels.sample_distance(filled)
-    return KernelProblem(frame, filled, steering, guide, log_residual[:count], distance,
-                         kernels.bandwidth_at(filled, to_any), left_out)
-
-
-def refine_guide(problem: KernelProblem, settings: LogScales) -> KernelProblem:
-    """
-    Complete at half of the size, and let the result be the guide's depth.
+    Complete at half of the size with what was Tuned, and let the result be the guide's depth.
 
     It follows edges better than the coarse estimate, so that samples of the wrong surface drop
     out the second time (Takeda et al. steer iteratively, too).
     """
-    inverse, _ = problem.regress([settings], scale=2)
-    frame = problem.filled
+    inverse, _ = problem.regress(tuned.settings[None], scale=2)
     return replace(
-        problem, guide=problem.guide.with_depth(upsample(inverse[0], frame.size), frame.config),
-        left_out=problem.left_out.with_guide(problem.left_out.predict(settings)))
+        problem, log_depth=maps.upsample(inverse[0], problem.frame.size).log(),
+        left_out=problem.left_out._replace(guide=tuned.predicted))
 
 
+@stage('kernels')
 def remove_bleed_through(problem: KernelProblem) -> KernelProblem:
     """Leave out samples of the background at the rims of objects, where the sensor sees them."""
-    frame, filled = problem.measured, problem.filled
+    frame, inverse = problem.frame, problem.inverse
     if not frame.has_parallax:
         return problem
-    keep = ~bleed_through_mask(problem.guide, frame)
-    if keep.all():
-        return problem
-    added = np.ones(filled.uv.shape[1] - len(keep), bool)
-    keep_filled = np.concatenate([keep, added])
-    frame, filled = frame.choose(keep), filled.choose(keep_filled)
-    guide = problem.guide._replace(at_samples=problem.guide.at_samples[keep_filled])
+    rejected = bleed_through_mask(problem)
+    added = torch.ones(len(inverse) - frame.count, dtype=torch.bool, device=inverse.device)
+    valid = torch.cat([~rejected, added])
+    distance, to_any = _distances(frame.uv, frame.count, frame.size, valid)
+    limits = (torch.where(valid, inverse, math.inf).min(),
+              torch.where(valid, inverse, -math.inf).max())
     return replace(
-        problem, measured=frame, filled=filled, kernels=problem.kernels[:, keep_filled],
-        guide=guide, log_residual=problem.log_residual[keep],
-        left_out=problem.left_out.without(~keep), distance=kernels.sample_distance(frame),
-        bandwidth=kernels.bandwidth_at(filled, kernels.sample_distance(filled)))
+        problem, valid=valid, limits=limits, distance=distance,
+        bandwidth=kernels.bandwidth_at(frame, to_any),
+        left_out=problem.left_out._replace(rejected=rejected))
 
 
-def at_full_size(frame, inverse, error, samples, size):
-    """Return depth in meters and error at the `size` of the image."""
-    depth = frame.median / inverse
+def at_full_size(frame, inverse, error):
+    """Return depth in meters and error at the size of the image."""
     if not frame.half:
-        return depth, error
-    depth = 1 / upsample(1 / depth, size)  # inverse depth is linear on planes
-    return fit_to_samples(depth, samples.uv, samples.depth, frame.config), upsample(error, size)
+        return frame.median / inverse, error
+    depth = frame.median / maps.upsample(inverse, frame.image_size)  # linear on planes
+    return (fit_to_samples(depth, frame.given, frame.config),
+            maps.upsample(error, frame.image_size))
 
 
 def limit_to(valid, depth, error):
-    """Return depth and confidence where both `valid` (of a bool map) and the estimate say so."""
-    known = (depth > 0) & (depth < np.inf) & valid.result()
-    return (np.where(known, depth, np.float32(np.nan)),
-            np.where(known, confidence_of(error), np.float32(0)))
+    """Return depth and confidence where both `valid` (a Future) and the estimate say so."""
+    valid = torch.from_numpy(valid.result()).to(depth.device)
+    known = valid & (depth > 0) & (depth < math.inf)
+    return (torch.where(known, depth, np.nan).cpu().numpy(),
+            torch.where(known, confidence_of(error), 0.0).cpu().numpy())

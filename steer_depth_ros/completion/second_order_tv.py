@@ -29,10 +29,8 @@ that their mean is better than either.
 """
 from typing import NamedTuple
 
-import numpy as np
-import torch
-
-from steer_depth_ros.completion.resample import downsample2, to_scale, upsample
+from steer_depth_ros.completion import maps
+from steer_depth_ros.completion.maps import to_scale
 from steer_depth_ros.ops.surface import surface_step
 from steer_depth_ros.ops.timing import stage
 
@@ -46,34 +44,35 @@ class Level(NamedTuple):
 
 
 @stage('second_order_tv')
-def refine(frame, inverse, distance):
-    """
-    Return inverse depth (H, W), as NormalizedFrame has it, moved towards the solution.
-
-    distance: (H, W) pixels to the nearest sample, where kernels at full resolution know better.
-    """
-    config, share = frame.config, np.float32(frame.config.tv_share)
-    if not frame.half:
-        share = share * np.minimum(distance / np.float32(config.tv_ramp), 1)
+def refine(problem, inverse):
+    """Return inverse depth (H, W) of a KernelProblem, moved towards the solution."""
+    frame, config = problem.frame, problem.frame.config
     levels = Level(4, 1, config.tv_quarter_steps), Level(2, 1, config.tv_half_steps)
-    refined = inverse * np.exp(share * log_correction(frame, inverse, levels))
-    return np.clip(refined, *frame.range)
+    correction = log_correction(problem, inverse, levels, frame.count)
+    # Near samples kernels at full resolution know better.
+    share = config.tv_share if frame.half else (
+        problem.distance * (config.tv_share / config.tv_ramp)).clamp_(max=config.tv_share)
+    return (correction * share).exp_().mul_(inverse).clamp_(*problem.limits)
 
 
-def log_correction(frame, inverse, levels):
-    """Return the logarithm (H, W) of the solution over inverse depth (H, W), where it starts."""
-    starts = {2: inverse if frame.half else downsample2(inverse)}
-    starts[4] = downsample2(starts[2])
+def log_correction(problem, inverse, levels, count):
+    """
+    Return the logarithm (H, W) of the solution over inverse depth (H, W), where it starts.
+
+    count: how many of the samples pull at the surface, those that come first.
+    """
+    frame, valid = problem.frame, problem.valid
+    measured, valid = problem.inverse[:count], valid if valid is None else valid[:count]
+    starts = {2: inverse if frame.half else maps.downsample2(inverse)}
+    starts[4] = maps.downsample2(starts[2])
     correction = None
     for shrink, reweightings, cg_steps in levels:
         solution = starts[shrink]
         if correction is not None:
-            solution = solution * np.exp(upsample(correction, solution.shape))
-        lab = torch.from_numpy(frame.lab if shrink == 2 else downsample2(frame.lab))
-        uv = to_scale(frame.uv[0], shrink // 2 if frame.half else shrink)
-        solution = torch.from_numpy(solution)
+            solution = solution * maps.upsample(correction, solution.shape).exp()
+        lab = problem.lab if shrink == 2 else maps.downsample2(problem.lab)
+        uv = to_scale(frame.uv[:count], shrink // 2 if frame.half else shrink)
         for _ in range(reweightings):
-            solution = surface_step(solution, lab.permute(2, 0, 1), uv, frame.inverse[0], None,
-                                    cg_steps, frame.config)
-        correction = np.log(np.clip(solution.numpy(), *frame.range) / starts[shrink])
-    return correction if frame.half else upsample(correction, inverse.shape)
+            solution = surface_step(solution, lab, uv, measured, valid, cg_steps, frame.config)
+        correction = (solution.clamp(*problem.limits) / starts[shrink]).log()
+    return correction if frame.half else maps.upsample(correction, inverse.shape)

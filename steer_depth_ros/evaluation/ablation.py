@@ -24,13 +24,9 @@ import torch
 
 from steer_depth_ros.completion import kernels, pipeline
 from steer_depth_ros.completion.mixture import MixtureModel
-from steer_depth_ros.completion.normalize import normalize
 from steer_depth_ros.completion.occlusion import remove_occluded
 from steer_depth_ros.completion.presets import find_preset
-from steer_depth_ros.completion.resample import as_batch_tensor
-from steer_depth_ros.completion.tuning import tune
 from steer_depth_ros.evaluation.evaluate import Predict, Result
-from steer_depth_ros.ops import kernel_regression
 
 FIXED = 'fixed kernels, order 1'
 TUNED = '  + tuned to each frame'
@@ -61,40 +57,39 @@ def ablation_methods(weights=None, device='cpu') -> Dict[str, Predict]:
     return {name: torch.inference_mode()(method) for name, method in methods.items()}
 
 
-def _normalized(image, uv, depth):
-    return normalize(image, *remove_occluded(uv, depth, image.shape[:2]))
+def _described(image, uv, depth):
+    return pipeline.problem_of(image, remove_occluded(uv, depth, image.shape[:2]))
 
 
 def _weight_free(order, structure, guided):
     """Return a method without weights; structure: image kernels; guided: with the guide."""
     def predict(image, uv, depth):
-        frame = _normalized(image, uv, depth)
-        steering = (kernels.structure_tensor_kernels(frame) if structure
-                    else kernels.round_kernels(frame.inverse).contiguous())
-        maps = {}
+        problem = _described(image, uv, depth)
+        frame, count, guide = problem.frame, problem.frame.count, {}
+        uv = frame.uv[:count]  # the steps before holes were filled
         if guided:
-            guide, _ = kernels.coarse_guide(frame)
-            maps = {'guide': as_batch_tensor([*guide.color, guide.depth]),
-                    'guide_at_samples': as_batch_tensor(guide.at_samples)}
-        width = kernels.bandwidth_at(frame, kernels.sample_distance(frame))
-        dense, _ = kernel_regression(
-            frame.uv, frame.inverse, steering, frame.size, **maps, neighbours=frame.neighbors,
-            order=order, bandwidth=as_batch_tensor(width), ridge=frame.config.ridge,
+            features = torch.cat([problem.color, problem.log_depth[None]])
+            guide = {'guide': (features * problem.per_step[:, None, None])[None],
+                     'at_samples': (problem.at_samples[:count] * problem.per_step)[None]}
+        dense, _ = kernels.interpolate(
+            uv, frame.inverse, frame.size, problem.kernels[:count] if structure else None,
+            **guide, bandwidth=kernels.bandwidth_at(frame, problem.distance)[None],
+            ridge=frame.config.ridge, neighbours=frame.neighbor_count, order=order,
             aspect=frame.aspect)
-        return frame.median / np.clip(dense[0].numpy(), *frame.range), None
+        return (frame.median / dense[0].clamp(*torch.aminmax(frame.inverse))).numpy(), None
     return predict
 
 
 def _tuned(twice):
     """Return the first pass of `steering` at full resolution; twice: the second pass."""
     def predict(image, uv, depth):
-        problem = pipeline.describe(_normalized(image, uv, depth))
-        settings = tune(problem.left_out)
+        problem = _described(image, uv, depth)
+        tuned = problem.left_out.tune()
         if twice:
-            problem = pipeline.remove_bleed_through(pipeline.refine_guide(problem, settings))
-            settings = tune(problem.left_out)
-        dense, _ = problem.regress([settings])
-        return problem.measured.median / dense[0], None
+            problem = pipeline.remove_bleed_through(pipeline.refine_guide(problem, tuned))
+            tuned = problem.left_out.tune()
+        dense, _ = problem.regress(tuned.settings[None])
+        return (problem.frame.median / dense[0]).numpy(), None
     return predict
 
 

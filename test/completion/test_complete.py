@@ -14,13 +14,11 @@
 """The presets without weights: what it must do on scenes whose answer is known."""
 import numpy as np
 import pytest
+import torch
 
-from steer_depth_ros.completion import pipeline
+from steer_depth_ros.completion import maps, pipeline
 from steer_depth_ros.completion.completer import DepthCompleter
-from steer_depth_ros.completion.kernels import LogScales
-from steer_depth_ros.completion.normalize import normalize
 from steer_depth_ros.completion.occlusion import Samples
-from steer_depth_ros.completion.resample import as_batch_tensor, sample_bilinear
 
 HEIGHT, WIDTH = 96, 128
 
@@ -43,8 +41,8 @@ def scan_lines(lines=8, step=2.0):
 
 
 def read(depth, uv):
-    return 1 / sample_bilinear((1 / depth)[..., None].astype(np.float32),
-                               as_batch_tensor(uv))[:, 0]
+    inverse = torch.from_numpy((1 / depth).astype(np.float32))
+    return 1 / maps.sample(inverse, torch.from_numpy(uv)).numpy()
 
 
 @pytest.fixture(scope='module')
@@ -134,16 +132,17 @@ def test_background_that_bleeds_through_the_rim_of_a_thing_is_left_out(half, mon
 def test_rejected_samples_leave_every_step():
     rng = np.random.default_rng(2)
     uv = scattered(500)
-    frame = normalize(np.full((HEIGHT, WIDTH, 3), 90, np.uint8), uv,
-                      np.where(rng.random(500) < 0.05, 20, 5).astype(np.float32), True)
-    problem = pipeline.describe(frame)
-    problem = pipeline.refine_guide(problem, LogScales())
+    depth = np.where(rng.random(500) < 0.05, 20, 5).astype(np.float32)
+    problem = pipeline.problem_of(np.full((HEIGHT, WIDTH, 3), 90, np.uint8),
+                                  Samples(uv, depth, True))
+    problem = pipeline.refine_guide(problem, problem.left_out.at(torch.zeros(6)))
     kept = pipeline.remove_bleed_through(problem)
-    count = kept.measured.uv.shape[1]
-    assert 450 < count < 490 and kept.measured.inverse.min() > 0.9
-    assert count == kept.filled.uv.shape[1] == kept.kernels.shape[1] == len(kept.log_residual)
-    assert count == len(kept.guide.at_samples) and (kept.distance >= problem.distance).all()
-    assert set(kept.left_out.target) < set(problem.left_out.target)
+    assert 450 < kept.valid.sum() < 490
+    assert kept.inverse[kept.valid].min() == kept.limits[0] > 0.9 > problem.limits[0]
+    assert torch.equal(kept.left_out.rejected, ~kept.valid)
+    assert (kept.distance >= problem.distance).all()
+    expected = maps.distance(torch.from_numpy(uv)[kept.valid], None, (HEIGHT, WIDTH))
+    assert torch.equal(kept.distance, expected)
 
 
 def test_confidence_falls_away_from_samples_and_at_bad_fits(completer):

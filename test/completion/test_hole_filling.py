@@ -14,11 +14,11 @@
 """Large holes are filled from all their sides; what is no such hole stays as it is."""
 import numpy as np
 import pytest
+import torch
 
 from steer_depth_ros import DepthCompleter
-from steer_depth_ros.completion import pipeline
-from steer_depth_ros.completion.hole_filling import fill_large_holes
-from steer_depth_ros.completion.normalize import normalize
+from steer_depth_ros.completion import pipeline, second_order_tv
+from steer_depth_ros.completion.occlusion import Samples
 
 HEIGHT, WIDTH = 120, 160
 GREY = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
@@ -40,18 +40,19 @@ def slope(uv):
 
 
 def added(uv, depth, image=GREY):
-    """Return positions and depth of what was added, and the frame before and after."""
-    frame = normalize(image, uv, depth)
-    after = fill_large_holes(frame)
-    count = len(uv)
-    assert after.uv[:, :count].equal(frame.uv) and after.inverse[:, :count].equal(frame.inverse)
-    depth = (after.median / after.inverse[0, count:]).numpy()
-    return after.uv[0, count:].numpy(), depth, frame, after
+    """Return positions and depth of the samples that were added."""
+    problem = pipeline.problem_of(image, Samples(uv, depth))
+    frame, count = problem.frame, len(uv)
+    assert np.array_equal(frame.uv[:count], uv)
+    assert torch.equal(problem.inverse[:count], frame.inverse)
+    depth = (frame.median / problem.inverse[count:]).numpy()
+    assert len(frame.uv) == len(problem.inverse) and problem.inverse.isfinite().all()
+    return frame.uv[count:].numpy(), depth
 
 
 def test_a_hole_in_a_plane_is_filled_on_the_plane():
     uv = outside(grid(), 40, 30, 110, 90)
-    at, depth = added(uv, slope(uv))[:2]
+    at, depth = added(uv, slope(uv))
     assert len(at) > 30
     assert ((at > (40, 30)) & (at < (110, 90))).all()
     np.testing.assert_allclose(depth, slope(at), rtol=5e-3)
@@ -63,15 +64,13 @@ def test_a_hole_in_a_plane_is_filled_on_the_plane():
     ids=['dense', 'coarse', 'random', 'scan lines'])
 def test_samples_without_large_holes_stay_as_they_are(uv):
     uv = uv.astype(np.float32)
-    _, _, before, after = added(uv, slope(uv))
-    assert after is before
+    assert len(added(uv, slope(uv))[0]) == 0
 
 
 @pytest.mark.parametrize('box', [(-1, -1, WIDTH, 70), (90, -1, WIDTH, HEIGHT)])
 def test_nothing_is_added_where_samples_lie_on_one_side_only(box):
     uv = outside(grid(), *box)
-    _, _, before, after = added(uv, slope(uv))
-    assert after is before
+    assert len(added(uv, slope(uv))[0]) == 0
 
 
 @pytest.mark.parametrize('count', [1, 3, 24, 30])
@@ -99,23 +98,22 @@ def test_color_decides_across_a_hole(preset, monkeypatch):
         return np.abs(DepthCompleter(preset, 'cpu').complete(image, uv, depth).depth - truth)[hole]
 
     filled = error().mean()
-    monkeypatch.setattr(pipeline, 'fill_large_holes', lambda frame: frame)
+    monkeypatch.setattr(pipeline, 'find_holes', lambda frame: ())
     assert filled < 0.6 * error().mean()  # the refinement fills, too, but not as well
 
 
 @pytest.mark.parametrize('half', [False, True])
-def test_refinement_and_tuning_see_the_measured_samples_alone(half):
+def test_refinement_and_tuning_see_the_measured_samples_alone(half, monkeypatch):
     uv = outside(grid(), 40, 30, 110, 90)
-    problem = pipeline.describe(normalize(GREY, uv, slope(uv), half=half))
-    count = problem.measured.uv.shape[1]
-    assert problem.filled.uv.shape[1] > count == len(problem.log_residual)
-    assert problem.left_out.queries.max() < count
-    seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.second_order_tv, 'refine',
-                      lambda frame, inverse, _: seen.append(frame) or inverse)
-        pipeline.complete(GREY, uv, slope(uv), half)
-    assert [frame.uv.shape[1] for frame in seen] == [count]
+    problem = pipeline.problem_of(GREY, Samples(uv, slope(uv)), half)
+    count = problem.frame.count
+    assert len(problem.inverse) > count == len(problem.log_residual)
+    assert problem.frame.queries.max() < count
+    seen, step = [], second_order_tv.surface_step
+    monkeypatch.setattr(second_order_tv, 'surface_step',
+                        lambda *args: seen.append(len(args[3])) or step(*args))
+    pipeline.complete(GREY, uv, slope(uv), half)
+    assert seen == [count, count]
 
 
 def test_what_was_added_does_not_count_as_measured():

@@ -15,15 +15,15 @@
 import numpy as np
 import pytest
 
-from steer_depth_ros.completion.kernels import structure_tensor_kernels
-from steer_depth_ros.completion.normalize import normalize
+from steer_depth_ros.completion.occlusion import Samples
+from steer_depth_ros.completion.pipeline import problem_of
 
 
 def test_structure_tensor_turns_kernels_along_the_edge():
     image = np.zeros((96, 128, 3), np.uint8)
     image[:, 64:] = 255  # an upright edge: depth may change along u
-    frame = normalize(image, np.float32([[64, 48], [20, 48]]), np.float32([1, 1]))
-    kernels = structure_tensor_kernels(frame)[0].numpy()
+    samples = Samples(np.float32([[64, 48], [20, 48]]), np.float32([1, 1]))
+    kernels = problem_of(image, samples).kernels.numpy()
     sigma, theta, gamma = kernels[0]
     across = gamma * (sigma * np.sin(theta) ** 2 + np.cos(theta) ** 2 / sigma)  # C22, along u
     along = gamma * (sigma * np.cos(theta) ** 2 + np.sin(theta) ** 2 / sigma)

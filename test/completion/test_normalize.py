@@ -16,6 +16,7 @@ import numpy as np
 
 from steer_depth_ros.completion.completer import DepthCompleter
 from steer_depth_ros.completion.normalize import normalize
+from steer_depth_ros.completion.occlusion import Samples
 
 
 def depth_image():
@@ -26,9 +27,9 @@ def depth_image():
 
 def test_half_resolution_keeps_one_sample_a_pixel_of_a_depth_image():
     image, (uv, depth) = np.full((60, 80, 3), 90, np.uint8), depth_image()
-    dense = normalize(image, uv, depth.ravel(), half=True)
-    assert dense.size == (30, 40) and dense.uv.shape[1] == 30 * 40
-    sparse = normalize(image, uv[::9], depth.ravel()[::9], half=True)
-    assert sparse.uv.shape[1] == len(uv[::9])
+    dense = normalize(Samples(uv, depth.ravel()), (60, 80), half=True)
+    assert dense.size == (30, 40) and dense.count == 30 * 40
+    sparse = normalize(Samples(uv[::9], depth.ravel()[::9]), (60, 80), half=True)
+    assert sparse.count == len(uv[::9])
     completed = DepthCompleter('fast', 'cpu').complete(image, uv, depth.ravel()).depth
     np.testing.assert_allclose(completed, depth, rtol=0.01)

@@ -13,17 +13,24 @@
 # limitations under the License.
 """A result of half the resolution takes the depth of the samples next to its pixels."""
 import numpy as np
+import torch
 
 from steer_depth_ros.completion.config import CONFIG
+from steer_depth_ros.completion.normalize import normalize
+from steer_depth_ros.completion.occlusion import Samples
 from steer_depth_ros.completion.sample_fit import fit_to_samples
 
 
 def test_depth_is_pulled_to_the_samples_next_to_them_alone():
     uv = np.float32([[40, 30], [90, 60]])
-    flat = np.full((96, 128), 4.0, np.float32)
-    pulled = fit_to_samples(flat, uv, np.float32([4.3, 4.0]), CONFIG)
+
+    def fit(depth):
+        given = normalize(Samples(uv, np.float32(depth)), (96, 128), half=True).given
+        return fit_to_samples(torch.full((96, 128), 4.0), given, CONFIG).numpy()
+
+    pulled = fit([4.3, 4.0])
     assert 4.1 < pulled[30, 40] == pulled.max() <= 4.3
     changed = np.argwhere(np.abs(pulled - 4) > 1e-3)
     assert len(changed) > 1 and np.abs(changed - (30, 40)).max() < 12
-    other = fit_to_samples(flat, uv, np.float32([8.0, 4.0]), CONFIG)  # of another surface
+    other = fit([8.0, 4.0])  # of another surface
     assert 4.1 < other[30, 40] == other.max() <= 4 * (1 + CONFIG.pull_max) + 1e-5

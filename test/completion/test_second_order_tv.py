@@ -12,20 +12,28 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Second-order TV: what it does to depth; test/ops/test_surface.py tests its steps."""
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from steer_depth_ros.completion import second_order_tv
-from steer_depth_ros.completion.kernels import sample_distance
-from steer_depth_ros.completion.normalize import normalize
+from steer_depth_ros.completion.occlusion import Samples
+from steer_depth_ros.completion.pipeline import problem_of
 
 
 def framed(image, uv, depth, half):
-    """Return the frame of the image's size, which is `half` of a larger image's or whole."""
+    """Return the KernelProblem of a frame of that size, or of one twice as large at half."""
     if half:
         image, uv = image.repeat(2, 0).repeat(2, 1), 2 * uv + np.float32(0.5)
-    return normalize(image, uv, depth, half=half)
+    return problem_of(image, Samples(uv, depth), half)
+
+
+def refine(problem, inverse):
+    """Return second_order_tv.refine of an array."""
+    return second_order_tv.refine(problem, torch.from_numpy(inverse.astype(np.float32))).numpy()
 
 
 def scene(half, step):
@@ -42,13 +50,12 @@ def scene(half, step):
 @pytest.mark.parametrize('half', [False, True])
 @pytest.mark.parametrize('step', [0.0, 1.0])
 def test_bumps_go_and_steps_stay(half, step):
-    frame, truth = scene(half, step)
-    truth = truth * frame.median
+    problem, truth = scene(half, step)
+    truth = truth * problem.frame.median
     smooth = cv2.GaussianBlur(
         np.random.default_rng(5).normal(size=truth.shape).astype(np.float32), (0, 0), 3)
     bumpy = truth * np.exp(0.02 * smooth / smooth.std())
-    distance = sample_distance(frame)
-    found = second_order_tv.refine(frame, bumpy, distance)
+    found = refine(problem, bumpy)
     before, after = np.abs(np.log([bumpy / truth, found / truth])).mean((1, 2))
     assert after < 0.75 * before
     edge = np.abs(np.log(found / truth))[:, 60:68]
@@ -56,9 +63,9 @@ def test_bumps_go_and_steps_stay(half, step):
 
 
 def test_a_good_estimate_stays():
-    frame, truth = scene(half=True, step=1.0)
-    truth = truth * frame.median
-    found = second_order_tv.refine(frame, truth, sample_distance(frame))
+    problem, truth = scene(half=True, step=1.0)
+    truth = truth * problem.frame.median
+    found = refine(problem, truth)
     assert np.abs(np.log(found / truth)).mean() < 0.002
 
 
@@ -66,17 +73,18 @@ def test_a_good_estimate_stays():
 @pytest.mark.parametrize('half', [False, True])
 def test_small_images_and_a_single_sample(half, size):
     image = np.full((*size, 3), 90, np.uint8)
-    frame = framed(image, np.zeros((1, 2), np.float32), np.float32([2.0]), half)
-    found = second_order_tv.refine(frame, np.ones(size, np.float32), np.ones(size, np.float32))
+    problem = framed(image, np.zeros((1, 2), np.float32), np.float32([2.0]), half)
+    found = refine(problem, np.ones(size))
     assert found.shape == size and (found == 1).all()
 
 
 @pytest.mark.parametrize('depth', [1e-6, 1e9])
 def test_absurd_samples_leave_the_result_finite_and_within_their_range(depth):
-    frame, truth = scene(half=False, step=0.0)
-    inverse = frame.inverse.clone()
-    inverse[0, :5] = frame.median / depth
-    frame = frame.with_samples(frame.uv, inverse)
-    found = second_order_tv.refine(frame, truth * frame.median, sample_distance(frame))
+    problem, truth = scene(half=False, step=0.0)
+    inverse = problem.inverse.clone()
+    inverse[:5] = problem.frame.median / depth
+    problem = replace(problem, inverse=inverse, limits=torch.aminmax(inverse))
+    found = refine(problem, truth * problem.frame.median)
     assert np.isfinite(found).all()
-    assert found.min() >= frame.range[0] and found.max() <= frame.range[1]
+    low, high = problem.limits
+    assert found.min() >= low and found.max() <= high

@@ -1,0 +1,94 @@
+# Copyright 2026 The steer_depth_ros contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a GPU runs, on the CPU: against the native completion, and without reading back."""
+import numpy as np
+import pytest
+import torch
+
+from steer_depth_ros.completion import pipeline
+from steer_depth_ros.completion.completer import DepthCompleter
+from steer_depth_ros.completion.maps import torch_on_cpu
+from steer_depth_ros.completion.occlusion import remove_occluded, Samples
+from steer_depth_ros.synthetic.procedural import ProceduralFrames
+from steer_depth_ros.synthetic.sensors import lidar_lines, random_samples
+
+SIZE = (121, 160)
+
+
+@pytest.fixture(scope='module')
+def frames():
+    """Return (image, uv, depth) of a LiDAR, at random, and with a large hole."""
+    scene = ProceduralFrames(1, 5, SIZE).scene(0)
+    rng = np.random.default_rng(3)
+    lines, scattered = lidar_lines(scene, rng, 32), random_samples(scene, rng, 900)
+    u, v = scattered.uv.T
+    outside = (np.abs(u - 70) > 32) | (np.abs(v - 60) > 32)
+    image = scene.image.numpy()
+    return {'lidar': (image, lines.uv, lines.depth),
+            'random': (image, scattered.uv, scattered.depth),
+            'hole': (image, scattered.uv[outside], scattered.depth[outside]),
+            'few': (image, scattered.uv[:9], scattered.depth[:9]),
+            'dense': (image, *(np.concatenate([a] * 5) for a in (scattered.uv, scattered.depth)))}
+
+
+@pytest.mark.parametrize('kind', ['lidar', 'random', 'hole', 'few', 'dense'])
+@pytest.mark.parametrize('half', [False, True])
+def test_agrees_with_the_native_completion(frames, kind, half):
+    with torch.inference_mode():
+        depth, confidence = pipeline.complete(*frames[kind], half=half)
+        with torch_on_cpu():
+            found, sure = pipeline.complete(*frames[kind], half=half)
+    known = np.isfinite(depth)
+    assert found.dtype == sure.dtype == np.float32
+    assert np.mean(np.isfinite(found) != known) < 1e-3
+    apart = np.abs(found - depth)[known & np.isfinite(found)] / depth[known & np.isfinite(found)]
+    assert apart.mean() < 0.01 and np.median(apart) < 1e-3
+    assert np.abs(sure - confidence).mean() < 0.02
+
+
+def test_holes_are_filled_alike(frames):
+    image, uv, depth = frames['hole']
+    expected = pipeline.problem_of(image, Samples(uv, depth))
+    with torch_on_cpu():
+        found = pipeline.problem_of(image, Samples(uv, depth))
+    assert len(found.inverse) > found.frame.count  # or this test shows nothing
+    assert torch.equal(found.frame.uv, expected.frame.uv)
+    assert ((found.inverse - expected.inverse).abs() / expected.inverse).max() < 0.02
+
+
+@pytest.mark.parametrize('half', [False, True])
+@pytest.mark.parametrize('kind', ['lidar', 'hole', 'few'])
+def test_nothing_is_read_back_and_no_shape_depends_on_data(frames, kind, half):
+    """The meta device has no data: whoever asks for a value, or mixes devices, fails."""
+    image, uv, depth = frames[kind]
+    samples = remove_occluded(uv, depth, SIZE)._replace(has_parallax=True)
+    frame = pipeline.prepare(samples, SIZE, half).to('meta')
+    with torch.inference_mode():
+        lab = pipeline.analyze(torch.from_numpy(image).to('meta')).result()
+        dense, error = pipeline.estimate(lab, frame)
+    assert dense.is_meta and error.is_meta
+    assert dense.shape == error.shape == SIZE and dense.dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('preset', ['fast', 'steering'])
+def test_a_gpu_completes_as_the_cpu_does(frames, preset):
+    expected = DepthCompleter(preset, 'cpu', operators='twin').complete(*frames['lidar'])
+    found = DepthCompleter(preset, 'cuda').complete(*frames['lidar'])
+    known = np.isfinite(expected.depth)
+    assert np.mean(np.isfinite(found.depth) != known) < 1e-3
+    assert np.nanmean(np.abs(found.depth - expected.depth) / expected.depth) < 0.01
+
+
