@@ -196,17 +196,15 @@ def distance(uv: Tensor, valid: Optional[Tensor], size) -> Tensor:
     right = torch.where(occupied, column, width + far).flip(1).cummin(1).values.flip(1)
     across = torch.minimum(column - left, right - column).float().square()
     # Within a column: the row that is nearest hands itself on over 2^k rows at a time.
-    row = torch.arange(height, device=uv.device)[:, None]
-    source = row.expand(size)
-    best = across
+    row = torch.arange(height, device=uv.device, dtype=torch.float32)[:, None]
+    source, best = torch.arange(height, device=uv.device)[:, None].expand(size), across
     bits = max(height - 1, 1).bit_length()
     for step in [1 << k for k in reversed(range(bits))] + [2, 1]:
-        for other in (row - step, row + step):
-            other = other.clamp(0, height - 1)
-            theirs = source.gather(0, other.expand(size))
-            cost = across.gather(0, theirs) + (row - theirs).float().square()
-            nearer = cost < best
-            best, source = torch.where(nearer, cost, best), torch.where(nearer, theirs, source)
+        theirs = source[_rows_around(height, step, uv.device)]  # (3, H, W)
+        apart = row - theirs
+        cost = across.gather(0, theirs.reshape(-1, width)).reshape(3, height, width)
+        best, which = torch.addcmul(cost, apart, apart).min(0)
+        source = theirs.gather(0, which[None])[0]
     return best.sqrt()
 
 
@@ -278,6 +276,13 @@ def _grid(height, width, device):
     """Return what grid_sample wants of u and v: a factor on each, and what is then subtracted."""
     scale = 2 / max(width - 1, 1), 2 / max(height - 1, 1)
     return torch.tensor(scale).to(device), 1
+
+
+@constant
+def _rows_around(height, step, device):
+    """Return for every row the one `step` above, itself, and the one `step` below, (3, H)."""
+    rows = np.arange(height) + np.array([[-step], [0], [step]])
+    return torch.from_numpy(rows.clip(0, height - 1)).to(device)
 
 
 @constant
