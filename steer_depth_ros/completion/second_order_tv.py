@@ -27,7 +27,7 @@ iteratively reweighted least squares (ops/surface.py), each solved by conjugate 
 quarter and then at half of the resolution. The errors of both estimates have little in common, so
 that their mean is better than either.
 """
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from steer_depth_ros.completion import maps
 from steer_depth_ros.completion.maps import to_scale
@@ -65,7 +65,7 @@ def log_correction(problem, inverse, levels, count):
     measured, valid = problem.inverse[:count], valid if valid is None else valid[:count]
     starts = {2: inverse if frame.half else maps.downsample2(inverse)}
     starts[4] = maps.downsample2(starts[2])
-    correction = None
+    correction: Any = None
     for shrink, reweightings, cg_steps in levels:
         solution = starts[shrink]
         if correction is not None:

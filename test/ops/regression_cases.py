@@ -35,6 +35,7 @@ ON_GPU = (pytest.mark.gpu, pytest.mark.skipif(
 ON_HOST = {'cuda on host': ('-DSTEER_FEW=64',),
            'cuda on host, warps': ('-DSTEER_EMULATED_WARPS', f'-I{Path(__file__).parent}')}
 BACKENDS = ('native', 'cuda on host', pytest.param('gpu', marks=ON_GPU))
+_call = libraries.call
 _on_gpu = False  # whether run_native moves its inputs there, and its results back
 
 
@@ -121,7 +122,7 @@ def backend(name):
 
     with mock.patch(f'{__name__}._on_gpu', False), \
             mock.patch.object(libraries, 'library_of', choose), \
-            mock.patch.object(libraries, 'call', _call_on_host if on_host else libraries.call):
+            mock.patch.object(libraries, 'call', _call_on_host if on_host else _call):
         yield
 
 
