@@ -153,7 +153,7 @@ def _launches_of_regression(uv, values, steering, valid, *_):
 
 
 # Of operators of ours that are more than one.
-LAUNCHES = {'kernel_regression': _launches_of_regression}
+LAUNCHES = {'kernel_regression': _launches_of_regression, 'distance_to_samples': lambda *_: 4}
 
 
 def _cases(args, preset):

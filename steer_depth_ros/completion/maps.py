@@ -30,6 +30,7 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from steer_depth_ros.completion.background import finished, run_in_background
+from steer_depth_ros.ops.distance import distance_to_samples
 
 # sRGB to XYZ of the white point D65, as OpenCV has it; rows are divided by the white.
 _XYZ = ((0.412453 / 0.950456, 0.357580 / 0.950456, 0.180423 / 0.950456),
@@ -178,34 +179,14 @@ def distance(uv: Tensor, valid: Optional[Tensor], size) -> Tensor:
     """
     Return the distance (H, W) in pixels of every pixel to the nearest valid sample; None: of all.
 
-    OpenCV goes in steps to one of eight neighbors; torch is exact but for one pixel in a hundred,
-    where it is that to another sample near by.
+    OpenCV goes in steps to one of eight neighbors, the operator is exact.
     """
-    height, width = size
     if by_opencv(uv):
         empty = np.ones(size, np.uint8)
         pixel = pixel_of(uv, size)
         empty.ravel()[(pixel if valid is None else pixel[valid]).numpy()] = 0
         return torch.from_numpy(cv2.distanceTransform(empty, cv2.DIST_L2, 3))
-    valid = torch.ones(len(uv), device=uv.device) if valid is None else valid
-    occupied = torch.zeros(height * width, dtype=torch.int32, device=uv.device).scatter_reduce(
-        0, pixel_of(uv, size), valid.int(), 'amax').reshape(size) > 0
-    column = torch.arange(width, device=uv.device).expand(size)
-    far = 2 * (height + width)
-    left = torch.where(occupied, column, -far).cummax(1).values
-    right = torch.where(occupied, column, width + far).flip(1).cummin(1).values.flip(1)
-    across = torch.minimum(column - left, right - column).float().square()
-    # Within a column: the row that is nearest hands itself on over 2^k rows at a time.
-    row = torch.arange(height, device=uv.device, dtype=torch.float32)[:, None]
-    source, best = torch.arange(height, device=uv.device)[:, None].expand(size), across
-    bits = max(height - 1, 1).bit_length()
-    for step in [1 << k for k in reversed(range(bits))] + [2, 1]:
-        theirs = source[_rows_around(height, step, uv.device)]  # (3, H, W)
-        apart = row - theirs
-        cost = across.gather(0, theirs.reshape(-1, width)).reshape(3, height, width)
-        best, which = torch.addcmul(cost, apart, apart).min(0)
-        source = theirs.gather(0, which[None])[0]
-    return best.sqrt()
+    return distance_to_samples(uv, valid, size)
 
 
 def median(values: Tensor) -> Tensor:
@@ -276,13 +257,6 @@ def _grid(height, width, device):
     """Return what grid_sample wants of u and v: a factor on each, and what is then subtracted."""
     scale = 2 / max(width - 1, 1), 2 / max(height - 1, 1)
     return torch.tensor(scale).to(device), 1
-
-
-@constant
-def _rows_around(height, step, device):
-    """Return for every row the one `step` above, itself, and the one `step` below, (3, H)."""
-    rows = np.arange(height) + np.array([[-step], [0], [step]])
-    return torch.from_numpy(rows.clip(0, height - 1)).to(device)
 
 
 @constant

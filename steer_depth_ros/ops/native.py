@@ -20,7 +20,7 @@ import re
 from steer_depth_ros.errors import NativeLibraryError
 
 LIBRARIES = Path(__file__).parent
-ABI_VERSION = 5  # kAbiVersion of csrc/kernel_regression/problem.h
+ABI_VERSION = 6  # kAbiVersion of csrc/kernel_regression/problem.h
 PROFILES = ('gaussian', 'tanh')
 BORDERS = ('none', 'mirror')
 SCALAR, PER_SAMPLE, PER_PIXEL, ABSENT = range(4)
@@ -67,8 +67,15 @@ class LeaveOneOut(ctypes.Structure):
          'distance', 'known', 'settings', 'predicted', 'guide_used', 'workspace'))
 
 
+class Distance(ctypes.Structure):
+    """`steer::distance::Distance` of csrc/distance/cuda.cu, field by field."""
+
+    _fields_ = _fields(('samples', 'height', 'width'), (),
+                       ('uv', 'valid', 'distance', 'workspace'))
+
+
 _PROBLEM, _SURFACE = ctypes.POINTER(Problem), ctypes.POINTER(Surface)
-_LEAVE_ONE_OUT = ctypes.POINTER(LeaveOneOut)
+_LEAVE_ONE_OUT, _DISTANCE = ctypes.POINTER(LeaveOneOut), ctypes.POINTER(Distance)
 _CPU_FUNCTIONS = {
     'steer_forward': (ctypes.c_int, [_PROBLEM]),
     'steer_backward': (ctypes.c_int, [_PROBLEM]),
@@ -88,6 +95,8 @@ _CUDA_FUNCTIONS = {
     'steer_leave_one_out_neighbors': (ctypes.c_int, [_LEAVE_ONE_OUT, ctypes.c_void_p]),
     'steer_leave_one_out_tune': (ctypes.c_int, [_LEAVE_ONE_OUT, ctypes.c_void_p]),
     'steer_leave_one_out_workspace': (ctypes.c_size_t, [_LEAVE_ONE_OUT]),
+    'steer_distance': (ctypes.c_int, [_DISTANCE, ctypes.c_void_p]),
+    'steer_distance_workspace': (ctypes.c_size_t, [_DISTANCE]),
 }
 
 
