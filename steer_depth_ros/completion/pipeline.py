@@ -203,6 +203,8 @@ def remove_bleed_through(problem: KernelProblem) -> KernelProblem:
     if not frame.has_parallax:
         return problem
     rejected = bleed_through_mask(problem)
+    if maps.by_opencv(rejected) and not rejected.any():  # a GPU is not asked
+        return problem
     added = torch.ones(len(inverse) - frame.count, dtype=torch.bool, device=inverse.device)
     valid = torch.cat([~rejected, added])
     distance, to_any = _distances(frame.uv, frame.count, frame.size, valid)
