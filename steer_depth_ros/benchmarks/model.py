@@ -114,7 +114,8 @@ def count_launches(image, uv, depth, half):
     """
     Count the launches of a frame on a device, {operation: number}, most frequent first.
 
-    Counted on the meta device, which has no data; views launch nothing and do not count.
+    Counted on the meta device, which has no data; views launch nothing and do not count, unless
+    what they return is a copy.
     """
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -124,10 +125,11 @@ def count_launches(image, uv, depth, half):
 
     class Counting(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if not func.is_view and 'empty' not in func.name():
+            result = func(*args, **(kwargs or {}))
+            if 'empty' not in func.name() and not (func.is_view and _shares(result, args[0])):
                 name = func.name().split('::')[1].split('.')[0]
                 found[name] += LAUNCHES.get(name, _one)(*args)
-            return func(*args, **(kwargs or {}))
+            return result
 
     size = image.shape[:2]
     frame = pipeline.prepare(remove_occluded(uv, depth, size), size, half).to('meta')
@@ -141,6 +143,12 @@ def count_launches(image, uv, depth, half):
         with Counting():
             run()
     return dict(found.most_common())
+
+
+def _shares(result, source):
+    """Return whether the result of a view, a tensor or several, lies where its source does."""
+    one = result if torch.is_tensor(result) else result[0]
+    return one.untyped_storage()._cdata == source.untyped_storage()._cdata
 
 
 def _one(*_):

@@ -13,6 +13,7 @@
 # limitations under the License.
 """The error to expect of an estimate, and the confidence that follows from it."""
 from steer_depth_ros.completion.kernels import interpolate_coarse
+from steer_depth_ros.completion.maps import line
 from steer_depth_ros.ops.timing import stage
 
 CLOSE = 0.05  # confidence is the probability of a relative error under this
@@ -28,7 +29,7 @@ def expected_error(frame, log_residual, distance, valid=None):
     """
     config = frame.config
     spread = interpolate_coarse(frame, log_residual.abs(), 0, valid)
-    return (spread * config.error_per_residual + config.error_floor).add_(
+    return line(spread, config.error_per_residual, config.error_floor).add_(
         distance, alpha=config.error_per_distance / frame.mean_spacing)
 
 

@@ -97,7 +97,7 @@ def fill_holes(frame, lab):
             at_samples=colors[None], bandwidth=config.bandwidth, ridge=config.ridge,
             neighbours=frame.neighbor_count)
         uv, filled = hole.uv, dense[0, hole.row, hole.column].clamp(*torch.aminmax(frame.inverse))
-    return torch.cat([frame.inverse, filled])
+    return torch.cat([frame.inverse, filled]) if frame.holes else frame.inverse
 
 
 def _enclosed(occupied):

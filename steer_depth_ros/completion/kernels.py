@@ -23,7 +23,7 @@ own surface.
 import torch
 
 from steer_depth_ros.completion import maps
-from steer_depth_ros.completion.maps import number, to_scale
+from steer_depth_ros.completion.maps import line, number, to_scale
 from steer_depth_ros.ops import regression  # noqa: F401  (registers the operator)
 
 # Settings are tensors (..., 6) of logarithms of factors on constants of the kernels; all 0 leaves
@@ -37,16 +37,24 @@ def structure_tensor_kernels(lab, uv, config):
 
     lab: (3, h, w) CIELab of the image. uv: (N, 2) pixels of that map.
     """
-    dy, dx = maps.sobel(lab[0], 0.01 / 16)
-    tensor = maps.blur(torch.stack([dy * dy, dy * dx, dx * dx]), config.structure_blur / 2)
-    a, b, c = maps.sample(tensor, uv)
-    mean, deviation = (a + c) / 2, torch.hypot((a - c) / 2, b)
-    strong, weak = (mean + deviation).sqrt(), (mean - deviation).clamp(min=0).sqrt()
-    elongation = ((strong + config.structure_floor) / (weak + config.structure_floor)).clamp(
-        max=config.max_elongation)
-    rotation = torch.atan2(2 * b, a - c) / 2
-    scaling = (strong * weak + 1e-4) ** config.scaling_exponent
-    return torch.stack([elongation, rotation, scaling / maps.median(scaling)], 1)
+    slopes = maps.sobel(lab[0], 0.01 / 16)
+    products = slopes.new_empty(3, *lab.shape[1:])
+    torch.mul(slopes[0], slopes, out=products[:2])
+    torch.mul(slopes[1], slopes[1], out=products[2])
+    a, b, c = maps.sample(maps.blur(products, config.structure_blur / 2), uv)
+    mean = torch.lerp(a, c, 0.5)
+    half = a - mean
+    slope = torch.addcmul(mean, torch.hypot(half, b), _both_signs(uv.device)).clamp_(min=0).sqrt_()
+    strong, weak = slope + config.structure_floor
+    elongation = (strong / weak).clamp_(max=config.max_elongation)
+    rotation = torch.atan2(b, half) / 2
+    scaling = torch.addcmul(number(1e-4, uv.device), *slope) ** config.scaling_exponent
+    return torch.stack([elongation, rotation, scaling.div_(maps.median(scaling))], 1)
+
+
+@maps.constant
+def _both_signs(device):
+    return torch.tensor([[1.0], [-1.0]]).to(device)
 
 
 @maps.constant
@@ -59,6 +67,14 @@ def round_kernel(device):
 def per_step(config, device):
     """Return factors (4,) on the features of the guide: color and log inverse depth."""
     return torch.tensor([*3 * [1 / config.color_step], 1 / config.depth_step]).to(device)
+
+
+@maps.constant
+def _logarithms(config, device):
+    """Return logarithms (6,) of what settings of 0 mean, and which way settings turn them."""
+    steps = [1 / config.color_step] * 3 + [1 / config.depth_step]
+    return (torch.tensor([*steps, 1.0, config.ridge]).log().to(device),
+            torch.tensor([-1.0] * 4 + [1.0] * 2).to(device))
 
 
 def interpolate(uv, values, size, kernels=None, valid=None, guide=None, at_samples=None, *,
@@ -120,7 +136,7 @@ def bandwidth_at(frame, distance):
     config = frame.config
     least, most = config.bandwidth_at_sample, config.bandwidth_far
     slope = (1 - least) / (config.bandwidth_distance * frame.mean_spacing)
-    return (distance * (config.bandwidth * slope) + config.bandwidth * least).clamp(
+    return line(distance, config.bandwidth * slope, config.bandwidth * least).clamp_(
         max=config.bandwidth * most)
 
 
@@ -136,12 +152,13 @@ def regress(problem, settings, scale=1):
     if scale == 2:
         uv, size = to_scale(uv, 2), ((size[0] + 1) // 2, (size[1] + 1) // 2)
         color, depth, bandwidth = (maps.resize(each, size) for each in (color, depth, bandwidth))
-    factors = settings.exp()
-    narrowing = problem.per_step / factors[:, :4]
+    constants, signs = _logarithms(frame.config, settings.device)
+    factors = torch.addcmul(constants, signs, settings).exp_()
+    narrowing = factors[:, :4]
     features = color.new_empty(len(settings), 4, *size)
     torch.mul(color, narrowing[:, :3, None, None], out=features[:, :3])
     torch.mul(depth, narrowing[:, 3, None, None], out=features[:, 3])
-    ridge = frame.config.ridge * factors[:, 5]
+    ridge = factors[:, 5]
     dense, mass = interpolate(
         uv, problem.inverse, size, problem.kernels, problem.valid, features,
         problem.at_samples * narrowing[:, None], bandwidth=bandwidth * factors[:, 4, None, None],

@@ -75,13 +75,11 @@ def smooth_lab(image: Tensor, sigma: float) -> Tensor:
 
 def lab(rgb: Tensor) -> Tensor:
     """Return CIELab (3, H, W) of sRGB (3, H, W) between 0 and 1, as OpenCV does."""
-    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    r, g, b = linear
-    x, y, z = (kr * r + kg * g + kb * b for kr, kg, kb in _XYZ)
-    fx, fy, fz = (torch.where(t > 0.008856, t.clamp(min=1e-9) ** (1 / 3), 7.787 * t + 16 / 116)
-                  for t in (x, y, z))
-    light = torch.where(y > 0.008856, 116 * fy - 16, 903.3 * y)
-    return torch.stack([light, 500 * (fx - fy), 200 * (fy - fz)])
+    linear = torch.where(rgb > 0.04045, line(rgb, 1 / 1.055, 0.055 / 1.055) ** 2.4, rgb / 12.92)
+    to_xyz, to_lab, offset = _lab_matrices(rgb.device)
+    xyz = to_xyz @ linear.reshape(3, -1)
+    root = torch.where(xyz > 0.008856, xyz ** (1 / 3), line(xyz, 7.787, 16 / 116))
+    return torch.addmm(offset, to_lab, root).reshape(rgb.shape)
 
 
 def blur(maps: Tensor, sigma: float, radius=None, parts: int = 0) -> Tensor:
@@ -116,9 +114,7 @@ def downsample2(maps: Tensor) -> Tensor:
     if by_opencv(maps):
         return _each(maps, ((height + 1) // 2, (width + 1) // 2), _halved)
     planes = maps.reshape(1, -1, height, width)
-    if height % 2 or width % 2:
-        planes = F.pad(planes, (0, width % 2, 0, height % 2), mode='replicate')
-    small = F.avg_pool2d(planes, 2)
+    small = F.avg_pool2d(planes, 2, ceil_mode=True)  # counts what is there
     return small.reshape(*maps.shape[:-2], *small.shape[-2:])
 
 
@@ -152,21 +148,24 @@ def sample(maps: Tensor, uv: Tensor) -> Tensor:
         return _each(maps, (len(u), 1), partial(_remap, u=u, v=v))[..., 0]
     height, width = maps.shape[-2:]
     scale, before = _grid(height, width, uv.device)
-    read = F.grid_sample(maps.reshape(1, -1, height, width), (uv * scale - before)[None, None],
+    grid = torch.addcmul(before, uv, scale)
+    read = F.grid_sample(maps.reshape(1, -1, height, width), grid[None, None],
                          mode='bilinear', padding_mode='border', align_corners=True)
     return read.reshape(*maps.shape[:-2], len(uv))
 
 
 def to_scale(uv, factor):
     """Move pixel coordinates to an image of 1 / factor of the size."""
+    if isinstance(uv, Tensor):
+        return uv if factor == 1 else line(uv, 1 / factor, 0.5 / factor - 0.5)
     return (uv + 0.5) / factor - 0.5
 
 
 def pixel_of(uv: Tensor, size) -> Tensor:
     """Return the number of the pixel of an image of `size` that holds each position, (N,)."""
-    column = torch.floor(uv[:, 0] + 0.5).clamp(0, size[1] - 1).long()
-    row = torch.floor(uv[:, 1] + 0.5).clamp(0, size[0] - 1).long()
-    return row * size[1] + column
+    column, row = line(uv, 1, 0.5).floor_().clamp_(min=number(0.0, uv.device), max=_last(
+        size, uv.device)).long().unbind(1)
+    return torch.add(column, row, alpha=size[1])
 
 
 def add_at(uv: Tensor, values: Tensor, size) -> Tensor:
@@ -195,7 +194,12 @@ def median(values: Tensor) -> Tensor:
         return torch.from_numpy(np.median(values.numpy(), keepdims=True))[0]
     ordered = values.sort().values
     count = len(values)
-    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    return torch.lerp(ordered[(count - 1) // 2], ordered[count // 2], 0.5)
+
+
+def line(x, slope, offset):
+    """Return slope * x + offset at once."""
+    return torch.add(number(offset, x.device), x, alpha=slope)
 
 
 def _each(maps, size, operation):
@@ -238,6 +242,13 @@ def number(value: float, device) -> Tensor:
 
 
 @constant
+def _lab_matrices(device):
+    """Return what leads to XYZ (3, 3), from their roots to Lab (3, 3), and an offset (3, 1)."""
+    to_lab = (0., 116., 0.), (500., -500., 0.), (0., 200., -200.)
+    return tuple(torch.tensor(each).to(device) for each in (_XYZ, to_lab, ((-16.,), (0.,), (0.,))))
+
+
+@constant
 def _gaussian(sigma, radius, parts, device):
     """Return taps (1, 1, 1, 2 * radius + 1)."""
     taps = np.exp(np.square(np.arange(-radius, radius + 1)) * (-0.5 / sigma ** 2))
@@ -254,9 +265,15 @@ def _sobel_taps(scale, device):
 
 @constant
 def _grid(height, width, device):
-    """Return what grid_sample wants of u and v: a factor on each, and what is then subtracted."""
+    """Return what grid_sample wants of u and v: a factor on each, and what is then added."""
     scale = 2 / max(width - 1, 1), 2 / max(height - 1, 1)
-    return torch.tensor(scale).to(device), 1
+    return torch.tensor(scale).to(device), number(-1.0, device)
+
+
+@constant
+def _last(size, device):
+    """Return the last column and row of a size (H, W)."""
+    return torch.tensor([size[1] - 1.0, size[0] - 1.0]).to(device)
 
 
 @constant

@@ -17,6 +17,7 @@ import math
 import torch
 
 from steer_depth_ros.completion import maps
+from steer_depth_ros.completion.maps import number
 from steer_depth_ros.ops.timing import stage
 
 
@@ -30,7 +31,8 @@ def fit_to_samples(depth, given, config):
     sigma = max(config.pull_radius * given.spacing, config.pull_min_radius)
     residual = (given.depth / maps.sample(depth, given.uv) - 1).clamp(
         -config.pull_max, config.pull_max)
-    sums = maps.add_at(given.uv, torch.stack([residual, torch.ones_like(residual)]), depth.shape)
+    one = number(1.0, depth.device)
+    sums = maps.add_at(given.uv, torch.stack([residual, one.expand_as(residual)]), depth.shape)
     total, count = maps.blur(sums, sigma, math.ceil(2 * sigma))
-    pull = total.div_(count.add_(config.pull_prior)).add_(1)
+    pull = torch.addcdiv(one, total, count.add_(config.pull_prior))
     return pull.mul_(depth).clamp_(*torch.aminmax(given.depth))

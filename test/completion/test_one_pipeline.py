@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from steer_depth_ros.benchmarks.model import count_launches
 from steer_depth_ros.completion import pipeline
 from steer_depth_ros.completion.completer import DepthCompleter
 from steer_depth_ros.completion.maps import torch_on_cpu
@@ -79,6 +80,18 @@ def test_nothing_is_read_back_and_no_shape_depends_on_data(frames, kind, half):
         dense, error = pipeline.estimate(lab, frame)
     assert dense.is_meta and error.is_meta
     assert dense.shape == error.shape == SIZE and dense.dtype == torch.float32
+
+
+@pytest.mark.parametrize('half, most', [(False, 150), (True, 171)], ids=['steering', 'fast'])
+def test_a_frame_takes_few_launches(half, most):
+    """At a size at which every operator takes as many as at any larger one."""
+    rng = np.random.default_rng(4)
+    image = rng.integers(0, 256, (480, 640, 3), np.uint8)
+    uv = (rng.random((9000, 2)) * (639, 479)).astype(np.float32)
+    launches = count_launches(image, uv, 2 + uv[:, 1] / 100, half)
+    assert launches['kernel_regression'] == 24  # or they sort at once
+    assert launches['distance_to_samples'] == 4
+    assert sum(launches.values()) <= most, launches
 
 
 @pytest.mark.gpu
