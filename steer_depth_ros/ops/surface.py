@@ -27,6 +27,7 @@ import torch.nn.functional as F
 
 from steer_depth_ros.ops import libraries, native
 
+ONE_THREAD = 250_000  # pixels; up to these one thread solves
 # Second differences along x, along y and across, at the middle pixel (across: at its upper left).
 STENCILS = (((0, 0, 0), (1, -2, 1), (0, 0, 0)),
             ((0, 1, 0), (0, -2, 0), (0, 1, 0)),
@@ -98,8 +99,11 @@ def _native(name, library, start, steps, **fields):
     solution = torch.empty_like(start, memory_format=torch.contiguous_format)
     fields = {k: v.contiguous() if torch.is_tensor(v) else v for k, v in fields.items()}
     fields.update(start=start.contiguous(), solution=solution)
+    # Its threads wait for each other a hundred times. Where others use the cores, each wait takes
+    # a slice of the scheduler's time: on small maps that costs more than a second core gains.
+    threads = torch.get_num_threads() if height * width > ONE_THREAD else 1
     problem = native.problem(native.Surface, height=height, width=width, steps=steps,
-                             threads=torch.get_num_threads(), **fields)
+                             threads=threads, **fields)
     libraries.call(library, name, 'steer_surface', problem, start.device,
                    lambda p: library.steer_surface_workspace(p))
     return solution
