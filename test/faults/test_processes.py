@@ -23,6 +23,7 @@ import pytest
 pytest.importorskip('rclpy', reason='rclpy is not installed')
 
 from sample_recordings import cloud_bag  # noqa: E402
+from tf_types import tf_message  # noqa: E402
 
 from steer_depth_ros.recordings import bag  # noqa: E402
 from steer_depth_ros.recordings.bag_tools import OUTPUTS, RECORDED  # noqa: E402
@@ -38,6 +39,7 @@ class Processes:
     def __init__(self, folder):
         from rclpy.node import Node
         from sensor_msgs.msg import Image
+        tf_message()  # puts the type of /tf where the processes find it
         self.folder, self.running, self.depths = folder, {}, []
         self.recording = cloud_bag(folder / 'drive.mcap', FRAMES)
         self.target = folder / 'out.mcap'
@@ -52,6 +54,20 @@ class Processes:
                        RECORDED['camera_info'], '--depth', RECORDED['points'], '--answers',
                        INFO[0], '--log', str(folder / 'log'), '--slop', '0.05', '--patience',
                        '0.3', '--listeners', DEPTH[0]]}
+
+    def listeners(self):
+        return {bytes(each.endpoint_gid)
+                for each in self.peer.get_subscriptions_info_by_topic(DEPTH[0])}
+
+    def start_recorder(self):
+        """Start it, and wait until it listens: frames may come faster than it starts."""
+        import time
+
+        import rclpy
+        before, end = self.listeners(), time.monotonic() + 60
+        self.start('recorder')
+        while not self.listeners() - before and time.monotonic() < end:
+            rclpy.spin_once(self.peer, timeout_sec=0.05)
 
     def start(self, name):
         module = 'node' if name == 'node' else f'tools.{name}'
@@ -110,7 +126,8 @@ def check_walls(msgs, recording):
 
 
 def test_player_recorder_and_node_are_killed_and_come_back(processes):
-    for name in ('recorder', 'node', 'player'):
+    processes.start_recorder()
+    for name in ('node', 'player'):
         processes.start(name)
     before = processes.frames(4)
     processes.kill('player')
@@ -118,7 +135,7 @@ def test_player_recorder_and_node_are_killed_and_come_back(processes):
     assert processes.frames(4)[-1] <= before[-1] + 4 * 10**8  # it began anew
     processes.kill('recorder')
     assert not processes.target.exists()
-    processes.start('recorder')
+    processes.start_recorder()
     processes.frames(4)
     processes.kill('node')
     processes.start('node')
