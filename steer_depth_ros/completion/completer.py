@@ -167,7 +167,7 @@ def _out_of_memory(error):
 
 
 def _checked(image, uv, depth):
-    image = np.require(image, requirements='CW')  # torch warns of memory that it may not write
+    image = np.require(image, requirements=['C', 'W'])  # torch warns of memory it may not write
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise FrameError(f'image must be uint8 (H, W, 3) RGB, got {image.dtype} '
                          f'{tuple(image.shape)}')

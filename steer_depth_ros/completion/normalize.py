@@ -147,4 +147,4 @@ def one_per_pixel(uv, size):
 
 def tensor(array):
     """Make a float32 tensor."""
-    return torch.from_numpy(np.require(array, np.float32, 'CW'))
+    return torch.from_numpy(np.require(array, np.float32, ['C', 'W']))
