@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "../kernel_regression/launch.h"
+#include "../kernel_regression/problem.h"
 
 namespace steer {
 namespace distance {
@@ -47,15 +48,13 @@ struct Clear {
   STEER_ANYWHERE void operator()(int i) const { w.occupied[i] = 0; }
 };
 
-STEER_ANYWHERE int pixel(float x, int size) { return (int)fminf(fmaxf(floorf(x + 0.5f), 0.f), size - 1.f); }
-
 struct Occupy {
   Distance p;
   Places w;
   STEER_ANYWHERE int count() const { return p.samples; }
   STEER_ANYWHERE void operator()(int i) const {
     if (p.valid && !p.valid[i]) return;
-    const int row = pixel(p.uv[2 * (size_t)i + 1], p.height), column = pixel(p.uv[2 * (size_t)i], p.width);
+    const int row = pixel_along(p.uv[2 * (size_t)i + 1], p.height), column = pixel_along(p.uv[2 * (size_t)i], p.width);
     w.occupied[(size_t)row * p.width + column] = 1;  // all that come here write the same
   }
 };
@@ -97,8 +96,6 @@ struct AlongRows {
 
 }  // namespace distance
 }  // namespace steer
-
-#define STEER_EXPORT extern "C" __attribute__((visibility("default")))
 
 STEER_EXPORT size_t steer_distance_workspace(const steer::distance::Distance *p) {
   return (size_t)p->height * p->width * (sizeof(float) + 1);

@@ -16,10 +16,8 @@
 // broadcast to its lanes. Compiled into one library an instruction set (STEER_ISA): objects of several
 // sets must not share a library, or the linker may keep the AVX copy of a std:: template for all.
 
-#include <exception>
-#include <new>
-
 #include "backward.h"
+#include "status.h"
 
 namespace steer {
 namespace STEER_ISA {
@@ -32,26 +30,13 @@ void dispatch(const Problem &p, Run run) {
   if (p.order == 2) window ? run.template operator()<2, true>() : run.template operator()<2, false>();
 }
 
-constexpr int kDone = 0, kOutOfMemory = 1, kFailed = 2;
-thread_local char last_error[256] = "";
-
 template <class Direction>
 int run(const Problem *p) {
-  try {
-    dispatch(*p, Direction{*p});
-    return kDone;
-  } catch (const std::bad_alloc &) {
-    return kOutOfMemory;
-  } catch (const std::exception &error) {
-    snprintf(last_error, sizeof last_error, "%s", error.what());
-    return kFailed;
-  }
+  return status_of([=] { dispatch(*p, Direction{*p}); });
 }
 
 }  // namespace STEER_ISA
 }  // namespace steer
-
-#define STEER_EXPORT extern "C" __attribute__((visibility("default")))
 
 STEER_EXPORT const char *steer_abi() { return steer::abi(); }
 

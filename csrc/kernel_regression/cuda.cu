@@ -63,8 +63,6 @@ void backward(const Problem &p, cudaStream_t stream) {
 }  // namespace device
 }  // namespace steer
 
-#define STEER_EXPORT extern "C" __attribute__((visibility("default")))
-
 STEER_EXPORT const char *steer_abi() { return steer::abi(); }
 
 STEER_EXPORT size_t steer_workspace(const steer::Problem *p, int backward) {

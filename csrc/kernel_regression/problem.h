@@ -15,6 +15,7 @@
 // One call as it crosses the C ABI, and how Python tells whether a library fits.
 #pragma once
 
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -23,6 +24,7 @@
 #else
 #define STEER_FN inline __attribute__((always_inline))
 #endif
+#define STEER_EXPORT extern "C" __attribute__((visibility("default")))
 #if defined(__CUDA_ARCH__)
 #define STEER_UNROLL _Pragma("unroll")
 #elif defined(__CUDACC__)
@@ -36,6 +38,12 @@ namespace steer {
 enum Profile { kGaussian = 0, kTanh = 1 };
 enum Border { kNone = 0, kMirror = 1 };
 enum Extent { kScalar = 0, kPerSample = 1, kPerPixel = 2, kAbsent = 3 };
+
+// The pixel that holds a position along one axis; NaN becomes 0.
+STEER_FN int pixel_along(float x, int size) {
+  x = floorf(x + 0.5f);
+  return !(x > 0) ? 0 : x >= size ? size - 1 : (int)x;
+}
 
 // Declares a struct and keeps the text of its fields, by which Python tells whether it agrees.
 #define STEER_LAYOUT(NAME, ...) \

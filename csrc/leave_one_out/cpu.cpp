@@ -16,10 +16,10 @@
 // queries take half a millisecond each, and waiting for a second thread costs more where cores are busy.
 
 #include <algorithm>
-#include <new>
 #include <vector>
 
 #include "../kernel_regression/simd.h"
+#include "../kernel_regression/status.h"
 #include "body.h"
 #include "neighbors.h"
 
@@ -97,21 +97,9 @@ void tune(const LeaveOneOut &p) {
   std::copy(adam.settings, adam.settings + kSettings, p.settings);
 }
 
-template <class Work>
-int status_of(Work work) {
-  try {
-    work();
-    return 0;
-  } catch (const std::bad_alloc &) {  // must not reach the caller, who knows no C++
-    return 1;
-  }
-}
-
 }  // namespace
 }  // namespace STEER_ISA
 }  // namespace steer
-
-#define STEER_EXPORT extern "C" __attribute__((visibility("default")))
 
 STEER_EXPORT int steer_leave_one_out_neighbors(const steer::leave_one_out::LeaveOneOut *p) {
   return steer::STEER_ISA::status_of([=] { steer::STEER_ISA::find_neighbors(*p); });

@@ -174,8 +174,6 @@ struct Tune {
 }  // namespace device
 }  // namespace steer
 
-#define STEER_EXPORT extern "C" __attribute__((visibility("default")))
-
 STEER_EXPORT size_t steer_leave_one_out_workspace(const steer::leave_one_out::LeaveOneOut *p) {
   return steer::leave_one_out::workspace_floats(*p, p->queries) * sizeof(float);
 }

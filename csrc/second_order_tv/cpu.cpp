@@ -17,10 +17,10 @@
 
 #include <cmath>
 #include <memory>
-#include <new>
 #include <vector>
 
 #include "../kernel_regression/simd.h"
+#include "../kernel_regression/status.h"
 #include "../kernel_regression/threads.h"
 
 namespace steer {
@@ -371,12 +371,7 @@ class Solver {
 }  // namespace STEER_ISA
 }  // namespace steer
 
-// Returns 0, or 1 where memory does not last; `solution` is then not touched.
-extern "C" __attribute__((visibility("default"))) int steer_surface(const steer::Surface *p) {
-  try {
-    steer::STEER_ISA::Solver(*p).run();
-    return 0;
-  } catch (const std::bad_alloc &) {  // must not reach the caller, who knows no C++
-    return 1;
-  }
+// Where it fails, `solution` is not touched.
+STEER_EXPORT int steer_surface(const steer::Surface *p) {
+  return steer::STEER_ISA::status_of([=] { steer::STEER_ISA::Solver(*p).run(); });
 }

@@ -106,8 +106,6 @@ void solve(const SurfacePlan &s, cudaStream_t) { run_phases(s, OneByOne{}); }
 }  // namespace device
 }  // namespace steer
 
-#define STEER_EXPORT extern "C" __attribute__((visibility("default")))
-
 STEER_EXPORT size_t steer_surface_workspace(const steer::Surface *p) {
   size_t bytes;
   steer::device::plan_surface(*p, &bytes);

@@ -120,11 +120,6 @@ STEER_FN V inverse_square(const Surface &p, V start) {
 
 // --- Samples ----------------------------------------------------------------------------------------
 
-STEER_FN int pixel_along(float x, int size) {  // NaN becomes 0
-  x = floorf(x + 0.5f);
-  return !(x > 0) ? 0 : x >= size ? size - 1 : (int)x;
-}
-
 STEER_FN int row_of(const Surface &p, int sample) {
   return pixel_along(p.uv[2 * (size_t)sample + 1], p.height);
 }

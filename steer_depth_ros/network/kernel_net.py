@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from steer_depth_ros.ops import kernel_regression
+from steer_depth_ros.ops.pixels import add_at_pixels, pixel_index, read_bilinear
 from steer_depth_ros.ops.surface import (
     bending_weights,
     data_term,
@@ -231,7 +232,8 @@ class KernelNet(nn.Module):
         scale = self._guide_scale(frames)
         guide = torch.cat([_enlarge(frames.lab * scale[:, :3, None, None], frames.size),
                            frames.first * scale[:, 3:, None, None]], 1)
-        at_samples = torch.cat([_sample(frames.lab, _to_scale(frames.uv, 2)) * scale[:, None, :3],
+        colors = read_bilinear(frames.lab, _to_scale(frames.uv, 2))
+        at_samples = torch.cat([colors * scale[:, None, :3],
                                 frames.inverse.log()[..., None] * scale[:, None, 3:]], 2)
         log_scales = frames.numbers[:, 4:, None, None]
         ridge = self.constants.ridge * log_scales[:, 5].exp()
@@ -254,8 +256,8 @@ class KernelNet(nn.Module):
 
         half_uv = _to_scale(frames.uv, 2)
         log_inverse = frames.inverse.log()
-        off = _sample(frames.first, frames.uv)[..., 0] - log_inverse
-        near = torch.cat([_sample(x, half_uv), _compress(off, 20)[..., None],
+        off = read_bilinear(frames.first, frames.uv)[..., 0] - log_inverse
+        near = torch.cat([read_bilinear(x, half_uv), _compress(off, 20)[..., None],
                           _compress(off.abs(), 20)[..., None]], 2)
         correction = self.samples(near)
         kernels = torch.stack([
@@ -264,8 +266,8 @@ class KernelNet(nn.Module):
             frames.kernels[..., 2] * correction[..., 2].tanh().exp()], 2)
         # What a sample adds to its features lowers its weight for all pixels around.
         at_samples = torch.cat([
-            _sample(frames.lab, half_uv) * scale[:, None, :3],
-            _sample(learned, half_uv) + correction[..., 3:],
+            read_bilinear(frames.lab, half_uv) * scale[:, None, :3],
+            read_bilinear(learned, half_uv) + correction[..., 3:],
             log_inverse[..., None] * scale[:, None, 3:]], 2)
         return self._interpolate(frames, kernels, guide, at_samples, bandwidth, ridge)
 
@@ -353,10 +355,10 @@ def _maps(frames, constants):
     layers = torch.cat([first - _around(first, k) for k in (4, 16)], 1)
 
     uv = _to_scale(frames.uv, 2)
-    pixel = _pixel(uv, size)
-    off = _sample(frames.first, frames.uv)[..., 0] - frames.inverse.log()
+    pixel = pixel_index(uv, size)
+    off = read_bilinear(frames.first, frames.uv)[..., 0] - frames.inverse.log()
     count, signed, absolute = (
-        _gather(torch.where(frames.measured, values, 0.), pixel, size)[:, None]
+        add_at_pixels(torch.where(frames.measured, values, 0.), pixel, size)[:, None]
         for values in (torch.ones_like(off), off, off.abs()))
     spread = _around(absolute, 8) / (_around(count, 8) + 1e-3)
     some = count.clamp(min=1)
@@ -396,24 +398,3 @@ def _enlarge(maps, size):
 
 def _to_scale(uv, factor):
     return (uv + 0.5) / factor - 0.5
-
-
-def _sample(maps, uv):
-    """Read maps (B, C, h, w) at uv (B, N, 2) pixels, bilinear; return (B, N, C)."""
-    scale = uv.new_tensor([2 / maps.shape[-1], 2 / maps.shape[-2]])
-    grid = ((uv + 0.5) * scale - 1)[:, None]
-    found = F.grid_sample(maps, grid, mode='bilinear', padding_mode='border', align_corners=False)
-    return found[:, :, 0].transpose(1, 2)
-
-
-def _pixel(uv, size):
-    """Return the index of the pixel that holds uv, (B, N)."""
-    pixel = (uv + 0.5).floor().long()
-    column, row = pixel[..., 0].clamp(0, size[1] - 1), pixel[..., 1].clamp(0, size[0] - 1)
-    return row * size[1] + column
-
-
-def _gather(values, pixel, size):
-    """Add values (B, N) up at their pixels (B, N); return (B, h, w)."""
-    total = values.new_zeros(len(values), size[0] * size[1])
-    return total.scatter_add(1, pixel, values).reshape(-1, *size)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from steer_depth_ros.ops import libraries, native
+from steer_depth_ros.ops.pixels import pixel_index
 
 
 def distance_to_samples(uv, valid, size):
@@ -35,13 +36,7 @@ def distance_to_samples(uv, valid, size):
     """
     if uv.dim() != 2 or uv.shape[1] != 2:
         raise ValueError(f'uv must have shape (N, 2), got {tuple(uv.shape)}')
-    if valid is not None:
-        if valid.shape != uv.shape[:1]:
-            raise ValueError(f'valid must have shape ({len(uv)},), got {tuple(valid.shape)}')
-        if valid.device != uv.device:
-            raise ValueError(f'valid is on {valid.device}, but uv on {uv.device}')
-        if valid.dtype != torch.bool:
-            raise TypeError(f'valid must be torch.bool, got {valid.dtype}')
+    libraries.require_alike('uv', uv, valid=(valid, uv.shape[:1]))
     return torch.ops.steer_depth_ros.distance_to_samples(uv, valid, *size)
 
 
@@ -65,11 +60,10 @@ def _nothing(uv, valid, height, width):
 
 def distance_in_torch(uv, valid, height, width):
     """Do what `distance_to_samples` does, on any device."""
-    column, row = ((x + 0.5).floor().clamp(0, most - 1).long()
-                   for x, most in zip(uv.unbind(1), (width, height)))
-    counts = torch.ones_like(row) if valid is None else valid.long()
+    index = pixel_index(uv, (height, width))
+    counts = torch.ones_like(index) if valid is None else valid.long()
     occupied = torch.zeros(height * width, dtype=torch.int64, device=uv.device).index_add(
-        0, row * width + column, counts).reshape(height, width) > 0
+        0, index, counts).reshape(height, width) > 0
     # Within a row, then over the rows; beyond `far` there is no sample.
     far = 2 * (height + width)
     at = torch.arange(width, device=uv.device).expand(height, width)

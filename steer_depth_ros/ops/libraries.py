@@ -18,7 +18,8 @@ import torch
 
 from steer_depth_ros.ops import native
 
-OUT_OF_MEMORY = 1  # kOutOfMemory of csrc/kernel_regression/cpu.cpp
+OUT_OF_MEMORY = 1  # kOutOfMemory of csrc/kernel_regression/status.h
+MOST = 2 ** 31 - 256  # native code counts with 32 bits
 _warned: set[str] = set()
 
 
@@ -66,3 +67,22 @@ def call(library, name, entry, problem, device, workspace=None):
         raise MemoryError(f'{entry} ran out of memory')
     if status:
         raise RuntimeError(f'{entry} on {device}: {library.steer_error().decode()}')
+
+
+def require_alike(name_of_like, like, **expected):
+    """
+    Refuse tensors that do not go with `like`: native code would misread them.
+
+    expected: {name: (tensor, shape)}, tensors may be None. ValueError for another shape or device,
+    TypeError for another type; `valid` is bool.
+    """
+    for name, (tensor, shape) in expected.items():
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            raise ValueError(f'{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}')
+        if tensor.device != like.device:
+            raise ValueError(f'{name} is on {tensor.device}, but {name_of_like} on {like.device}')
+        dtype = torch.bool if name == 'valid' else like.dtype
+        if tensor.dtype != dtype:
+            raise TypeError(f'{name} must be {dtype}, got {tensor.dtype}')

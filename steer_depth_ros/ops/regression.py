@@ -20,8 +20,6 @@ from torch import Tensor
 from steer_depth_ros.ops import libraries, native, regression_torch
 from steer_depth_ros.ops.timing import stage
 
-MOST = 2 ** 31 - 256  # native code counts with 32 bits
-
 
 def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_at_samples=None,
                       bandwidth=5.0, window=(26, 34), neighbours=None, sectors=1, order=2,
@@ -211,10 +209,11 @@ def _require_countable(batch, count, height, width, window, border):
         'reflections of samples': batch * count * images,
     }
     for name, number in limits.items():
-        if number > MOST:
+        if number > libraries.MOST:
             raise ValueError(f'{batch} images of {width} x {height} pixels with {count} samples '
                              f'and window {tuple(window)} are too many: {number:,} {name}, the '
-                             f'operator counts to {MOST:,}; split the batch or the image')
+                             f'operator counts to {libraries.MOST:,}; split the batch or the '
+                             'image')
 
 
 def _require_sound(tensors, smallest_sigma):

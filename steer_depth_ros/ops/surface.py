@@ -26,13 +26,14 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from steer_depth_ros.ops import libraries, native
+from steer_depth_ros.ops.libraries import MOST, require_alike
+from steer_depth_ros.ops.pixels import add_at_pixels, pixel_index, read_bilinear
 
 ONE_THREAD = 250_000  # pixels; up to these one thread solves
 # Second differences along x, along y and across, at the middle pixel (across: at its upper left).
 STENCILS = (((0, 0, 0), (1, -2, 1), (0, 0, 0)),
             ((0, 1, 0), (0, -2, 0), (0, 1, 0)),
             ((0, 0, 0), (0, 1, -1), (0, -1, 1)))
-MOST = 2 ** 31 - 256  # native code counts with 32 bits
 
 
 def surface_step(start, lab, uv, measured, valid, steps, constants):
@@ -47,26 +48,12 @@ def surface_step(start, lab, uv, measured, valid, steps, constants):
     TypeError for another type; MemoryError.
     """
     count = len(measured)
-    _require_alike(start, lab=(lab, (3, *start.shape)), uv=(uv, (count, 2)),
+    require_alike('start', start, lab=(lab, (3, *start.shape)), uv=(uv, (count, 2)),
                    measured=(measured, (count,)), valid=(valid, (count,)))
     return torch.ops.steer_depth_ros.surface_step(
         start, lab, uv, measured, valid, steps,
         *(float(getattr(constants, name)) for name in
           ('tv_smoothness', 'tv_flat', 'tv_misfit', 'tv_edge', 'tv_floor')))
-
-
-def _require_alike(start, **expected):
-    """Refuse tensors that do not fit to `start`: native code would misread them."""
-    for name, (tensor, shape) in expected.items():
-        if tensor is None:
-            continue
-        if tensor.shape != shape:
-            raise ValueError(f'{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}')
-        if tensor.device != start.device:
-            raise ValueError(f'{name} is on {tensor.device}, but start on {start.device}')
-        dtype = torch.bool if name == 'valid' else start.dtype
-        if tensor.dtype != dtype:
-            raise TypeError(f'{name} must be {dtype}, got {tensor.dtype}')
 
 
 @torch.library.custom_op('steer_depth_ros::surface_step', mutates_args=())
@@ -161,21 +148,15 @@ def data_term(start, uv, measured, valid, misfit, floor):
     uv: (B, N, 2), measured: (B, N), valid: bool (B, N) or None. misfit, floor: tv_misfit and
     tv_floor of the config. Weights are constants to autograd.
     """
-    batch, height, width = start.shape
     # Read at the sample, applied to the nearest pixel: on a slope the pixel's own misfit is wrong.
-    u, v = uv.unbind(-1)
-    grid = torch.stack([(u + 0.5) * (2 / width) - 1, (v + 0.5) * (2 / height) - 1], -1)
-    residual = measured - F.grid_sample(start[:, None], grid[:, None], padding_mode='border',
-                                        align_corners=False)[:, 0, 0]
+    residual = measured - read_bilinear(start[:, None], uv)[..., 0]
     scale = measured.clamp(min=floor)
     weight = 1 / (scale * torch.hypot(residual.detach(), misfit * scale))
     if valid is not None:
         weight, residual = (torch.where(valid, each, 0.) for each in (weight, residual))
-    column, row = ((x + 0.5).floor().clamp(0, size - 1).long()
-                   for x, size in ((u, width), (v, height)))
-    nothing = start.new_zeros(batch, height * width)
-    return tuple(nothing.scatter_add(1, row * width + column, values).reshape(start.shape)
-                 for values in (weight, weight * residual))
+    size = start.shape[1:]
+    index = pixel_index(uv, size)
+    return tuple(add_at_pixels(values, index, size) for values in (weight, weight * residual))
 
 
 def solve_surface(start, curvature_weights, data_weight, rhs, steps):
@@ -190,7 +171,7 @@ def solve_surface(start, curvature_weights, data_weight, rhs, steps):
     and TypeError as of `surface_step`.
     """
     batch, *size = start.shape
-    _require_alike(start, curvature_weights=(curvature_weights, (batch, 3, *size)),
+    require_alike('start', start, curvature_weights=(curvature_weights, (batch, 3, *size)),
                    data_weight=(data_weight, start.shape), rhs=(rhs, start.shape))
     return _Solve.apply(start, curvature_weights, data_weight, rhs, steps)
 
