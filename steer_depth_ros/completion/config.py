@@ -163,7 +163,7 @@ CONFIG = Config()
 MIXTURE_QUERIES = 1200  # samples that are predicted, in place of tuning_queries
 MIXTURE_CELL = 8  # pixels; errors of samples are gathered in cells of that size
 MIXTURE_CONTRAST = 20.0  # CIELab; of the colors that the network sees
-# What is mixed: these log factors (as of LogScales) on what the tuning found.
+# What is mixed: these log factors (as of kernels.SETTINGS) on what the tuning found.
 MIXTURE_KERNELS = (
     (0, 0, 0, 0, 0, 0),  # as tuned
     (0.8, 0.8, 0.8, 0, 0.25, 0),  # color counts less, and wider

@@ -45,12 +45,15 @@ def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=
     `valid_mask`. Return depth (meters, NaN outside the valid region) and confidence, (H, W).
     """
     size, device = image.shape[:2], torch.device(device)
-    lab = analyze(torch.from_numpy(image).to(device), config)
-    samples = remove_occluded(uv, depth, size, config) if drop_hidden else Samples(uv, depth)
-    valid = run_in_background(valid_mask, samples.uv, size, reach, config)
-    frame = prepare(samples, size, half, config)
-    with stage('on_device', device) if device.type != 'cpu' else nullcontext():
-        return limit_to(valid, *estimate(lab.result(), frame.to(device)))
+    gpu = device.type != 'cpu'
+    # cuDNN would round convolutions to TF32.
+    with torch.backends.cudnn.flags(enabled=False) if gpu else nullcontext():
+        lab = analyze(torch.from_numpy(image).to(device), config)
+        samples = remove_occluded(uv, depth, size, config) if drop_hidden else Samples(uv, depth)
+        valid = run_in_background(valid_mask, samples.uv, size, reach, config)
+        frame = prepare(samples, size, half, config)
+        with stage('on_device', device) if gpu else nullcontext():
+            return limit_to(valid, *estimate(lab.result(), frame.to(device)))
 
 
 def estimate(lab, frame):
