@@ -11,28 +11,27 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A second thread: what depends on the samples alone need not wait for the image's analysis."""
-from concurrent.futures import Future
+"""Other threads: what depends on the samples alone need not wait for the image's analysis."""
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from threading import Thread
+import os
+
+THREADS = 4  # as many as a frame has jobs that need not wait for each other
+
+# Kept, as each thread that meets OpenMP gets threads of its own, which spin before they sleep.
+_pools: list = []
+os.register_at_fork(after_in_child=_pools.clear)  # the child has none of the threads
 
 
 def run_in_background(function, *args) -> Future:
-    """Run function(*args) in a thread of its own; `.result()` waits for it."""
-    future: Future = Future()
+    """Run function(*args) in another thread; `.result()` waits for it."""
     context = copy_context()
-
-    def run():
-        try:
-            future.set_result(context.run(function, *args))
-        except BaseException as error:  # whoever waits for the result gets it
-            future.set_exception(error)
-
     try:
-        Thread(target=run).start()
-    except RuntimeError:  # the system has no thread left
-        run()
-    return future
+        if not _pools:
+            _pools.append(ThreadPoolExecutor(THREADS, 'steer_depth'))
+        return _pools[0].submit(context.run, function, *args)
+    except RuntimeError:  # the system has no thread left, or the interpreter ends
+        return finished(function(*args))
 
 
 def finished(result) -> Future:

@@ -17,6 +17,7 @@ import threading
 
 import pytest
 
+from steer_depth_ros.completion import background
 from steer_depth_ros.completion.background import run_in_background
 
 
@@ -34,8 +35,14 @@ def test_without_another_thread_it_runs_in_this_one(monkeypatch):
     def start(_):
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr(background, '_pools', [])
     monkeypatch.setattr(threading.Thread, 'start', start)
     assert run_in_background(threading.get_ident).result() == threading.get_ident()
+
+
+def test_threads_are_kept():
+    started = {run_in_background(threading.current_thread).result() for _ in range(20)}
+    assert len(started) <= background.THREADS
 
 
 def test_a_forked_process_has_a_thread_of_its_own():
