@@ -31,6 +31,7 @@ import torch
 from steer_depth_ros.benchmarks import machine
 from steer_depth_ros.commands.options import write_json
 from steer_depth_ros.errors import ConfigError, SteerDepthError
+from steer_depth_ros.ops.timing import waiting_for_device
 from steer_depth_ros.ros import process_tuning
 
 LIDAR, RANDOM = 'lidar', 'random'
@@ -259,11 +260,13 @@ def measure(preset, weights, frame, device, frames):
     image, uv, depth = read_frame(frame)
     for _ in range(WARM_UP):
         completer.complete(image, uv, depth)
-    times, laps = [], []
+    times = []
     for _ in range(frames):
         start = time.perf_counter()
-        laps.append(completer.complete(image, uv, depth).stages)
+        completer.complete(image, uv, depth)
         times.append(1e3 * (time.perf_counter() - start))
+    with waiting_for_device():
+        laps = [completer.complete(image, uv, depth).stages for _ in range(frames)]
     stages = {name: float(np.median([lap.get(name, 0.0) for lap in laps])) for name in laps[-1]}
     result = {'preset': preset, 'size': [image.shape[1], image.shape[0]], 'samples': len(depth),
               'frames': frames, 'median_ms': float(np.median(times)),

@@ -39,8 +39,23 @@ def measured_stages():
 
 
 @contextmanager
+def waiting_for_device():
+    """Let stages in the block end when the GPU is done: they take what they cost, and slow it."""
+    before, _of_thread.waits = getattr(_of_thread, 'waits', False), True
+    try:
+        yield
+    finally:
+        _of_thread.waits = before
+
+
+@contextmanager
 def stage(name, device=None):
-    """Measure the block, or the decorated function, as a stage where somebody asks for it."""
+    """
+    Measure the block, or the decorated function, as a stage where somebody asks for it.
+
+    device: where the block works. On a GPU the stage is what it takes to give the orders, unless
+    `waiting_for_device`.
+    """
     clock = getattr(_of_thread, 'clock', None)
     if clock is None:
         yield
@@ -59,5 +74,5 @@ def stage(name, device=None):
 
 
 def _finish(device):
-    if device is not None and device.type == 'cuda':
+    if device is not None and device.type == 'cuda' and getattr(_of_thread, 'waits', False):
         torch.cuda.synchronize(device)
