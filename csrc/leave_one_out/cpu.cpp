@@ -71,6 +71,8 @@ struct Lanes {  // the arithmetic of body.h
 };
 
 void tune(const LeaveOneOut &p) {
+  require_samples(p, p.query, p.queries);
+  require_samples(p, p.near, (size_t)p.neighbors * p.queries);
   const int stride = (p.queries + kLanes - 1) / kLanes * kLanes;
   std::vector<float> memory(workspace_floats(p, stride));
   const Workspace w = plan_workspace(p, stride, memory.data());

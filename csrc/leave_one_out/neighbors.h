@@ -18,6 +18,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 #include <vector>
 
 #include "problem.h"
@@ -31,6 +32,8 @@ class Grid {
     float last_u = p.uv[0], last_v = p.uv[1];
     left_ = last_u, top_ = last_v;
     for (int i = 0; i < p.samples; i++) {
+      if (!std::isfinite(p.uv[2 * i]) || !std::isfinite(p.uv[2 * i + 1]))
+        throw std::invalid_argument("uv holds values that are not finite");
       left_ = std::min(left_, p.uv[2 * i]), last_u = std::max(last_u, p.uv[2 * i]);
       top_ = std::min(top_, p.uv[2 * i + 1]), last_v = std::max(last_v, p.uv[2 * i + 1]);
     }
@@ -104,8 +107,15 @@ class Grid {
   std::vector<int> start_, samples_;  // first of a cell's samples, row by row, one past the end last
 };
 
+// Throws std::invalid_argument where one of `count` numbers is not that of a sample.
+inline void require_samples(const leave_one_out::LeaveOneOut &p, const int64_t *numbers, size_t count) {
+  if (std::any_of(numbers, numbers + count, [&](int64_t i) { return i < 0 || i >= p.samples; }))
+    throw std::invalid_argument("queries and near must be numbers of samples");
+}
+
 inline void find_neighbors(const leave_one_out::LeaveOneOut &p) {
-  if (p.samples == 0 || p.queries == 0) return;
+  if (p.queries == 0) return;
+  require_samples(p, p.query, p.queries);
   const Grid grid(p);
   std::vector<leave_one_out::Key> found;
   for (int q = 0; q < p.queries; q++) grid.search(q, found);

@@ -31,6 +31,9 @@ from steer_depth_ros.errors import (
 from steer_depth_ros.ops import describe_backend
 from steer_depth_ros.ops.timing import measured_stages, stage
 
+DEPTH_RANGE = 1e-9, 1e9  # meters; squares of ratios of depths stay within float32
+MOST_PIXELS = 32766  # along a side; OpenCV takes no more
+
 
 @dataclass
 class Completion:
@@ -41,7 +44,8 @@ class Completion:
     confidence: float32 (H, W) in [0, 1], the estimated probability that the relative error is
     under 5 %; 0 where depth is NaN.
     stages: milliseconds by stage, named as the modules of `completion`, with `operator`, `network`
-    and `rest`; together the whole call.
+    and `rest`, on a GPU also `on_device`: the orders it is given and the wait for its result;
+    together the whole call.
     """
 
     depth: np.ndarray
@@ -115,8 +119,9 @@ class DepthCompleter:
         Complete one frame.
 
         image: uint8 (H, W, 3) RGB. uv: (N, 2) pixels, u = column, v = row, sub-pixel; samples
-        outside the image, and depths that are not finite and positive, are left out. depth: (N,)
-        meters. FrameError where shapes do not fit, DeviceMemoryError where memory does not last.
+        outside the image, and depths that are not finite or outside DEPTH_RANGE, are left out.
+        depth: (N,) meters. FrameError where shapes do not fit or a side of the image is longer
+        than MOST_PIXELS, DeviceMemoryError where memory does not last.
         """
         image, uv, depth = _checked(image, uv, depth)
         size = image.shape[:2]
@@ -171,6 +176,10 @@ def _checked(image, uv, depth):
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise FrameError(f'image must be uint8 (H, W, 3) RGB, got {image.dtype} '
                          f'{tuple(image.shape)}')
+    if max(image.shape[:2]) > MOST_PIXELS:
+        raise FrameError(f'image has {image.shape[1]} x {image.shape[0]} pixels, at most '
+                         f'{MOST_PIXELS:,} a side can be completed; make it smaller (image_scale) '
+                         'or cut it')
     uv, depth = np.asarray(uv, np.float32), np.asarray(depth, np.float32)
     if uv.ndim != 2 or uv.shape[1] != 2:
         raise FrameError(f'uv must have shape (N, 2), got {tuple(uv.shape)}')
@@ -180,5 +189,5 @@ def _checked(image, uv, depth):
     height, width = image.shape[:2]
     # A comparison with NaN is false, so this also drops samples that are not finite.
     good = ((uv[:, 0] >= -0.5) & (uv[:, 0] <= width - 0.5) & (uv[:, 1] >= -0.5)
-            & (uv[:, 1] <= height - 0.5) & (depth > 0) & (depth < np.inf))
+            & (uv[:, 1] <= height - 0.5) & (depth >= DEPTH_RANGE[0]) & (depth <= DEPTH_RANGE[1]))
     return (image, uv, depth) if good.all() else (image, uv[good], depth[good])

@@ -20,11 +20,14 @@ kernel. Depth is interpolated as a local plane in INVERSE depth, exact on planes
 A coarse estimate joins the color as a guide, so that a pixel takes its depth from samples of its
 own surface.
 """
+import math
+
 import torch
 
 from steer_depth_ros.completion import maps
-from steer_depth_ros.completion.maps import line, number, to_scale
+from steer_depth_ros.completion.maps import line, to_scale
 from steer_depth_ros.ops import regression  # noqa: F401  (registers the operator)
+from steer_depth_ros.ops.constants import number
 
 # Settings are tensors (..., 6) of logarithms of factors on constants of the kernels; all 0 leaves
 # these as they are. The first three are on color_step, for L, a and b of CIELab.
@@ -43,8 +46,8 @@ def structure_tensor_kernels(lab, uv, config):
     torch.mul(slopes[1], slopes[1], out=products[2])
     a, b, c = maps.sample(maps.blur(products, config.structure_blur / 2), uv)
     mean = torch.lerp(a, c, 0.5)
-    half = a - mean
-    slope = torch.addcmul(mean, torch.hypot(half, b), _both_signs(uv.device)).clamp_(min=0).sqrt_()
+    half, signs = a - mean, number(((1.0,), (-1.0,)), uv.device)
+    slope = torch.addcmul(mean, torch.hypot(half, b), signs).clamp_(min=0).sqrt_()
     strong, weak = slope + config.structure_floor
     elongation = (strong / weak).clamp_(max=config.max_elongation)
     rotation = torch.atan2(b, half) / 2
@@ -52,29 +55,9 @@ def structure_tensor_kernels(lab, uv, config):
     return torch.stack([elongation, rotation, scaling.div_(maps.median(scaling))], 1)
 
 
-@maps.constant
-def _both_signs(device):
-    return torch.tensor([[1.0], [-1.0]]).to(device)
-
-
-@maps.constant
-def round_kernel(device):
-    """Return the kernel without direction, (3,)."""
-    return torch.tensor([1.0, 0.0, 1.0]).to(device)
-
-
-@maps.constant
 def per_step(config, device):
     """Return factors (4,) on the features of the guide: color and log inverse depth."""
-    return torch.tensor([*3 * [1 / config.color_step], 1 / config.depth_step]).to(device)
-
-
-@maps.constant
-def _logarithms(config, device):
-    """Return logarithms (6,) of what settings of 0 mean, and which way settings turn them."""
-    steps = [1 / config.color_step] * 3 + [1 / config.depth_step]
-    return (torch.tensor([*steps, 1.0, config.ridge]).log().to(device),
-            torch.tensor([-1.0] * 4 + [1.0] * 2).to(device))
+    return number((1 / config.color_step,) * 3 + (1 / config.depth_step,), device)
 
 
 def interpolate(uv, values, size, kernels=None, valid=None, guide=None, at_samples=None, *,
@@ -87,7 +70,7 @@ def interpolate(uv, values, size, kernels=None, valid=None, guide=None, at_sampl
     """
     count = 1 if at_samples is None else len(at_samples)
     if kernels is None:
-        kernels = round_kernel(uv.device).expand(len(uv), 3)
+        kernels = number((1.0, 0.0, 1.0), uv.device).expand(len(uv), 3)
     bandwidth, ridge = (number(each, uv.device) if isinstance(each, float) else each
                         for each in (bandwidth, ridge))
     shared = [each if each is None else each.expand(count, *each.shape).contiguous()
@@ -152,7 +135,10 @@ def regress(problem, settings, scale=1):
     if scale == 2:
         uv, size = to_scale(uv, 2), ((size[0] + 1) // 2, (size[1] + 1) // 2)
         color, depth, bandwidth = (maps.resize(each, size) for each in (color, depth, bandwidth))
-    constants, signs = _logarithms(frame.config, settings.device)
+    # What settings of 0 mean, and which way settings turn it.
+    steps = (1 / frame.config.color_step,) * 3 + (1 / frame.config.depth_step,)
+    constants = number(tuple(map(math.log, (*steps, 1.0, frame.config.ridge))), settings.device)
+    signs = number((-1.0,) * 4 + (1.0,) * 2, settings.device)
     factors = torch.addcmul(constants, signs, settings).exp_()
     narrowing = factors[:, :4]
     features = color.new_empty(len(settings), 4, *size)

@@ -24,10 +24,11 @@ from steer_depth_ros.completion.config import CONFIG
 from steer_depth_ros.completion.maps import downsample2
 from steer_depth_ros.completion.mixture import MixtureModel
 from steer_depth_ros.completion.occlusion import Samples
-from steer_depth_ros.completion.pipeline import problem_of, refine_guide, remove_bleed_through
+from steer_depth_ros.completion.pipeline import problem_of, second_pass
 from steer_depth_ros.network import kernel_net, mixture_net
 from steer_depth_ros.network.checkpoints import load_network
 from steer_depth_ros.network.kernel_net import Constants, KernelInputs, KernelNet
+from steer_depth_ros.ops.constants import full_float32
 from steer_depth_ros.ops.timing import stage
 
 
@@ -50,13 +51,11 @@ class KernelModel:
 
     def __init__(self, net, device='cpu'):
         self.net, self.device = net.eval().to(device), torch.device(device)
-        if self.device.type == 'cuda':
-            torch.backends.cudnn.allow_tf32 = False  # conjugate gradients need all of float32
 
     def estimate(self, image, uv, depth, has_parallax=False):
         """Return depth (meters) and expected relative error, float32 (H, W)."""
         inputs = kernel_inputs(image, uv, depth, has_parallax).to(self.device)
-        with stage('network', self.device):
+        with stage('network', self.device), full_float32(self.device):
             found = self.net(inputs)
             dense = inputs.median[:, None, None] / found.refined.exp()
             error = found.log_error.exp()
@@ -67,8 +66,8 @@ def kernel_inputs(image, uv, depth, has_parallax=False) -> KernelInputs:
     """Prepare for the network an image uint8 (H, W, 3) and Samples."""
     problem = problem_of(image, Samples(uv, depth, has_parallax))
     frame, coarse = problem.frame, downsample2(problem.log_depth)
-    problem = remove_bleed_through(refine_guide(problem, problem.left_out.tune()))
-    tuned, count = problem.left_out.tune().settings, len(problem.inverse)
+    problem, tuned = second_pass(problem, problem.left_out.tune())
+    count = len(problem.inverse)
     there = torch.ones(count, dtype=torch.bool) if problem.valid is None else problem.valid
     numbers = torch.tensor([frame.aspect, frame.mean_spacing], dtype=torch.float32)
     return KernelInputs(
@@ -79,5 +78,5 @@ def kernel_inputs(image, uv, depth, has_parallax=False) -> KernelInputs:
         uv=frame.uv[there][None], inverse=problem.inverse[there][None],
         kernels=problem.kernels[there][None], valid=there[there][None],
         measured=(torch.arange(count) < frame.count)[there][None],
-        numbers=torch.cat([numbers, torch.stack(problem.limits), tuned])[None],
-        median=torch.tensor([frame.median]))
+        numbers=torch.cat([numbers, torch.stack(problem.limits), tuned.settings])[None],
+        median=torch.tensor([frame.median], dtype=torch.float32))

@@ -20,7 +20,7 @@ u = column. No shape depends on the data, and nothing is read back from a GPU. I
 """
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import partial
 from typing import Optional
 
 import cv2
@@ -30,12 +30,16 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from steer_depth_ros.completion.background import finished, run_in_background
+from steer_depth_ros.ops.constants import constant, number
 from steer_depth_ros.ops.distance import distance_to_samples
+from steer_depth_ros.ops.pixels import pixel_index
 
 # sRGB to XYZ of the white point D65, as OpenCV has it; rows are divided by the white.
 _XYZ = ((0.412453 / 0.950456, 0.357580 / 0.950456, 0.180423 / 0.950456),
         (0.212671, 0.715160, 0.072169),
         (0.019334 / 1.088754, 0.119193 / 1.088754, 0.950227 / 1.088754))
+# From the roots of XYZ to Lab.
+_LAB, _LAB_OFFSET = ((0., 116., 0.), (500., -500., 0.), (0., 200., -200.)), ((-16.,), (0.,), (0.,))
 _torch_on_cpu = ContextVar('torch_on_cpu', default=False)
 
 
@@ -76,9 +80,9 @@ def smooth_lab(image: Tensor, sigma: float) -> Tensor:
 def lab(rgb: Tensor) -> Tensor:
     """Return CIELab (3, H, W) of sRGB (3, H, W) between 0 and 1, as OpenCV does."""
     linear = torch.where(rgb > 0.04045, line(rgb, 1 / 1.055, 0.055 / 1.055) ** 2.4, rgb / 12.92)
-    to_xyz, to_lab, offset = _lab_matrices(rgb.device)
-    xyz = to_xyz @ linear.reshape(3, -1)
+    xyz = number(_XYZ, rgb.device) @ linear.reshape(3, -1)
     root = torch.where(xyz > 0.008856, xyz ** (1 / 3), line(xyz, 7.787, 16 / 116))
+    offset, to_lab = number(_LAB_OFFSET, rgb.device), number(_LAB, rgb.device)
     return torch.addmm(offset, to_lab, root).reshape(rgb.shape)
 
 
@@ -101,11 +105,13 @@ def blur(maps: Tensor, sigma: float, radius=None, parts: int = 0) -> Tensor:
 def sobel(plane: Tensor, scale: float) -> Tensor:
     """Return derivatives (2, H, W) of (H, W) along rows and along columns, 3 x 3 filters."""
     if by_opencv(plane):
-        result = torch.empty(2, *plane.shape)
+        result = plane.new_empty(2, *plane.shape)
         for (dx, dy), target in zip(((0, 1), (1, 0)), result.numpy()):
             cv2.Sobel(plane.numpy(), cv2.CV_32F, dx, dy, target, scale=scale)
         return result
-    return F.conv2d(_reflect(plane, 1)[None, None], _sobel_taps(scale, plane.device))[0]
+    across = tuple(tuple(scale * a * b for b in (1, 2, 1)) for a in (-1, 0, 1))
+    taps = number((across, tuple(zip(*across))), plane.device)[:, None]
+    return F.conv2d(_reflect(plane, 1)[None, None], taps)[0]
 
 
 def downsample2(maps: Tensor) -> Tensor:
@@ -147,8 +153,8 @@ def sample(maps: Tensor, uv: Tensor) -> Tensor:
         u, v = np.ascontiguousarray(uv.numpy().T)[..., None]
         return _each(maps, (len(u), 1), partial(_remap, u=u, v=v))[..., 0]
     height, width = maps.shape[-2:]
-    scale, before = _grid(height, width, uv.device)
-    grid = torch.addcmul(before, uv, scale)
+    scale = 2 / max(width - 1, 1), 2 / max(height - 1, 1)  # grid_sample wants -1 to 1
+    grid = torch.addcmul(number(-1.0, uv.device), uv, number(scale, uv.device))
     read = F.grid_sample(maps.reshape(1, -1, height, width), grid[None, None],
                          mode='bilinear', padding_mode='border', align_corners=True)
     return read.reshape(*maps.shape[:-2], len(uv))
@@ -161,17 +167,10 @@ def to_scale(uv, factor):
     return (uv + 0.5) / factor - 0.5
 
 
-def pixel_of(uv: Tensor, size) -> Tensor:
-    """Return the number of the pixel of an image of `size` that holds each position, (N,)."""
-    column, row = line(uv, 1, 0.5).floor_().clamp_(min=number(0.0, uv.device), max=_last(
-        size, uv.device)).long().unbind(1)
-    return torch.add(column, row, alpha=size[1])
-
-
 def add_at(uv: Tensor, values: Tensor, size) -> Tensor:
     """Add values (C, N) up in the pixels of their positions, (C, H, W)."""
-    total = torch.zeros(len(values), size[0] * size[1], device=values.device)
-    return total.index_add_(1, pixel_of(uv, size), values).reshape(-1, *size)
+    total = values.new_zeros(len(values), size[0] * size[1])
+    return total.index_add_(1, pixel_index(uv, size), values).reshape(-1, *size)
 
 
 def distance(uv: Tensor, valid: Optional[Tensor], size) -> Tensor:
@@ -182,7 +181,7 @@ def distance(uv: Tensor, valid: Optional[Tensor], size) -> Tensor:
     """
     if by_opencv(uv):
         empty = np.ones(size, np.uint8)
-        pixel = pixel_of(uv, size)
+        pixel = pixel_index(uv, size)
         empty.ravel()[(pixel if valid is None else pixel[valid]).numpy()] = 0
         return torch.from_numpy(cv2.distanceTransform(empty, cv2.DIST_L2, 3))
     return distance_to_samples(uv, valid, size)
@@ -206,7 +205,7 @@ def _each(maps, size, operation):
     """Return (C, *size) or `size`: of every plane what operation(plane, dst=...) writes."""
     if maps.dim() == 2:
         return _each(maps[None], size, operation)[0]
-    result = torch.empty(len(maps), *size)
+    result = maps.new_empty(len(maps), *size)
     for plane, target in zip(maps.numpy(), result.numpy()):
         operation(plane, dst=target)
     return result
@@ -226,28 +225,6 @@ def _remap(plane, u, v, dst, most=30000):
                   cv2.BORDER_REPLICATE)
 
 
-def constant(function):
-    """Cache the tensors that a function returns, in a form that gradients may use, too."""
-    @lru_cache(256)
-    def once(*args):
-        with torch.inference_mode(False):
-            return function(*args)
-    return once
-
-
-@constant
-def number(value: float, device) -> Tensor:
-    """Return a 0-dimensional tensor, made once."""
-    return torch.tensor(value, dtype=torch.float32).to(device)
-
-
-@constant
-def _lab_matrices(device):
-    """Return what leads to XYZ (3, 3), from their roots to Lab (3, 3), and an offset (3, 1)."""
-    to_lab = (0., 116., 0.), (500., -500., 0.), (0., 200., -200.)
-    return tuple(torch.tensor(each).to(device) for each in (_XYZ, to_lab, ((-16.,), (0.,), (0.,))))
-
-
 @constant
 def _gaussian(sigma, radius, parts, device):
     """Return taps (1, 1, 1, 2 * radius + 1)."""
@@ -255,25 +232,6 @@ def _gaussian(sigma, radius, parts, device):
     taps /= taps.sum()
     taps = np.round(taps * parts) / parts if parts else taps
     return torch.tensor(taps[None, None, None], dtype=torch.float32).to(device)
-
-
-@constant
-def _sobel_taps(scale, device):
-    taps = np.outer([-1, 0, 1], [1, 2, 1]) * scale
-    return torch.tensor(np.stack([taps, taps.T])[:, None], dtype=torch.float32).to(device)
-
-
-@constant
-def _grid(height, width, device):
-    """Return what grid_sample wants of u and v: a factor on each, and what is then added."""
-    scale = 2 / max(width - 1, 1), 2 / max(height - 1, 1)
-    return torch.tensor(scale).to(device), number(-1.0, device)
-
-
-@constant
-def _last(size, device):
-    """Return the last column and row of a size (H, W)."""
-    return torch.tensor([size[1] - 1.0, size[0] - 1.0]).to(device)
 
 
 @constant

@@ -25,7 +25,7 @@ import torch
 from steer_depth_ros.completion import config, maps
 from steer_depth_ros.completion.kernels import interpolate_coarse, SETTINGS
 from steer_depth_ros.completion.occlusion import Samples
-from steer_depth_ros.completion.pipeline import problem_of, refine_guide, remove_bleed_through
+from steer_depth_ros.completion.pipeline import problem_of, second_pass
 from steer_depth_ros.completion.second_order_tv import Level, log_correction
 from steer_depth_ros.network.checkpoints import load_network
 from steer_depth_ros.network.mixture_net import ARCHITECTURE, MixtureInputs, MixtureNet, TESTED
@@ -62,9 +62,8 @@ def mixture_inputs(image, uv, depth, has_parallax=False) -> MixtureInputs:
     """Prepare for the network an image uint8 (H, W, 3) and Samples."""
     problem = problem_of(image, Samples(uv, depth, has_parallax), queries=config.MIXTURE_QUERIES)
     frame, first = problem.frame, problem.left_out.tune()
-    guided = remove_bleed_through(refine_guide(problem, first))
-    tuned = guided.left_out.tune().settings
-    settings = tuned + torch.tensor(config.MIXTURE_KERNELS, dtype=torch.float32)
+    guided, tuned = second_pass(problem, first)
+    settings = tuned.settings + torch.tensor(config.MIXTURE_KERNELS, dtype=torch.float32)
     inverse, mass = guided.regress(settings)
     log_inverse = inverse.log()
     refined = log_inverse[0] + log_correction(guided, inverse[0], TV_LEVELS, len(frame.uv))
@@ -76,7 +75,7 @@ def mixture_inputs(image, uv, depth, has_parallax=False) -> MixtureInputs:
                    first.guide]
     log_errors, known = torch.stack(predictions).log() - left_out.target, left_out.known
     half = (frame.size[0] + 1) // 2, (frame.size[1] + 1) // 2
-    scales = dict(zip(SETTINGS, tuned.tolist()))
+    scales = dict(zip(SETTINGS, tuned.settings.tolist()))
     found = torch.cat([
         _differences(estimates, half),
         _surroundings(problem, log_inverse[0], half),
@@ -123,7 +122,7 @@ def _contrast(lab, spacing):
 def _errors(frame, uv, log_errors, half):
     """Return how well each kernel predicts the samples, near by and on the whole."""
     if len(uv) == 0:
-        return torch.zeros(2 * TESTED, *half)
+        return log_errors.new_zeros(2 * TESTED, *half)
     error = log_errors.abs().clamp(max=1)
     mean, cell = error.mean(1), config.MIXTURE_CELL
     cells = tuple(-(-n // cell) for n in frame.size)

@@ -31,6 +31,7 @@ from steer_depth_ros.completion.occlusion import bleed_through_mask, remove_occl
 from steer_depth_ros.completion.sample_fit import fit_to_samples
 from steer_depth_ros.completion.tuning import choose_queries, find_neighbors, left_out_of
 from steer_depth_ros.completion.valid_region import valid_mask
+from steer_depth_ros.ops.constants import full_float32
 from steer_depth_ros.ops.leave_one_out import LeaveOneOut
 from steer_depth_ros.ops.timing import stage
 
@@ -46,8 +47,7 @@ def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=
     """
     size, device = image.shape[:2], torch.device(device)
     gpu = device.type != 'cpu'
-    # cuDNN would round convolutions to TF32.
-    with torch.backends.cudnn.flags(enabled=False) if gpu else nullcontext():
+    with full_float32(device, cudnn=False):
         lab = analyze(torch.from_numpy(image).to(device), config)
         samples = remove_occluded(uv, depth, size, config) if drop_hidden else Samples(uv, depth)
         valid = run_in_background(valid_mask, samples.uv, size, reach, config)
@@ -63,8 +63,8 @@ def estimate(lab, frame):
     No step asks for a value on the device, and no shape depends on one.
     """
     problem = describe(lab, frame)
-    problem = remove_bleed_through(refine_guide(problem, problem.left_out.tune()))
-    inverse, _ = problem.regress(problem.left_out.tune().settings[None])
+    problem, tuned = second_pass(problem, problem.left_out.tune())
+    inverse, _ = problem.regress(tuned.settings[None])
     inverse = second_order_tv.refine(problem, inverse[0])
     error = expected_error(frame, problem.log_residual, problem.distance, problem.measured_valid)
     return at_full_size(frame, inverse, error)
@@ -184,6 +184,12 @@ def _distances(uv, count, size, valid=None):
     """Return the distance (H, W) to the nearest measured sample, and to one of any kind."""
     measured = maps.distance(uv[:count], valid if valid is None else valid[:count], size)
     return measured, measured if len(uv) == count else maps.distance(uv, valid, size)
+
+
+def second_pass(problem: KernelProblem, tuned):
+    """Return the problem guided by a first pass, which was Tuned, and what it is Tuned to then."""
+    problem = remove_bleed_through(refine_guide(problem, tuned))
+    return problem, problem.left_out.tune()
 
 
 def refine_guide(problem: KernelProblem, tuned) -> KernelProblem:

@@ -17,7 +17,7 @@ import math
 import torch
 
 from steer_depth_ros.completion import maps
-from steer_depth_ros.completion.maps import number
+from steer_depth_ros.ops.constants import number
 from steer_depth_ros.ops.timing import stage
 
 

@@ -86,8 +86,7 @@ def _tuned(twice):
         problem = _described(image, uv, depth)
         tuned = problem.left_out.tune()
         if twice:
-            problem = pipeline.remove_bleed_through(pipeline.refine_guide(problem, tuned))
-            tuned = problem.left_out.tune()
+            problem, tuned = pipeline.second_pass(problem, tuned)
         dense, _ = problem.regress(tuned.settings[None])
         return (problem.frame.median / dense[0]).numpy(), None
     return predict

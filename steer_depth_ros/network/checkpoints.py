@@ -157,9 +157,9 @@ def load_network(path, kinds):
     """
     state, info = load_safetensors(path)
     if info.architecture not in kinds:
-        raise WeightsError(f'{path} holds weights of {info.architecture!r}, not of '
-                           f"{' or '.join(kinds)}; choose preset 'reference' for those of the "
-                           '2021 release')
+        raise WeightsError(f'{path} holds weights of {info.architecture!r}, but only those of '
+                           f"{' or '.join(kinds)} can be used here; preset 'reference' takes "
+                           'those of the 2021 release')
     make = kinds[info.architecture]
     with torch.device('meta'):  # nothing is allocated before file and configuration agree
         shapes = _built(make, info, path)
@@ -171,7 +171,7 @@ def load_network(path, kinds):
 
 def _built(make, info, path):
     try:
-        return make(info.config)
+        return make(info.config).float()  # whatever the default type
     except Exception as error:  # whatever numbers and texts of a file lead to inside the layers
         raise WeightsError(f'{path} states a configuration that cannot be built '
                            f'({type(error).__name__}: {_first_line(error)}); write it '

@@ -30,7 +30,7 @@ from steer_depth_ros.geometry import projection
 from steer_depth_ros.network import checkpoints
 from steer_depth_ros.network.sparse_windows import fit_sparse_windows
 from steer_depth_ros.ops import kernel_regression
-from steer_depth_ros.ops.regression import pixel_of
+from steer_depth_ros.ops.pixels import pixel_index
 from steer_depth_ros.ops.timing import stage
 
 ARCHITECTURE = 'reference'
@@ -258,13 +258,6 @@ def standardize_image(image):
 def standardize_depth(depth):
     """Clamp and scale depth (B, H, W) meters to the input of the refinement (B, 1, H, W)."""
     return ((depth.clamp(*DEPTH_LIMITS) - DEPTH_MEAN) / DEPTH_STD)[:, None]
-
-
-def pixel_index(uv, size):
-    """Return the flat index, int64 (B, N), of the pixel that holds each position (B, N, 2)."""
-    height, width = size
-    column, row = pixel_of(uv).long().unbind(-1)
-    return row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
 
 
 def write_samples(dense, pixel, depth, valid=None):

@@ -34,9 +34,7 @@ def distance_to_samples(uv, valid, size):
     are 2 (H + W). Nothing is read back from a GPU. No gradients. ValueError for a shape or a
     device that does not fit, TypeError for another type.
     """
-    if uv.dim() != 2 or uv.shape[1] != 2:
-        raise ValueError(f'uv must have shape (N, 2), got {tuple(uv.shape)}')
-    libraries.require_alike('uv', uv, valid=(valid, uv.shape[:1]))
+    libraries.require_alike('uv', uv, uv=(uv, ('N', 2)), valid=(valid, uv.shape[:1]))
     return torch.ops.steer_depth_ros.distance_to_samples(uv, valid, *size)
 
 

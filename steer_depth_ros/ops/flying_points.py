@@ -29,9 +29,12 @@ def flying_points(depth: np.ndarray) -> np.ndarray:
     depth: float32 (H, W) meters, NaN or 0 where unknown. Return bool (H, W), true for a pixel
     inside a step of depth, clearly off both its sides. The pixels on the two sides of a sharp
     step stay, and so does a slanted plane, which goes on at the same rate on both sides.
+    ValueError for another shape.
     """
     # In inverse depth a plane is linear over the image.
     depth = np.asarray(depth, np.float32)
+    if depth.ndim != 2:
+        raise ValueError(f'depth must have shape (H, W), got {depth.shape}')
     with np.errstate(all='ignore'):
         inverse = np.where(depth > 0, np.float32(1.0) / depth, np.float32(np.nan))
     edge = 2 * REACH

@@ -120,8 +120,8 @@ class LeaveOneOut(NamedTuple):
         """
         Find settings that predict the samples well; zeros where none is known.
 
-        TypeError for a tensor of another float type than `inverse`, ValueError for one on another
-        device.
+        TypeError for a tensor of another type, ValueError for another shape, or one on another
+        device than `inverse`; on the CPU RuntimeError for indices of samples that do not exist.
         """
         return self._run(self.inverse.new_zeros(6), self.constants.steps)
 
@@ -130,20 +130,19 @@ class LeaveOneOut(NamedTuple):
         return self._run(settings, 0)
 
     def _run(self, settings, steps):
-        _require_kinds(self.inverse, uv=self.uv, colors=self.colors, kernels=self.kernels,
-                       distance=self.neighbors.distance, guide=self.guide, settings=settings)
+        queries, near, distance, known = self.neighbors
+        samples, asked = len(self.inverse), len(queries)
+        found = min(max(len(near), 1), MOST_NEIGHBORS), asked
+        libraries.require_alike(
+            'inverse', self.inverse, inverse=(self.inverse, (samples,)),
+            uv=(self.uv, (samples, 2)), colors=(self.colors, (samples, 3)),
+            kernels=(self.kernels, (samples, 3)), queries=(queries, (asked,)), near=(near, found),
+            distance=(distance, found), known=(known, (asked,)), guide=(self.guide, (asked,)),
+            rejected=(self.rejected, (samples,)), settings=(settings, (6,)))
         constants = self.constants._replace(steps=steps)
         return Tuned(*torch.ops.steer_depth_ros.leave_one_out_tune(
             self.uv, self.inverse, self.colors, self.kernels, *self.neighbors, self.guide,
             self.rejected, settings, [float(c) for c in constants]))
-
-
-def _require_kinds(like, **tensors):
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.dtype != like.dtype:
-            raise TypeError(f'{name} is {tensor.dtype}, but inverse {like.dtype}')
-        if tensor is not None and tensor.device != like.device:
-            raise ValueError(f'{name} is on {tensor.device}, but inverse on {like.device}')
 
 
 def find_neighbors(uv, queries, count, aspect=1.0, line_gap=0.0) -> Neighbors:
@@ -154,12 +153,12 @@ def find_neighbors(uv, queries, count, aspect=1.0, line_gap=0.0) -> Neighbors:
     int64. line_gap: pixels; samples whose rows are nearer than that are of the same scan line and
     left out with the query. Of samples as near, those of lower index come first. A query is not
     known, either, whose neighbors are not all among the 3 * count nearest of its line and others:
-    they are of another place.
+    they are of another place. ValueError and TypeError for tensors that do not fit; on the CPU
+    RuntimeError for positions that are not finite, or queries that do not exist.
     """
     if not 1 <= count <= MOST_NEIGHBORS:
         raise ValueError(f'count must be 1 to {MOST_NEIGHBORS}, got {count}')
-    if queries.dtype != torch.int64:
-        raise TypeError(f'queries must be torch.int64, got {queries.dtype}')
+    libraries.require_alike('uv', uv, uv=(uv, ('N', 2)), queries=(queries, ('N',)))
     return Neighbors(queries, *torch.ops.steer_depth_ros.leave_one_out_neighbors(
         uv, queries, count, float(aspect), float(line_gap)))
 

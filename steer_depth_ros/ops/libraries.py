@@ -20,6 +20,8 @@ from steer_depth_ros.ops import native
 
 OUT_OF_MEMORY = 1  # kOutOfMemory of csrc/kernel_regression/status.h
 MOST = 2 ** 31 - 256  # native code counts with 32 bits
+DTYPES = {'valid': torch.bool, 'known': torch.bool, 'rejected': torch.bool,
+          'queries': torch.int64, 'near': torch.int64}
 _warned: set[str] = set()
 
 
@@ -73,16 +75,18 @@ def require_alike(name_of_like, like, **expected):
     """
     Refuse tensors that do not go with `like`: native code would misread them.
 
-    expected: {name: (tensor, shape)}, tensors may be None. ValueError for another shape or device,
-    TypeError for another type; `valid` is bool.
+    expected: {name: (tensor, shape)}; tensors may be None, 'N' is any length. ValueError for
+    another shape or device, TypeError for another type than that of `like` or of DTYPES.
     """
     for name, (tensor, shape) in expected.items():
         if tensor is None:
             continue
-        if tensor.shape != shape:
-            raise ValueError(f'{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}')
+        if len(tensor.shape) != len(shape) or any(
+                n != wanted for n, wanted in zip(tensor.shape, shape) if wanted != 'N'):
+            raise ValueError(f'{name} must have shape {tuple(shape)}, got '
+                             f'{tuple(tensor.shape)}'.replace("'", ''))
         if tensor.device != like.device:
             raise ValueError(f'{name} is on {tensor.device}, but {name_of_like} on {like.device}')
-        dtype = torch.bool if name == 'valid' else like.dtype
+        dtype = DTYPES.get(name, like.dtype)
         if tensor.dtype != dtype:
             raise TypeError(f'{name} must be {dtype}, got {tensor.dtype}')

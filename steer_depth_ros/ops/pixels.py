@@ -12,7 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Samples and the pixels that hold them, in torch; pixel centers lie at whole numbers."""
+import torch
 import torch.nn.functional as F
+
+from steer_depth_ros.ops.constants import number
 
 
 def read_bilinear(maps, uv):
@@ -25,9 +28,10 @@ def read_bilinear(maps, uv):
 
 def pixel_index(uv, size):
     """Return the index of the pixel of a map of `size` (h, w) that holds uv (..., 2), int64."""
-    pixel = (uv + 0.5).floor().long()
-    column, row = pixel[..., 0].clamp(0, size[1] - 1), pixel[..., 1].clamp(0, size[0] - 1)
-    return row * size[1] + column
+    first, last = (number(pixel, uv.device, torch.int64)
+                   for pixel in ((0, 0), (size[1] - 1, size[0] - 1)))
+    column, row = (uv + 0.5).floor_().long().clamp_(first, last).unbind(-1)
+    return torch.add(column, row, alpha=size[1])
 
 
 def add_at_pixels(values, index, size):

@@ -17,7 +17,6 @@ Second-order total variation: a step towards surfaces that bend little, on the C
 The torch code is the specification. csrc/second_order_tv/ does the same for float32, where no
 gradient is asked for.
 """
-from functools import lru_cache
 import math
 from typing import Optional
 
@@ -26,6 +25,7 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from steer_depth_ros.ops import libraries, native
+from steer_depth_ros.ops.constants import number
 from steer_depth_ros.ops.libraries import MOST, require_alike
 from steer_depth_ros.ops.pixels import add_at_pixels, pixel_index, read_bilinear
 
@@ -96,20 +96,18 @@ def _native(name, library, start, steps, **fields):
     return solution
 
 
-@lru_cache
-def _stencils(device, dtype):
-    with torch.inference_mode(False):
-        return torch.tensor(STENCILS, device=device, dtype=dtype)[:, None]
+def _stencils(like):
+    return number(STENCILS, like.device, like.dtype)[:, None]
 
 
 def curvatures(surface):
     """Return second differences (B, 3, h, w) of maps (B, h, w); 0 is assumed beyond the border."""
-    return F.conv2d(surface[:, None], _stencils(surface.device, surface.dtype), padding=1)
+    return F.conv2d(surface[:, None], _stencils(surface), padding=1)
 
 
 def transposed(curvature):
     """Apply the transpose of `curvatures` to (B, 3, h, w); return (B, h, w)."""
-    stencils = _stencils(curvature.device, curvature.dtype)
+    stencils = _stencils(curvature)
     return F.conv_transpose2d(curvature, stencils, padding=1)[:, 0]
 
 
@@ -210,7 +208,7 @@ def _bending_force(surface, curvature_weights):
 
 def solve_in_torch(start, curvature_weights, data_weight, rhs, steps):
     """Do what `solve_surface` does, on any device."""
-    stencils = _stencils(rhs.device, rhs.dtype)
+    stencils = _stencils(rhs)
     diagonal = F.conv_transpose2d(curvature_weights, stencils.square(), padding=1)[:, 0]
     preconditioner = 1 / (diagonal + data_weight + 1e-9)
     solution = start

@@ -41,6 +41,7 @@ from steer_depth_ros.network.checkpoints import (
     load_safetensors,
     save_safetensors,
 )
+from steer_depth_ros.ops.constants import full_float32
 from steer_depth_ros.training.data import load_steps, Made, Prepared, StepExamples
 from steer_depth_ros.training.log import PICTURES, TrainingLog
 from steer_depth_ros.training.losses import make_objective
@@ -76,8 +77,8 @@ class TrainingConfig:
             given = yaml.safe_load(Path(path).read_text())
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, 'strerror', None) or 'not a text file'
-            raise ConfigError(f'cannot read {path} ({reason}); --config takes a YAML file such '
-                              'as config/train/learned.yaml') from None
+            raise ConfigError(f'cannot read {path} ({reason}); --config takes a YAML file like '
+                              'those in config/train') from None
         except yaml.YAMLError as error:
             raise ConfigError(f'{path} is not valid YAML: '
                               f'{" ".join(str(error).split())}') from None
@@ -196,7 +197,6 @@ class Trainer:
                               'processes')
         self.step, self.rows, self.stopping = 0, [], False
         torch.manual_seed(config.seed)
-        torch.backends.cudnn.allow_tf32 = False  # conjugate gradients need all of float32
         self.objective = make_objective(config.model, config.amp).to(self.device)
         self.loss = self._shared(self.objective)
         self.model = self.objective.model
@@ -289,8 +289,9 @@ class Trainer:
             group['lr'] = learning_rate(self.config, self.step)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss, rows = self.loss(frames)
-        loss.backward()
+        with full_float32(self.device):  # conjugate gradients need it
+            loss, rows = self.loss(frames)
+            loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if torch.isfinite(norm):
             self.optimizer.step()

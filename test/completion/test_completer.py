@@ -12,6 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """DepthCompleter: its checks, its corner cases, and where it makes no estimate."""
+import subprocess
+import sys
 from time import perf_counter
 
 import numpy as np
@@ -55,12 +57,46 @@ def test_samples_that_cannot_be_used_are_left_out(completer):
     rng = np.random.default_rng(0)
     uv = (rng.random((100, 2)) * (119, 79)).astype(np.float32)
     depth = np.full(100, 4, np.float32)
-    bad_uv = np.float32([[np.nan, 3], [5, 5], [6, 6], [7, 7], [500, 3], [8, 8]])
-    bad_depth = np.float32([4, np.nan, np.inf, -2, 9, 0])
+    bad_uv = np.float32([[np.nan, 3], [5, 5], [6, 6], [7, 7], [500, 3], [8, 8], [9, 9], [9, 8],
+                         [8, 9]])
+    bad_depth = np.float32([4, np.nan, np.inf, -2, 9, 0, 1e-40, 1e-10, 2e9])
     clean = completer.complete(IMAGE, uv, depth)
     dirty = completer.complete(IMAGE, np.concatenate([bad_uv, uv]),
                                np.concatenate([bad_depth, depth]))
     np.testing.assert_array_equal(clean.depth, dirty.depth)
+
+
+@pytest.mark.parametrize('preset', ['fast', 'steering', 'learned'])
+@pytest.mark.parametrize('size', [(80, 120), (1, 90), (1, 1)])
+def test_depths_of_all_magnitudes(preset, size):
+    rng = np.random.default_rng(0)
+    uv = rng.uniform(-0.5, np.subtract(size[::-1], 0.5), (300, 2)).astype(np.float32)
+    depth = (10 ** rng.uniform(-9, 9, 300)).astype(np.float32)
+    result = sd.DepthCompleter(preset).complete(IMAGE[:size[0], :1].repeat(size[1], 1), uv, depth)
+    known = np.isfinite(result.depth)
+    assert known.all() and np.isfinite(result.confidence).all()
+    assert depth.min() * 0.999 <= result.depth.min() <= result.depth.max() <= depth.max() * 1.001
+
+
+@pytest.mark.parametrize('options', [
+    {'preset': 'fast', 'operators': 'twin'}, {'preset': 'steering'},
+    {'preset': 'steering', 'operators': 'twin'}, {'preset': 'learned'}], ids=str)
+def test_the_default_type_of_the_caller_does_not_matter(options):
+    # In a process of its own: tensors that are made once would hide it.
+    code = f"""
+import numpy as np, torch
+import steer_depth_ros as sd
+rng = np.random.default_rng(0)
+frame = (rng.integers(0, 256, (60, 80, 3), np.uint8),
+         rng.uniform(0, 59, (300, 2)).astype(np.float32), rng.uniform(1, 5, 300))
+torch.set_default_dtype(torch.float64)
+found = sd.DepthCompleter(**{options}).complete(*frame)
+torch.set_default_dtype(torch.float32)
+expected = sd.DepthCompleter(**{options}).complete(*frame)
+np.testing.assert_array_equal(found.depth, expected.depth)
+np.testing.assert_array_equal(found.confidence, expected.confidence)
+"""
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 def test_estimates_do_not_depend_on_the_order_of_samples(completer):
@@ -83,6 +119,12 @@ def test_estimates_do_not_depend_on_the_order_of_samples(completer):
 def test_wrong_shapes_are_named(completer, image, uv, depth, named):
     with pytest.raises(FrameError, match=f'^{named} must'):
         completer.complete(image, uv, depth)
+
+
+@pytest.mark.parametrize('size', [(2, 32767), (32767, 2)])
+def test_images_that_are_too_long_are_named(completer, size):
+    with pytest.raises(FrameError, match='at most 32,766 a side can be completed'):
+        completer.complete(np.zeros((*size, 3), np.uint8), np.zeros((3, 2)), np.ones(3))
 
 
 def test_wrong_options_say_what_there_is(tmp_path):

@@ -19,6 +19,7 @@ import torch
 
 from steer_depth_ros.cli import main
 from steer_depth_ros.completion.completer import DepthCompleter
+from steer_depth_ros.errors import WeightsError
 from steer_depth_ros.evaluation.ablation import (
     ablation_methods,
     FIXED,
@@ -87,6 +88,12 @@ def test_second_order_tv_pays():
     examples = procedural_examples(ProceduralFrames(6, 79, (240, 320)), ['random:200'])
     twice, refined = evaluate({name: methods[name] for name in (TWICE, STEERING)}, examples)
     assert quotient(refined, twice, 'mae') < 0.98 and quotient(refined, twice, 'rmse') < 0.97
+
+
+def test_ablation_takes_weights_of_the_mixture_alone(tmp_path):
+    save_safetensors(tmp_path / 'w.safetensors', {'x': torch.zeros(1)}, 'kernel_net', {})
+    with pytest.raises(WeightsError, match="of 'kernel_net', but only those of mixture_net can"):
+        ablation_methods(tmp_path / 'w.safetensors')
 
 
 def test_ablation_takes_weights(tmp_path):

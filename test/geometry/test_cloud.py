@@ -142,6 +142,11 @@ def test_slanted_planes_do_not_fly(slopes):
     assert not flying_points(depth).any()
 
 
+def test_flying_points_of_another_shape_are_an_error():
+    with pytest.raises(ValueError, match=r'depth must have shape \(H, W\), got \(3, 4, 1\)'):
+        flying_points(np.ones((3, 4, 1), np.float32))
+
+
 def test_ground_up_to_the_horizon_does_not_fly():
     row = np.arange(375)[:, None] - 172.5
     depth = np.where(row > 2, 1.65 * 720 / np.maximum(row, 1), np.nan).repeat(300, 1)

@@ -12,13 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Leave-one-out tuning: native code, also that of a GPU, against the specification in torch."""
+import math
+import re
+
 import numpy as np
 import pytest
 from regression_cases import available, backend, CPU_VARIANTS, needs_gpu, ON_HOST
 from scipy.spatial import cKDTree
 import torch
 
-from steer_depth_ros.ops import leave_one_out_torch
+from steer_depth_ros.ops import leave_one_out_torch, native
 from steer_depth_ros.ops.leave_one_out import Constants, find_neighbors, LeaveOneOut, Neighbors
 from steer_depth_ros.ops.leave_one_out_torch import Twin
 
@@ -29,6 +32,7 @@ CONSTANTS = Constants(
 COMPILED = [*(pytest.param(name, marks=pytest.mark.skipif(
     not available(name), reason='not built, or not for this machine')) for name in CPU_VARIANTS),
     *ON_HOST]
+needs_native = pytest.mark.skipif(native.cpu_name() is None, reason='no compiled library')
 
 
 def samples(count, seed=0, lines=False):
@@ -259,14 +263,64 @@ def test_more_neighbors_than_are_held_are_an_error(count):
         find_neighbors(samples(100)[0], torch.arange(5), count)
 
 
-def test_another_float_type_or_device_is_an_error():
+def test_another_type_or_device_is_an_error():
     each = problem(60, 20)
-    with pytest.raises(TypeError, match='settings is torch.float64, but inverse torch.float32'):
+    with pytest.raises(TypeError, match='settings must be torch.float32, got torch.float64'):
         each.at(torch.zeros(6).double())
+    with pytest.raises(TypeError, match='rejected must be torch.bool, got torch.float32'):
+        each._replace(rejected=torch.ones(60)).tune()
     with pytest.raises(ValueError, match='colors is on meta, but inverse on cpu'):
         each._replace(colors=each.colors.to('meta')).tune()
     with pytest.raises(TypeError, match='queries must be torch.int64, got torch.int32'):
         find_neighbors(each.uv, each.neighbors.queries.int(), 24)
+
+
+@pytest.mark.parametrize('name, wrong, expected', [
+    ('uv', (59, 2), (60, 2)), ('inverse', (60, 1), (60,)), ('colors', (60, 4), (60, 3)),
+    ('kernels', (40, 3), (60, 3)), ('guide', (19,), (20,)), ('rejected', (20,), (60,)),
+    ('near', (24, 19), (24, 20)), ('near', (0, 20), (1, 20)), ('near', (65, 20), (64, 20)),
+    ('distance', (23, 20), (24, 20)), ('known', (60,), (20,))])
+def test_what_would_be_read_out_of_bounds_is_an_error(name, wrong, expected):
+    each = problem(60, 20)
+    kinds = {'rejected': torch.bool, 'known': torch.bool, 'near': torch.int64}
+    tensor = torch.ones(wrong, dtype=kinds.get(name, torch.float32))
+    if name in each.neighbors._fields:
+        each = each._replace(neighbors=each.neighbors._replace(**{name: tensor}))
+    else:
+        each = each._replace(**{name: tensor})
+    with pytest.raises(ValueError, match=re.escape(f'{name} must have shape {expected}, got')):
+        each.tune()
+
+
+def test_wrong_shapes_of_positions_and_queries_are_an_error():
+    uv, queries = samples(60)[0], torch.arange(20)
+    with pytest.raises(ValueError, match=r'uv must have shape \(N, 2\)'):
+        find_neighbors(uv[:, :1], queries, 24)
+    with pytest.raises(ValueError, match=r'queries must have shape \(N,\)'):
+        find_neighbors(uv, queries[:, None], 24)
+
+
+@needs_native
+@pytest.mark.parametrize('at', [0, 7])
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_positions_that_are_not_finite_are_an_error(at, value):
+    uv = samples(60)[0].clone()
+    uv[at, 1] = value
+    with pytest.raises(RuntimeError, match='uv holds values that are not finite'):
+        find_neighbors(uv, torch.arange(20), 24)
+
+
+@needs_native
+@pytest.mark.parametrize('index', [-1, 60])
+def test_samples_that_do_not_exist_are_an_error(index):
+    each = problem(60, 20)
+    queries, near = each.neighbors.queries.clone(), each.neighbors.near.clone()
+    queries[3], near[2, 4] = index, index
+    for changed in ({'queries': queries}, {'near': near}):
+        with pytest.raises(RuntimeError, match='must be numbers of samples'):
+            each._replace(neighbors=each.neighbors._replace(**changed)).tune()
+    with pytest.raises(RuntimeError, match='must be numbers of samples'):
+        find_neighbors(each.uv, queries, 24)
 
 
 def test_it_agrees_with_the_search_tree_on_many_samples():
