@@ -59,9 +59,10 @@ class Grid {
     using namespace leave_one_out;
     const Place place(p_, q);
     float reach = 1.2f * std::sqrt(p_.neighbors / 3.f) * cell_ / 2;
+    const float most = width_ + height_ + std::abs(place.u - left_) + std::abs(place.v - top_) / p_.aspect;
     int nearer = 0;
     for (bool all = false; !all && nearer <= most_nearer(p_); reach *= 1.5f) {
-      all = reach > width_ + height_;
+      all = !(reach <= most);
       nearer = 0;
       found.clear();
       within(place, reach, [&](int sample) {
@@ -115,7 +116,7 @@ inline void require_samples(const leave_one_out::LeaveOneOut &p, const int64_t *
 
 inline void find_neighbors(const leave_one_out::LeaveOneOut &p) {
   if (p.queries == 0) return;
-  require_samples(p, p.query, p.queries);
+  if (!p.at) require_samples(p, p.query, p.queries);
   const Grid grid(p);
   std::vector<leave_one_out::Key> found;
   for (int q = 0; q < p.queries; q++) grid.search(q, found);

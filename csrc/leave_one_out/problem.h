@@ -29,7 +29,8 @@ struct LeaveOneOut {
   float aspect, line_gap, ridge, bandwidth, bandwidth_at_sample, bandwidth_far, bandwidth_distance;
   float depth_step, rate, newest, newest_square, prior, max_error;
   const float *uv, *inverse, *colors, *kernels;  // (N,2), (N), (N,3), (N,3)
-  const int64_t *query;                          // (Q): samples
+  const int64_t *query;                          // (Q): samples, or null
+  const float *at;                               // (Q,2) where neighbors are searched, null: of the query
   const uint8_t *rejected;                       // (N) or null
   const float *guide, *start;                    // (Q) or null; (6)
   int64_t *near;                                 // (K,Q): samples
@@ -55,14 +56,16 @@ STEER_FN float squared_distance_of(Key key) {
   return d.f;
 }
 
-// A query's own position, and the keys of samples there.
+// The position of a query, and the keys of samples there.
 struct Place {
   const LeaveOneOut &p;
-  int query;
+  int query;  // -1: no sample
   float u, v;
 
-  STEER_FN Place(const LeaveOneOut &p, int q)
-      : p(p), query((int)p.query[q]), u(p.uv[2 * (size_t)query]), v(p.uv[2 * (size_t)query + 1]) {}
+  STEER_FN Place(const LeaveOneOut &p, int q) : p(p), query(p.at ? -1 : (int)p.query[q]) {
+    const float *at = p.at ? p.at + 2 * (size_t)q : p.uv + 2 * (size_t)query;
+    u = at[0], v = at[1];
+  }
 
   STEER_FN float squared_distance(int sample) const {
     const float du = p.uv[2 * (size_t)sample] - u, dv = (p.uv[2 * (size_t)sample + 1] - v) / p.aspect;

@@ -28,6 +28,7 @@ from torch import Tensor
 from steer_depth_ros.completion import maps
 from steer_depth_ros.completion.kernels import interpolate
 from steer_depth_ros.completion.maps import to_scale
+from steer_depth_ros.ops.leave_one_out import nearest_samples
 from steer_depth_ros.ops.timing import stage
 
 
@@ -69,7 +70,7 @@ def _find(frame, cell):
     sample[row, column] = np.arange(len(uv))
     row, column = np.nonzero(_enclosed(sample >= 0))
     center = (np.column_stack([column, row]).astype(np.float32) + np.float32(0.5)) * cell - 0.5
-    one_sided = _one_sided(frame, center)
+    one_sided = _one_sided(frame, torch.from_numpy(center)).numpy()
     if not one_sided.any():
         return
     last = np.float32(frame.size[::-1]) - 1
@@ -111,8 +112,9 @@ def _enclosed(occupied):
 def _one_sided(frame, center):
     """Return at which points (M, 2) all the nearest samples lie on one side."""
     if len(center) == 0:
-        return np.zeros(0, bool)
-    points = center * frame.distance_scale
-    distance, near = frame.tree.query(points, frame.neighbor_count)
-    offset = frame.tree.data[near] - points[:, None]
-    return np.hypot(*offset.mean(1).T) > frame.config.hole_one_sided * distance.mean(1)
+        return torch.zeros(0, dtype=torch.bool)
+    near, distance = nearest_samples(frame.uv[:frame.count], center, frame.neighbor_count,
+                                     frame.aspect)
+    across, along = (frame.uv[near] - center).mean(0).T
+    return (torch.hypot(across, along / frame.aspect)
+            > frame.config.hole_one_sided * distance.mean(0))

@@ -13,12 +13,10 @@
 # limitations under the License.
 """A frame free of metric scale, at the resolution at which it is completed."""
 from dataclasses import dataclass, replace
-from functools import cached_property
 import math
 from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
-from scipy.spatial import cKDTree
 import torch
 from torch import Tensor
 
@@ -85,17 +83,6 @@ class NormalizedFrame:
         """How much smaller than `size` the image's CIELab is."""
         return 1 if self.half else 2
 
-    @property
-    def distance_scale(self):
-        """Factors on (u, v), after which the operator measures distances."""
-        return np.array([1, 1 / self.aspect], np.float32)
-
-    @cached_property
-    def tree(self):
-        """The measured samples, so scaled, to look up neighbors."""
-        return cKDTree(self.uv[:self.count].numpy() * self.distance_scale,
-                       balanced_tree=False, compact_nodes=False)
-
     def to(self, device):
         """Return the same frame on `device`; itself where that is the CPU."""
         if torch.device(device).type == 'cpu':
@@ -115,23 +102,24 @@ def _moved(value, device):
 
 
 @stage('normalize')
-def normalize(samples, size, half=False, config=CONFIG) -> NormalizedFrame:
+def normalize(samples, size, half=False, config=CONFIG, spacing=None) -> NormalizedFrame:
     """
     Return the frame of Samples in an image of `size` (H, W), without holes and neighbors.
 
     half: at half of the image's resolution, where a depth image keeps one sample a pixel.
+    spacing: the `sample_spacing` of the samples in the image where it is known.
     """
     uv, depth, work_size = samples.uv, samples.depth, size
-    given = Given(tensor(uv), tensor(depth),
-                  math.sqrt(math.prod(sample_spacing(uv, size, config))) if half else 1.0)
+    across, rows = spacing or sample_spacing(uv, size, config)
+    given = Given(tensor(uv), tensor(depth), math.sqrt(across * rows))
     if half:
         dense = len(uv) > config.dense_samples * size[0] * size[1]
         uv, work_size = to_scale(uv, 2), ((size[0] + 1) // 2, (size[1] + 1) // 2)
         if dense:
             chosen = one_per_pixel(uv, work_size)
             uv, depth = uv[chosen], depth[chosen]
+        across, rows = sample_spacing(uv, work_size, config)
     median = float(np.median(depth))
-    across, rows = sample_spacing(uv, work_size, config)
     return NormalizedFrame(
         size, work_size, tensor(uv), tensor(median / depth), median,
         kernel_aspect(across, rows, config), math.sqrt(across * rows), rows, half,

@@ -14,16 +14,14 @@
 """Samples that the camera does not see: occluded by nearer ones, or bleeding through a rim."""
 from typing import NamedTuple, Tuple
 
-import cv2
 import numpy as np
+import torch
 
 from steer_depth_ros.completion import maps
 from steer_depth_ros.completion.config import CONFIG
 from steer_depth_ros.completion.spacing import sample_spacing
+from steer_depth_ros.ops.occlusion import find_occluded
 from steer_depth_ros.ops.timing import stage
-
-SECTORS = 16  # of the circle around a sample
-MAX_EMPTY_SECTORS = SECTORS // 2 - 1  # in a row; one more and the occluders lie on one side
 
 
 class Samples(NamedTuple):
@@ -35,12 +33,12 @@ class Samples(NamedTuple):
 
 
 def occlusion_mask(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
-                   config=CONFIG) -> np.ndarray:
+                   config=CONFIG, spacing=None) -> np.ndarray:
     """
     Return which samples are occluded by others: a LiDAR beside the camera sees past an edge.
 
-    uv: float32 (N, 2) pixels. depth: float32 (N,) meters. size: (H, W) of the image.
-    Return bool (N,), true for occluded samples.
+    uv: float32 (N, 2) pixels. depth: float32 (N,) meters. size: (H, W) of the image. spacing:
+    the `sample_spacing` of uv where it is known. Return bool (N,), true for occluded samples.
 
     A sample is occluded when samples of a clearly nearer surface surround it within about one
     spacing of the samples. Slanted ground and the far side of a depth edge have nearer
@@ -52,33 +50,24 @@ def occlusion_mask(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
     shows through gaps narrower than the spacing of the samples (foliage, fences). Where more than
     a fifth of the pixels has a sample (a depth image) all samples stay.
     """
-    count = len(depth)
-    occluded = np.zeros(count, bool)
-    height, width = size
-    if count < 8 or count >= config.dense_samples * height * width:
-        return occluded
-    spacing = np.array(sample_spacing(uv, size, config))
-    cell = max(1, int(spacing.min() / 3.0))
-    reach = np.maximum(config.occluder_reach * spacing / cell, 1.0)
-    nearness = np.where(depth > 0, np.float32(1.0) / np.maximum(depth, 1e-6), np.float32(0.0))
-    grid, at, stride = _grid(uv, nearness, size, cell, np.ceil(reach).astype(int))
-    threshold = nearness * np.float32(1 + config.occluder_margin)
-    candidates = _enclosed(grid, at, threshold, np.ceil(reach).astype(int))
-    occluded[candidates] = _surrounded(
-        grid.ravel(), at[candidates], nearness[candidates], threshold[candidates], stride, reach,
-        config.occluder_share)
-    return occluded
+    if len(depth) < 8 or len(depth) >= config.dense_samples * size[0] * size[1]:
+        return np.zeros(len(depth), bool)
+    spacing = spacing or sample_spacing(uv, size, config)
+    cell = max(1, int(min(spacing) / 3.0))
+    reach = [max(config.occluder_reach * each / cell, 1.0) for each in spacing]
+    return find_occluded(torch.from_numpy(uv), torch.from_numpy(depth), size, cell, reach,
+                         config.occluder_margin, config.occluder_share).numpy()
 
 
 @stage('occlusion')
 def remove_occluded(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
-                    config=CONFIG) -> Samples:
+                    config=CONFIG, spacing=None) -> Samples:
     """
     Leave out the samples of the `occlusion_mask`, whose arguments these are.
 
     The sensor has parallax where too many are occluded for chance.
     """
-    seen = ~occlusion_mask(uv, depth, size, config)
+    seen = ~occlusion_mask(uv, depth, size, config, spacing)
     count = np.count_nonzero(~seen)
     return Samples(uv[seen], depth[seen],
                    bool(count >= max(config.parallax_min_count,
@@ -102,59 +91,3 @@ def bleed_through_mask(problem):
     least = (far_before * config.bleed_one_sided).clamp(min=config.bleed_min_share * frame.count)
     return (behind > config.bleed_depth) & (far_behind > least)
 
-
-def _grid(uv, nearness, size, cell, margin):
-    """Return the nearest sample of each cell as 1 / depth, 0 where none, with a margin."""
-    width, height = size[1] // cell + 1, size[0] // cell + 1
-    stride = width + 2 * margin[0]
-    at = np.clip(np.rint(uv / cell).astype(np.int64), 0, (width - 1, height - 1))
-    at = (at[:, 1] + margin[1]) * stride + at[:, 0] + margin[0]
-    grid = np.zeros((height + 2 * margin[1], stride), np.float32)
-    order = np.argsort(nearness)
-    grid.ravel()[at[order]] = nearness[order]
-    return grid, at, stride
-
-
-def _enclosed(grid, at, threshold, reach):
-    """Find the samples with nearer ones above, below, left and right: all that may be occluded."""
-    columns, rows = 2 * reach + 1
-    left = np.arange(len(at))
-    for size, anchor in (((columns, reach[1] + 1), (reach[0], 0)),
-                         ((columns, reach[1] + 1), (reach[0], reach[1])),
-                         ((reach[0] + 1, rows), (0, reach[1])),
-                         ((reach[0] + 1, rows), (reach[0], reach[1]))):
-        box = np.ones((int(size[1]), int(size[0])), np.uint8)
-        nearest = cv2.dilate(grid, box, anchor=(int(anchor[0]), int(anchor[1]))).ravel()
-        left = left[nearest[at[left]] > threshold[left]]
-    return left
-
-
-def _surrounded(grid, at, nearness, threshold, stride, reach, share):
-    """Return whether the nearest surface around a sample has samples in all directions."""
-    columns, rows = np.ceil(reach).astype(int)
-    dv, du = (a.ravel() for a in np.mgrid[-rows:rows + 1, -columns:columns + 1])
-    radius = np.hypot(du / reach[0], dv / reach[1])
-    inside = (radius <= 1.0) & (radius > 0.0)
-    dv, du = dv[inside], du[inside]
-    angle = np.arctan2(dv / reach[1], du / reach[0])
-    bits = np.left_shift(1, ((angle / (2 * np.pi) + 0.5) * SECTORS).astype(int) % SECTORS)
-    found = grid[at[:, None] + (dv * stride + du)[None]]
-    nearest = np.max(found, axis=1, initial=0.0)
-    # The occluder is the nearest surface: ground between it and the sample does not count.
-    surface = np.maximum(threshold, nearness + share * (nearest - nearness))
-    sectors = np.bitwise_or.reduce(np.where(found > surface[:, None], bits, 0), axis=1, initial=0)
-    return _NO_WIDE_GAP[sectors]
-
-
-def _gap_table():
-    """Return for each set of occupied sectors whether no half of the circle is empty."""
-    sets = np.arange(1 << SECTORS, dtype=np.int64)
-    around = sets | (sets << SECTORS)
-    wide = np.zeros(len(sets), bool)
-    empty_run = (1 << (MAX_EMPTY_SECTORS + 1)) - 1
-    for first in range(SECTORS):
-        wide |= (around >> first) & empty_run == 0
-    return ~wide
-
-
-_NO_WIDE_GAP = _gap_table()

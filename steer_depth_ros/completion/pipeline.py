@@ -29,6 +29,7 @@ from steer_depth_ros.completion.hole_filling import fill_holes, find_holes
 from steer_depth_ros.completion.normalize import normalize, NormalizedFrame, one_per_pixel
 from steer_depth_ros.completion.occlusion import bleed_through_mask, remove_occluded, Samples
 from steer_depth_ros.completion.sample_fit import fit_to_samples
+from steer_depth_ros.completion.spacing import sample_spacing
 from steer_depth_ros.completion.tuning import choose_queries, find_neighbors, left_out_of
 from steer_depth_ros.completion.valid_region import valid_mask
 from steer_depth_ros.ops.constants import full_float32
@@ -49,9 +50,11 @@ def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=
     gpu = device.type != 'cpu'
     with full_float32(device, cudnn=False):
         lab = analyze(torch.from_numpy(image).to(device), config)
-        samples = remove_occluded(uv, depth, size, config) if drop_hidden else Samples(uv, depth)
-        valid = run_in_background(valid_mask, samples.uv, size, reach, config)
-        frame = prepare(samples, size, half, config)
+        spacing = sample_spacing(uv, size, config)
+        samples = (remove_occluded(uv, depth, size, config, spacing) if drop_hidden
+                   else Samples(uv, depth))
+        valid = run_in_background(valid_mask, samples.uv, size, reach, config, spacing)
+        frame = prepare(samples, size, half, config, spacing=spacing)
         with stage('on_device', device) if gpu else nullcontext():
             return limit_to(valid, *estimate(lab.result(), frame.to(device)))
 
@@ -101,13 +104,15 @@ def analyze(image, config=CONFIG):
     return maps.meanwhile(maps.smooth_lab, image, config.color_blur / 2)
 
 
-def prepare(samples, size, half=False, config=CONFIG, queries=None) -> NormalizedFrame:
+def prepare(samples, size, half=False, config=CONFIG, queries=None,
+            spacing=None) -> NormalizedFrame:
     """
     Find what follows from the positions of samples in an image of `size` alone.
 
-    queries: how many samples the kernels are tuned on; None: those of the config.
+    queries: how many samples the kernels are tuned on; None: those of the config. spacing: the
+    `sample_spacing` of the samples in the image where it is known.
     """
-    frame = normalize(samples, size, half, config)
+    frame = normalize(samples, size, half, config, spacing)
     holes = find_holes(frame)
     uv, quarter, count = torch.cat([frame.uv, *(hole.uv for hole in holes[:1])]), None, 0
     small = kernels.quarter_of(frame.size)

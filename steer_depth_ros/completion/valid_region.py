@@ -21,18 +21,18 @@ from steer_depth_ros.completion.spacing import sample_spacing
 CELL = 4  # pixels; the question needs no finer answer
 
 
-def valid_mask(uv, size, reach=None, config=CONFIG):
+def valid_mask(uv, size, reach=None, config=CONFIG, spacing=None):
     """
     Return the pixels for which samples allow an estimate: bool (H, W).
 
     A pixel is valid within `reach` pixels of a sample (None: a tenth of the image height, or
     three times the distance of scan lines where that is more), and where samples lie both above
     and below it: a hole in a surface is filled, the sky over the highest scan line is not.
-    uv: float32 (N, 2) inside the image.
+    uv: float32 (N, 2) inside the image. spacing: their `sample_spacing` where it is known.
     """
     height, width = size
     rows, columns = -(-height // CELL), -(-width // CELL)
-    across, lines = sample_spacing(uv, size, config)
+    across, lines = spacing or sample_spacing(uv, size, config)
     if reach is None:
         reach = max(config.reach_height * height, config.reach_lines * lines)
     occupied = np.zeros((rows, columns), np.uint8)

@@ -160,34 +160,47 @@ def find_neighbors(uv, queries, count, aspect=1.0, line_gap=0.0) -> Neighbors:
         raise ValueError(f'count must be 1 to {MOST_NEIGHBORS}, got {count}')
     libraries.require_alike('uv', uv, uv=(uv, ('N', 2)), queries=(queries, ('N',)))
     return Neighbors(queries, *torch.ops.steer_depth_ros.leave_one_out_neighbors(
-        uv, queries, count, float(aspect), float(line_gap)))
+        uv, queries, None, count, float(aspect), float(line_gap)))
+
+
+def nearest_samples(uv, points, count, aspect=1.0):
+    """
+    Return the `count` samples nearest to points, nearest first, and their distances, (count, M).
+
+    uv: (N, 2) pixels, points: (M, 2); rows are divided by `aspect` before distances are taken. Of
+    samples as near, those of lower index come first.
+    """
+    if not 1 <= count <= min(MOST_NEIGHBORS, len(uv)):
+        raise ValueError(f'count must be 1 to {MOST_NEIGHBORS} and at most the {len(uv)} samples, '
+                         f'got {count}')
+    libraries.require_alike('uv', uv, uv=(uv, ('N', 2)), points=(points, ('N', 2)))
+    return torch.ops.steer_depth_ros.leave_one_out_neighbors(
+        uv, None, points, count, float(aspect), 0.0)[:2]
 
 
 @torch.library.custom_op('steer_depth_ros::leave_one_out_neighbors', mutates_args=())
-def _neighbors(uv: Tensor, queries: Tensor, count: int, aspect: float,
-               line_gap: float) -> tuple[Tensor, Tensor, Tensor]:
+def _neighbors(uv: Tensor, queries: Optional[Tensor], points: Optional[Tensor], count: int,
+               aspect: float, line_gap: float) -> tuple[Tensor, Tensor, Tensor]:
     name, library = libraries.library_of(uv)
     with stage('tuning', uv.device):
         if library is None:
-            return leave_one_out_torch.find_neighbors(uv, queries, count, aspect, line_gap)
-        uv, queries = uv.contiguous(), queries.contiguous()
-        near, distance, known = _no_neighbors(uv, queries, count)
+            return leave_one_out_torch.find_neighbors(
+                uv, queries, points, count, aspect, line_gap)
+        near, distance, known = _no_neighbors(uv, queries, points, count, aspect, line_gap)
+        uv, queries, points = uv.contiguous(), *(each if each is None else each.contiguous()
+                                                 for each in (queries, points))
         libraries.call(library, name, 'steer_leave_one_out_neighbors', native.problem(
-            native.LeaveOneOut, samples=len(uv), queries=len(queries), neighbors=count,
-            aspect=aspect, line_gap=line_gap, uv=uv, query=queries, near=near, distance=distance,
-            known=known), uv.device)
+            native.LeaveOneOut, samples=len(uv), queries=len(known), neighbors=count,
+            aspect=aspect, line_gap=line_gap, uv=uv, query=queries, at=points, near=near,
+            distance=distance, known=known), uv.device)
         return near, distance, known
 
 
-def _no_neighbors(uv, queries, count):
-    shape = count, len(queries)
-    return (queries.new_empty(shape), uv.new_empty(shape),
-            queries.new_empty(len(queries), dtype=torch.bool))
-
-
 @_neighbors.register_fake
-def _neighbors_fake(uv, queries, count, aspect, line_gap):
-    return _no_neighbors(uv, queries, count)
+def _no_neighbors(uv, queries, points, count, aspect, line_gap):
+    asked = len(queries if points is None else points)
+    return (uv.new_empty(count, asked, dtype=torch.int64), uv.new_empty(count, asked),
+            uv.new_empty(asked, dtype=torch.bool))
 
 
 @torch.library.custom_op('steer_depth_ros::leave_one_out_tune', mutates_args=())

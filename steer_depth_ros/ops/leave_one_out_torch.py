@@ -25,13 +25,17 @@ EPS = 1e-12  # what is divided by, at least
 FAR = 1e25  # the quadratic form of what does not count
 
 
-def find_neighbors(uv, queries, count, aspect, line_gap):
-    """Do what `leave_one_out.find_neighbors` does."""
-    points = uv * uv.new_tensor([1, 1 / aspect])
-    far = torch.cdist(points[queries], points, compute_mode='donot_use_mm_for_euclid_dist')
-    itself = torch.arange(len(uv), device=uv.device) == queries[:, None]
-    same_line = (uv[:, 1] - uv[queries, 1][:, None]).abs() < line_gap
-    distance, near = torch.where(itself | same_line, math.inf, far).sort(stable=True)
+def find_neighbors(uv, queries, at, count, aspect, line_gap):
+    """Do what `leave_one_out.find_neighbors` does; or `nearest_samples`, without queries."""
+    scale = uv.new_tensor([1, 1 / aspect])
+    at = uv[queries] if at is None else at
+    distance = far = torch.cdist(at * scale, uv * scale,
+                                 compute_mode='donot_use_mm_for_euclid_dist')
+    if queries is not None:
+        itself = torch.arange(len(uv), device=uv.device) == queries[:, None]
+        same_line = (uv[:, 1] - at[:, 1:]).abs() < line_gap
+        distance = torch.where(itself | same_line, math.inf, far)
+    distance, near = distance.sort(stable=True)
     missing = max(count - len(uv), 0)
     distance = torch.nn.functional.pad(distance[:, :count], (0, missing), value=math.inf)
     near = torch.nn.functional.pad(near[:, :count], (0, missing))

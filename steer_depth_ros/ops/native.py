@@ -20,7 +20,7 @@ import re
 from steer_depth_ros.errors import NativeLibraryError
 
 LIBRARIES = Path(__file__).parent
-ABI_VERSION = 6  # kAbiVersion of csrc/kernel_regression/problem.h
+ABI_VERSION = 7  # kAbiVersion of csrc/kernel_regression/problem.h
 PROFILES = ('gaussian', 'tanh')
 BORDERS = ('none', 'mirror')
 SCALAR, PER_SAMPLE, PER_PIXEL, ABSENT = range(4)
@@ -63,7 +63,7 @@ class LeaveOneOut(ctypes.Structure):
         ('aspect', 'line_gap', 'ridge', 'bandwidth', 'bandwidth_at_sample', 'bandwidth_far',
          'bandwidth_distance', 'depth_step', 'rate', 'newest', 'newest_square', 'prior',
          'max_error'),
-        ('uv', 'inverse', 'colors', 'kernels', 'query', 'rejected', 'guide', 'start', 'near',
+        ('uv', 'inverse', 'colors', 'kernels', 'query', 'at', 'rejected', 'guide', 'start', 'near',
          'distance', 'known', 'settings', 'predicted', 'guide_used', 'workspace'))
 
 
@@ -74,8 +74,17 @@ class Distance(ctypes.Structure):
                        ('uv', 'valid', 'distance', 'workspace'))
 
 
+class Occlusion(ctypes.Structure):
+    """`steer::occlusion::Occlusion` of csrc/occlusion/body.h, field by field."""
+
+    _fields_ = _fields(('samples', 'rows', 'columns', 'threads'),
+                       ('cell', 'reach_u', 'reach_v', 'nearer', 'share'),
+                       ('uv', 'depth', 'occluded', 'workspace'))
+
+
 _PROBLEM, _SURFACE = ctypes.POINTER(Problem), ctypes.POINTER(Surface)
 _LEAVE_ONE_OUT, _DISTANCE = ctypes.POINTER(LeaveOneOut), ctypes.POINTER(Distance)
+_OCCLUSION = ctypes.POINTER(Occlusion)
 _CPU_FUNCTIONS = {
     'steer_forward': (ctypes.c_int, [_PROBLEM]),
     'steer_backward': (ctypes.c_int, [_PROBLEM]),
@@ -84,6 +93,7 @@ _CPU_FUNCTIONS = {
     'steer_surface': (ctypes.c_int, [_SURFACE]),
     'steer_leave_one_out_neighbors': (ctypes.c_int, [_LEAVE_ONE_OUT]),
     'steer_leave_one_out_tune': (ctypes.c_int, [_LEAVE_ONE_OUT]),
+    'steer_occlusion': (ctypes.c_int, [_OCCLUSION]),
 }
 _CUDA_FUNCTIONS = {
     'steer_forward': (ctypes.c_int, [_PROBLEM, ctypes.c_void_p]),
@@ -97,6 +107,8 @@ _CUDA_FUNCTIONS = {
     'steer_leave_one_out_workspace': (ctypes.c_size_t, [_LEAVE_ONE_OUT]),
     'steer_distance': (ctypes.c_int, [_DISTANCE, ctypes.c_void_p]),
     'steer_distance_workspace': (ctypes.c_size_t, [_DISTANCE]),
+    'steer_occlusion': (ctypes.c_int, [_OCCLUSION, ctypes.c_void_p]),
+    'steer_occlusion_workspace': (ctypes.c_size_t, [_OCCLUSION]),
 }
 
 

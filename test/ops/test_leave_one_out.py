@@ -22,7 +22,13 @@ from scipy.spatial import cKDTree
 import torch
 
 from steer_depth_ros.ops import leave_one_out_torch, native
-from steer_depth_ros.ops.leave_one_out import Constants, find_neighbors, LeaveOneOut, Neighbors
+from steer_depth_ros.ops.leave_one_out import (
+    Constants,
+    find_neighbors,
+    LeaveOneOut,
+    nearest_samples,
+    Neighbors,
+)
 from steer_depth_ros.ops.leave_one_out_torch import Twin
 
 CONSTANTS = Constants(
@@ -82,7 +88,7 @@ def test_neighbors_are_the_nearest_others(name, count, neighbors, gap):
     queries = torch.arange(0, count, 3 if count < 100 else count // 20)
     if name == 'torch':
         near, distance, known = leave_one_out_torch.find_neighbors(
-            uv, queries, neighbors, 1.6, gap)
+            uv, queries, None, neighbors, 1.6, gap)
     else:
         with backend(name):
             _, near, distance, known = find_neighbors(uv, queries, neighbors, 1.6, gap)
@@ -105,6 +111,23 @@ def test_neighbors_are_the_nearest_others(name, count, neighbors, gap):
     assert (near[:, ~known] == 0).all() and (distance[:, ~known] == 1).all()
 
 
+@pytest.mark.parametrize('name', [*COMPILED, 'torch'])
+@pytest.mark.parametrize('count, neighbors', [(400, 24), (24, 24), (25, 1), (1500, 16)])
+def test_the_samples_nearest_to_points(name, count, neighbors):
+    """Also to points beyond all samples."""
+    uv, *_ = samples(count)
+    g = torch.Generator().manual_seed(9)
+    points = torch.rand(60, 2, generator=g) * torch.tensor([400.0, 300.0]) - 100
+    points[:5] = uv[:5]
+    dtype = torch.float64 if name == 'torch' else torch.float32
+    with backend('native' if name == 'torch' else name):
+        near, distance = nearest_samples(uv.to(dtype), points.to(dtype), neighbors, 1.6)
+    scale = torch.tensor([1, 1 / 1.6]).double()
+    expected, order = torch.cdist(points * scale, uv * scale).sort()
+    torch.testing.assert_close(distance.double(), expected[:, :neighbors].T, rtol=1e-5, atol=1e-5)
+    assert torch.equal(near, order[:, :neighbors].T)
+
+
 @pytest.mark.parametrize('name', COMPILED)
 @pytest.mark.parametrize('layout', ['grid', 'one place', 'one row', 'one far away'])
 def test_neighbors_where_samples_lie_oddly(name, layout):
@@ -120,7 +143,7 @@ def test_neighbors_where_samples_lie_oddly(name, layout):
     queries = torch.arange(0, len(uv), 7)
     with backend(name):
         _, near, distance, known = find_neighbors(uv, queries, 24)
-    expected = leave_one_out_torch.find_neighbors(uv.double(), queries, 24, 1.0, 0)
+    expected = leave_one_out_torch.find_neighbors(uv.double(), queries, None, 24, 1.0, 0)
     if layout == 'one far away':  # from there all others are as near, as far as floats tell
         near, expected = near[:, 1:], [each[:, 1:] for each in expected[:2]]
         distance = distance[:, 1:]
@@ -250,7 +273,7 @@ def test_the_operators_are_registered_as_torch_wants_them():
     each = without(problem(60, 20))
     torch.library.opcheck(
         torch.ops.steer_depth_ros.leave_one_out_neighbors.default,
-        (each.uv, each.neighbors.queries, 24, 1.6, 0.0))
+        (each.uv, each.neighbors.queries, None, 24, 1.6, 0.0))
     torch.library.opcheck(
         torch.ops.steer_depth_ros.leave_one_out_tune.default,
         (*each[:4], *each.neighbors, each.guide, each.rejected, torch.zeros(6),
@@ -259,8 +282,13 @@ def test_the_operators_are_registered_as_torch_wants_them():
 
 @pytest.mark.parametrize('count', [0, 65])
 def test_more_neighbors_than_are_held_are_an_error(count):
+    uv = samples(100)[0]
     with pytest.raises(ValueError, match=f'1 to 64, got {count}'):
-        find_neighbors(samples(100)[0], torch.arange(5), count)
+        find_neighbors(uv, torch.arange(5), count)
+    with pytest.raises(ValueError, match=f'1 to 64 and at most the 100 samples, got {count}'):
+        nearest_samples(uv, uv[:5], count)
+    with pytest.raises(ValueError, match='at most the 20 samples, got 24'):
+        nearest_samples(uv[:20], uv[:5], 24)
 
 
 def test_another_type_or_device_is_an_error():
@@ -271,6 +299,8 @@ def test_another_type_or_device_is_an_error():
         each._replace(rejected=torch.ones(60)).tune()
     with pytest.raises(ValueError, match='colors is on meta, but inverse on cpu'):
         each._replace(colors=each.colors.to('meta')).tune()
+    with pytest.raises(TypeError, match='points must be torch.float32, got torch.float64'):
+        nearest_samples(each.uv, each.uv.double(), 24)
     with pytest.raises(TypeError, match='queries must be torch.int64, got torch.int32'):
         find_neighbors(each.uv, each.neighbors.queries.int(), 24)
 
