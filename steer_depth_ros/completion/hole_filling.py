@@ -28,6 +28,7 @@ from torch import Tensor
 from steer_depth_ros.completion import maps
 from steer_depth_ros.completion.kernels import interpolate
 from steer_depth_ros.completion.maps import to_scale
+from steer_depth_ros.completion.normalize import last_at_pixels
 from steer_depth_ros.ops.leave_one_out import nearest_samples
 from steer_depth_ros.ops.timing import stage
 
@@ -51,33 +52,26 @@ class Hole(NamedTuple):
 @stage('hole_filling')
 def find_holes(frame) -> tuple:
     """Return the Holes of a frame from fine to coarse; positions alone tell."""
-    return tuple(_find(frame, smallest_cell(frame)))
+    uv, holes, cell = frame.uv[:frame.count].numpy(), [], smallest_cell(frame)
+    sample = last_at_pixels(uv / cell - 0.5, [-(-n // cell) for n in frame.size])
+    while len(uv) > frame.neighbor_count:
+        row, column = np.nonzero(_enclosed(sample >= 0))
+        center = (np.column_stack([column, row]).astype(np.float32) + 0.5) * cell - 0.5
+        one_sided = _one_sided(frame, torch.from_numpy(center)).numpy()
+        if not one_sided.any():
+            break
+        last = np.float32(frame.size[::-1]) - 1
+        arrays = (sample[sample >= 0], row[one_sided], column[one_sided],
+                  np.minimum(center, last)[one_sided])
+        holes.append(Hole(cell, sample.shape, *map(torch.from_numpy, arrays)))
+        sample, cell = _coarser(sample), 2 * cell
+    return tuple(holes)
 
 
 def smallest_cell(frame):
     """Return the size in pixels of the cells that are filled last."""
     spacing = max(frame.row_spacing, frame.mean_spacing ** 2 / frame.row_spacing)
     return max(2, round(frame.config.hole_cell * spacing))
-
-
-def _find(frame, cell):
-    uv = frame.uv[:frame.count].numpy()
-    if len(uv) <= frame.neighbor_count:
-        return
-    size = -(-frame.size[0] // cell), -(-frame.size[1] // cell)
-    column, row = np.minimum((uv / cell).astype(int), (size[1] - 1, size[0] - 1)).T.clip(0)
-    sample = np.full(size, -1)  # one of each cell, wherever in it
-    sample[row, column] = np.arange(len(uv))
-    row, column = np.nonzero(_enclosed(sample >= 0))
-    center = (np.column_stack([column, row]).astype(np.float32) + np.float32(0.5)) * cell - 0.5
-    one_sided = _one_sided(frame, torch.from_numpy(center)).numpy()
-    if not one_sided.any():
-        return
-    last = np.float32(frame.size[::-1]) - 1
-    arrays = (sample[sample >= 0], row[one_sided], column[one_sided],
-              np.minimum(center, last)[one_sided].astype(np.float32))
-    yield Hole(cell, size, *map(torch.from_numpy, arrays))
-    yield from _find(frame, 2 * cell)
 
 
 @stage('hole_filling')
@@ -107,6 +101,13 @@ def _enclosed(occupied):
              for axis, flipped in ((0, ()), (0, 0), (1, ()), (1, 1)))
     above, below, left, right = sides
     return ~occupied & above & np.flip(below, 0) & left & np.flip(right, 1)
+
+
+def _coarser(sample):
+    """Return the last sample of each cell of twice the size."""
+    rows, columns = sample.shape
+    even = np.pad(sample, ((0, rows % 2), (0, columns % 2)), constant_values=-1)
+    return even.reshape(-(-rows // 2), 2, -1, 2).max((1, 3))
 
 
 def _one_sided(frame, center):

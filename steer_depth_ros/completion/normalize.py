@@ -117,7 +117,7 @@ def normalize(samples, size, half=False, config=CONFIG, spacing=None) -> Normali
         uv, work_size = to_scale(uv, 2), ((size[0] + 1) // 2, (size[1] + 1) // 2)
         if dense:
             chosen = one_per_pixel(uv, work_size)
-            uv, depth = uv[chosen], depth[chosen]
+            uv, depth = np.take(uv, chosen, 0), depth[chosen]
         across, rows = sample_spacing(uv, work_size, config)
     median = float(np.median(depth))
     return NormalizedFrame(
@@ -128,9 +128,15 @@ def normalize(samples, size, half=False, config=CONFIG, spacing=None) -> Normali
 
 def one_per_pixel(uv, size):
     """Choose of samples at uv (N, 2) one for each pixel of `size` (H, W); return indices."""
-    sample = np.full(size, -1)
-    sample[pixel_of(uv, size)] = np.arange(len(uv))
+    sample = last_at_pixels(uv, size)
     return np.sort(sample[sample >= 0])
+
+
+def last_at_pixels(uv, size):
+    """Return the last one of samples at uv (N, 2) in each pixel of `size`, (H, W), or -1."""
+    sample, (row, column) = np.full(size, -1), pixel_of(uv, size)
+    sample.ravel()[row * size[1] + column] = np.arange(len(uv))
+    return sample
 
 
 def tensor(array):

@@ -68,8 +68,8 @@ def remove_occluded(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
     The sensor has parallax where too many are occluded for chance.
     """
     seen = ~occlusion_mask(uv, depth, size, config, spacing)
-    count = np.count_nonzero(~seen)
-    return Samples(uv[seen], depth[seen],
+    count = len(seen) - np.count_nonzero(seen)
+    return Samples(np.compress(seen, uv, 0), depth[seen],
                    bool(count >= max(config.parallax_min_count,
                                      config.parallax_min_share * len(seen))))
 
