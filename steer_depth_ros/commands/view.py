@@ -74,7 +74,13 @@ def run(args):
             finally:
                 stream.disconnect()
     else:
-        stream.spawn(default_blueprint=_blueprint())
+        try:
+            stream.spawn(default_blueprint=_blueprint())
+            stream.flush()
+        except RuntimeError as error:
+            raise ConfigError(f'the viewer of Rerun does not start ({error}); where there is no '
+                              'screen write a file with --save FILE.rrd and open it elsewhere'
+                              ) from None
         counts = _show_all(stream, args)
         stream.flush()
     print(', '.join(f'{name} {count}' for name, count in counts.items()))
@@ -133,11 +139,12 @@ class _Show:
         except BagError as error:
             if not found or any(named.values()):
                 raise
-            print(f'{recording.path}: without measured points ({error}); give the recording '
-                  'that it was made from, too, to see them')
             image = _image_topic(recording)
-            if image and not self.counts['image']:
-                self._messages(recording, image, 'image', self._plain_image)
+            if not self.counts['image']:
+                print(f'{recording.path}: without measured points ({error}); give the recording '
+                      'that it was made from first, to see them')
+                if image:
+                    self._messages(recording, image, 'image', self._plain_image)
         else:
             results = run_pipeline(recording, topics, node_values(recording, topics, **values))
             total = recording.counts[topics.image]

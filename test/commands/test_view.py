@@ -55,7 +55,8 @@ def test_a_recording_and_its_completed_one_share_a_time_line(recordings, tmp_pat
     pytest.importorskip('rerun', reason='rerun is not installed; pip install .[view]')
     path = tmp_path / 'deep' / 'drive.rrd'
     assert view(*recordings, '--save', path) == 0
-    assert f'image {COUNT}, depth {COUNT}' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f'image {COUNT}, depth {COUNT}' in said and 'without measured points' not in said
     columns, stamps = held(path)
     expected = [recorded.frame.stamp_ns for recorded in cloud_frames(COUNT)]
     for entity in ('/camera/image', '/camera/image/measured', '/camera/depth', '/confidence',
@@ -87,6 +88,18 @@ def test_nothing_is_left_of_a_file_that_could_not_be_made(tmp_path, capsys):
     assert 'there is no recording' in capsys.readouterr().err and not list(tmp_path.iterdir())
     assert view(tmp_path, '--save', '/proc/n.rrd') == 2
     assert 'cannot write /proc/n.rrd' in capsys.readouterr().err
+
+
+def test_without_a_screen_it_says_what_to_do(recordings, monkeypatch, capsys):
+    rerun = pytest.importorskip('rerun', reason='rerun is not installed; pip install .[view]')
+
+    def flush(_):
+        raise RuntimeError('gRPC has been unable to connect')
+
+    monkeypatch.setattr(rerun.RecordingStream, 'spawn', lambda *_, **__: None)
+    monkeypatch.setattr(rerun.RecordingStream, 'flush', flush)
+    assert view(recordings[0]) == 2
+    assert 'write a file with --save FILE.rrd' in capsys.readouterr().err
 
 
 def test_without_rerun_it_says_how_to_install_it(recordings, monkeypatch, capsys):
