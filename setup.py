@@ -192,7 +192,7 @@ setup(
         'rosbags>=0.11',
         'safetensors>=0.4',
         'scipy',
-        'torch>=2.4',
+        'torch>=2.5',
         'tqdm',
     ],
     extras_require={

@@ -38,7 +38,7 @@ def distance_to_samples(uv, valid, size):
     return torch.ops.steer_depth_ros.distance_to_samples(uv, valid, *size)
 
 
-@torch.library.custom_op('steer_depth_ros::distance_to_samples', mutates_args=())
+@libraries.operator('distance_to_samples')
 def _distance(uv: Tensor, valid: Optional[Tensor], height: int, width: int) -> Tensor:
     name, library = libraries.library_of(uv)
     if not hasattr(library, 'steer_distance'):  # those of the CPU leave it to OpenCV and torch
@@ -51,7 +51,7 @@ def _distance(uv: Tensor, valid: Optional[Tensor], height: int, width: int) -> T
     return result
 
 
-@_distance.register_fake
+@torch.library.register_fake('steer_depth_ros::distance_to_samples')
 def _nothing(uv, valid, height, width):
     return uv.new_empty(height, width)
 

@@ -178,7 +178,7 @@ def nearest_samples(uv, points, count, aspect=1.0):
         uv, None, points, count, float(aspect), 0.0)[:2]
 
 
-@torch.library.custom_op('steer_depth_ros::leave_one_out_neighbors', mutates_args=())
+@libraries.operator('leave_one_out_neighbors')
 def _neighbors(uv: Tensor, queries: Optional[Tensor], points: Optional[Tensor], count: int,
                aspect: float, line_gap: float) -> tuple[Tensor, Tensor, Tensor]:
     name, library = libraries.library_of(uv)
@@ -196,14 +196,14 @@ def _neighbors(uv: Tensor, queries: Optional[Tensor], points: Optional[Tensor], 
         return near, distance, known
 
 
-@_neighbors.register_fake
+@torch.library.register_fake('steer_depth_ros::leave_one_out_neighbors')
 def _no_neighbors(uv, queries, points, count, aspect, line_gap):
     asked = len(queries if points is None else points)
     return (uv.new_empty(count, asked, dtype=torch.int64), uv.new_empty(count, asked),
             uv.new_empty(asked, dtype=torch.bool))
 
 
-@torch.library.custom_op('steer_depth_ros::leave_one_out_tune', mutates_args=())
+@libraries.operator('leave_one_out_tune')
 def _tune(uv: Tensor, inverse: Tensor, colors: Tensor, kernels: Tensor, queries: Tensor,
           near: Tensor, distance: Tensor, known: Tensor, guide: Optional[Tensor],
           rejected: Optional[Tensor], settings: Tensor,
@@ -237,7 +237,7 @@ def _nothing(inverse, queries, settings):
             inverse.new_empty(len(queries)))
 
 
-@_tune.register_fake
+@torch.library.register_fake('steer_depth_ros::leave_one_out_tune')
 def _tune_fake(uv, inverse, colors, kernels, queries, near, distance, known, guide, rejected,
                settings, constants):
     return _nothing(inverse, queries, settings)

@@ -22,7 +22,22 @@ OUT_OF_MEMORY = 1  # kOutOfMemory of csrc/kernel_regression/status.h
 MOST = 2 ** 31 - 256  # native code counts with 32 bits
 DTYPES = {'valid': torch.bool, 'known': torch.bool, 'rejected': torch.bool,
           'queries': torch.int64, 'near': torch.int64}
+_operators = torch.library.Library('steer_depth_ros', 'FRAGMENT')
 _warned: set[str] = set()
+
+
+def operator(name):
+    """
+    Register the decorated function as torch.ops.steer_depth_ros.NAME, for every device.
+
+    `torch.library.custom_op` does so, too, but its first call imports the compiler of torch, which
+    takes seconds.
+    """
+    def register(function):
+        _operators.define(torch.library.infer_schema(function, op_name=name, mutates_args=()))
+        _operators.impl(name, function, 'CompositeExplicitAutograd')
+        return function
+    return register
 
 
 def library_name(device):

@@ -43,7 +43,7 @@ def find_occluded(uv, depth, size, cell, reach, margin, share):
         float(margin), float(share))
 
 
-@torch.library.custom_op('steer_depth_ros::find_occluded', mutates_args=())
+@libraries.operator('find_occluded')
 def _find(uv: Tensor, depth: Tensor, rows: int, columns: int, cell: float, reach_u: float,
           reach_v: float, margin: float, share: float) -> Tensor:
     name, library = libraries.library_of(uv)
@@ -59,7 +59,7 @@ def _find(uv: Tensor, depth: Tensor, rows: int, columns: int, cell: float, reach
     return occluded
 
 
-@_find.register_fake
+@torch.library.register_fake('steer_depth_ros::find_occluded')
 def _find_fake(uv, depth, rows, columns, cell, reach_u, reach_v, margin, share):
     return depth.new_empty(len(depth), dtype=torch.bool)
 

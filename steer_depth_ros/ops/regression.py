@@ -300,7 +300,7 @@ def _run_torch(inputs, height, width, window_rows, window_cols, neighbours, sect
         native.BORDERS[border], ridge, aspect)
 
 
-@torch.library.custom_op('steer_depth_ros::kernel_regression', mutates_args=())
+@libraries.operator('kernel_regression')
 def _forward(uv: Tensor, values: Tensor, steering: Tensor, valid: Optional[Tensor],
              guide: Optional[Tensor], guide_at_samples: Optional[Tensor], bandwidth: Tensor,
              ridge: Optional[Tensor], height: int, width: int, window_rows: int, window_cols: int,
@@ -320,7 +320,7 @@ def _forward(uv: Tensor, values: Tensor, steering: Tensor, valid: Optional[Tenso
         return dense, mass
 
 
-@_forward.register_fake
+@torch.library.register_fake('steer_depth_ros::kernel_regression')
 def _forward_fake(uv, values, steering, valid, guide, guide_at_samples, bandwidth, ridge, height,
                   width, *_):
     shape = (uv.shape[0], height, width)
@@ -329,7 +329,7 @@ def _forward_fake(uv, values, steering, valid, guide, guide_at_samples, bandwidt
 
 # Returns the gradients of values, steering, guide, guide_at_samples, bandwidth, ridge. An operator
 # cannot return None, so a gradient that is not wanted comes back with no elements.
-@torch.library.custom_op('steer_depth_ros::kernel_regression_backward', mutates_args=())
+@libraries.operator('kernel_regression_backward')
 def _backward(grad_dense: Tensor, grad_mass: Tensor, uv: Tensor, values: Tensor, steering: Tensor,
               valid: Optional[Tensor], guide: Optional[Tensor], guide_at_samples: Optional[Tensor],
               bandwidth: Tensor, ridge: Optional[Tensor], height: int, width: int,
@@ -366,7 +366,7 @@ def _torch_gradient(grad_dense, grad_mass, inputs, options):
     return [found.get(i, inputs[1].new_empty(0)) for i in (1, 2, 4, 5, 6, 7)]
 
 
-@_backward.register_fake
+@torch.library.register_fake('steer_depth_ros::kernel_regression_backward')
 def _backward_fake(grad_dense, grad_mass, uv, values, steering, valid, guide, guide_at_samples,
                    bandwidth, ridge, *_):
     return [torch.empty_like(values), torch.empty_like(steering),

@@ -56,7 +56,7 @@ def surface_step(start, lab, uv, measured, valid, steps, constants):
           ('tv_smoothness', 'tv_flat', 'tv_misfit', 'tv_edge', 'tv_floor')))
 
 
-@torch.library.custom_op('steer_depth_ros::surface_step', mutates_args=())
+@libraries.operator('surface_step')
 def _surface_step(start: Tensor, lab: Tensor, uv: Tensor, measured: Tensor,
                   valid: Optional[Tensor], steps: int, smoothness: float, flat: float,
                   misfit: float, edge: float, floor: float) -> Tensor:
@@ -72,7 +72,7 @@ def _surface_step(start: Tensor, lab: Tensor, uv: Tensor, measured: Tensor,
     return solve_in_torch(frame, weights, data_weight, rhs, steps)[0]
 
 
-@_surface_step.register_fake
+@torch.library.register_fake('steer_depth_ros::surface_step')
 def _(start, *_):
     return torch.empty_like(start, memory_format=torch.contiguous_format)
 

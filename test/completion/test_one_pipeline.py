@@ -12,6 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """What a GPU runs, on the CPU: against the native completion, and without reading back."""
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +95,20 @@ def test_a_frame_takes_few_launches(half, most):
     assert launches['kernel_regression'] == 24  # or they sort at once
     assert launches['distance_to_samples'] == 4
     assert sum(launches.values()) <= most, launches
+
+
+def test_a_first_frame_does_not_wait_for_the_compiler_of_torch():
+    code = """
+import sys
+import numpy as np
+import steer_depth_ros as sd
+rng = np.random.default_rng(0)
+frame = np.zeros((60, 80, 3), np.uint8), rng.uniform(0, 59, (300, 2)), rng.uniform(1, 5, 300)
+for preset in ('fast', 'steering'):
+    sd.DepthCompleter(preset).complete(*frame)
+assert 'torch._dynamo' not in sys.modules
+"""
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 @pytest.mark.gpu
