@@ -103,6 +103,8 @@ class Extrinsics:
         """Apply new parameter values; the source does not change."""
         self.values = values
         self._fixed_matrix = _matrix(values) if self.source == 'parameters' else np.eye(4)
+        self._without_pose = (self.source, values['extrinsics.source']) == (
+            'parameters', 'auto') and np.array_equal(self._fixed_matrix, np.eye(4))
 
     def camera_from(self, camera_frame: str, image_ns: int, depth_frame: str,
                     depth_ns: int) -> np.ndarray:
@@ -110,11 +112,14 @@ class Extrinsics:
         Return float64 (4, 4), from `depth_frame` at `depth_ns` to the camera at `image_ns`.
 
         Wait up to tf_timeout_s for a late transform, then raise TransformError, which lists the
-        existing frames.
+        existing frames. Raise it, too, where TF cannot be received and no parameter was set.
         """
         fixed, end = self.values['fixed_frame'], None
         same = depth_frame.lstrip('/') == camera_frame.lstrip('/')
         if self.source != 'tf' or (same and not fixed):
+            if not same and self._without_pose:
+                raise TransformError(f'the pose of {depth_frame} in {camera_frame} is not known: '
+                                     f'{NO_TF}')
             return self._fixed_matrix
         while True:
             try:
@@ -128,7 +133,6 @@ class Extrinsics:
                         or (error.past and self._newer())):
                     raise _explained(error, fixed) from None
             time.sleep(POLL_S)
-
 
     def knows_frame_at(self, camera_frame: str, xyz: np.ndarray) -> bool:
         """Return whether TF has a frame at position xyz (meters) in the camera frame."""

@@ -369,6 +369,8 @@ def test_without_tf2_msgs_the_node_says_once_what_to_do(tmp_path, monkeypatch):
     rig = Rig('preset:=steering', 'device:=cpu')
     rig.listen('depth/image')
     assert rig.said().count('tf2_msgs is not installed: set extrinsics.source') == 1
+    rig.send(time.time_ns())
+    assert rig.spin_until(lambda: 'the pose of lidar in camera is not known' in rig.said(), 10.0)
     rig.close()
     refused = Rig('preset:=steering', 'device:=cpu', 'extrinsics.source:=tf')
     assert refused.spin_until(lambda: 'extrinsics.source is "tf", but' in refused.said(), 60.0)

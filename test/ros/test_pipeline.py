@@ -254,8 +254,15 @@ def test_a_fixed_frame_that_nobody_publishes_is_named_as_the_parameter():
 
 
 def test_without_tf_auto_uses_parameters_and_tf_is_refused():
-    assert Extrinsics(DEFAULTS, None).source == 'parameters'
+    unknown = Extrinsics(DEFAULTS, None)
+    assert unknown.source == 'parameters'
     assert Extrinsics(DEFAULTS, TransformBuffer()).source == 'tf'
+    # Nobody has said where the LiDAR is: not at the camera.
+    with pytest.raises(TransformError, match='pose of lidar in camera is not .* set extrinsics'):
+        unknown.camera_from('camera', SECOND, 'lidar', SECOND)
+    assert np.array_equal(unknown.camera_from('camera', SECOND, '/camera', SECOND), np.eye(4))
+    for known in ({'extrinsics.source': 'parameters'}, {'extrinsics.xyz': [0.0, 0.0, 1.0]}):
+        Extrinsics({**DEFAULTS, **known}, None).camera_from('camera', SECOND, 'lidar', SECOND)
     with pytest.raises(TransformError, match='tf2_msgs'):
         Extrinsics({**DEFAULTS, 'extrinsics.source': 'tf'}, None)
 
