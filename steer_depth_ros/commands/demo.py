@@ -21,17 +21,18 @@ from tqdm import tqdm
 from steer_depth_ros.commands import options
 from steer_depth_ros.errors import BagError, ConfigError
 from steer_depth_ros.evaluation.metrics import measure, MetricAverage
-from steer_depth_ros.geometry.transforms import quaternion_from
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.recordings.bag_frames import (
     choose_topics,
     node_values,
     read_truth,
+    recorded_pose,
     run_pipeline,
 )
 from steer_depth_ros.recordings.bag_tools import frames_to_bag, OUTPUTS
 from steer_depth_ros.recordings.frame_folder import find_frames, read_frames
 from steer_depth_ros.ros import distro
+from steer_depth_ros.ros.extrinsics import posed_values
 from steer_depth_ros.ros.message_types import message_class
 from steer_depth_ros.viz import preview
 
@@ -70,7 +71,10 @@ def run(args):
         topics = choose_topics(recording, **options.topic_options(args), given=given)
         values = node_values(recording, topics, **given)
         values |= options.completer_options(args)
-        values |= _recorded_extrinsics(recording, topics, values)
+        pose = recorded_pose(recording, topics, values)  # tells at once when there is none
+        if pose is not None and message_class(bag.TF_MESSAGE) is None:
+            print('no message type tf2_msgs: the node gets the recorded extrinsics as parameters')
+            values = posed_values(values, pose)
     print(f'playing {source} through the node ({topics.image}, {topics.depth}) ...')
     log = replay(source, topics, values, out, args.rate, wait=not args.real_time)
     if not _completed_anything(out / 'completed.mcap'):
@@ -167,20 +171,6 @@ def _recording(args, out):
     frames_to_bag(tqdm(frames, total=total, unit=' frames', desc='recording'), target,
                   overwrite=True)
     return target
-
-
-def _recorded_extrinsics(recording, topics, values):
-    """Return the recorded extrinsics as parameters if the node cannot receive /tf."""
-    if not topics.points or values['extrinsics.source'] not in ('auto', 'tf'):
-        return {}
-    # Also tells at once when the recording has no transform.
-    first = next(run_pipeline(recording, topics, values)).frame.camera_from_points
-    assert first is not None  # there are points
-    if message_class(bag.TF_MESSAGE) is not None:
-        return {}
-    print('no message type tf2_msgs: the node gets the recorded extrinsics as parameters')
-    return {'extrinsics.source': 'parameters', 'extrinsics.xyz': first[:3, 3].tolist(),
-            'extrinsics.quaternion': quaternion_from(first).tolist()}
 
 
 def _row(given, depth, confidence, truth, caption):

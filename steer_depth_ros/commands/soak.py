@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from steer_depth_ros.commands import options
 from steer_depth_ros.errors import ConfigError
-from steer_depth_ros.geometry.transforms import quaternion_from
 from steer_depth_ros.recordings import bag
-from steer_depth_ros.recordings.bag_frames import choose_topics, node_values, run_pipeline
+from steer_depth_ros.recordings.bag_frames import choose_topics, node_values, recorded_pose
 from steer_depth_ros.recordings.bag_tools import frames_to_bag
+from steer_depth_ros.ros.extrinsics import posed_values
 from steer_depth_ros.ros.tools.soak_report import draw, judge, sample_process, summarise
 from steer_depth_ros.viz.preview import write_picture
 
@@ -87,7 +87,10 @@ def _soak(args, source, folder):
         given = options.node_parameters(args)
         topics = choose_topics(recording, **options.topic_options(args), given=given)
         values = node_values(recording, topics, **given)
-        values |= options.completer_options(args) | _extrinsics(recording, topics, values)
+        values |= options.completer_options(args)
+        pose = recorded_pose(recording, topics, values)
+        if pose is not None:  # /tf is not played repeatedly
+            values = posed_values(values, pose)
     log, seconds = folder / 'player.json', 60 * args.minutes
     samples: List[Dict[str, float]] = []
     with Processes(folder, child_environment()) as processes, tqdm(
@@ -107,16 +110,6 @@ def _soak(args, source, folder):
         processes.wait('soak_player', time.monotonic() + seconds + START_S, watch)
         processes.stop('node')
     return summarise(samples, json.loads(log.read_text()))
-
-
-def _extrinsics(recording, topics, values):
-    """Return the recorded extrinsics as parameters, because /tf is not played repeatedly."""
-    if not topics.points or values['extrinsics.source'] not in ('auto', 'tf'):
-        return {}
-    matrix = next(run_pipeline(recording, topics, values)).frame.camera_from_points
-    assert matrix is not None  # there are points
-    return {'extrinsics.source': 'parameters', 'extrinsics.xyz': matrix[:3, 3].tolist(),
-            'extrinsics.quaternion': quaternion_from(matrix).tolist()}
 
 
 def _print(report):

@@ -131,6 +131,13 @@ def choose_topics(recording, image=None, camera_info=None, points=None, sparse_d
                   depth_info=beside if beside != info or calibrated else None)
 
 
+def recorded_pose(recording, topics, values):
+    """Return the (4, 4) pose of the LiDAR at the first frame, None where TF is not asked for."""
+    if not topics.points or values['extrinsics.source'] not in ('auto', 'tf'):
+        return None
+    return next(run_pipeline(recording, topics, values)).frame.camera_from_points
+
+
 def node_values(recording, topics, **given) -> dict:
     """
     Return the checked parameters of the node for these topics.

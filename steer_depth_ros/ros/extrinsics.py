@@ -153,6 +153,11 @@ def calibrated_values(values: Dict[str, Any],
     matrix = calibration.camera_from_points if calibration else None
     if matrix is None or values['extrinsics.source'] != 'auto':
         return values
+    return posed_values(values, matrix)
+
+
+def posed_values(values: Dict[str, Any], matrix: np.ndarray) -> Dict[str, Any]:
+    """Return the parameters with a pose of the LiDAR, (4, 4), instead of one from TF."""
     return {**values, 'extrinsics.source': 'parameters', 'extrinsics.rpy': [0.0] * 3,
             'extrinsics.xyz': matrix[:3, 3].tolist(),
             'extrinsics.quaternion': quaternion_from(matrix).tolist()}
