@@ -26,7 +26,13 @@ from steer_depth_ros.recordings import bag
 from steer_depth_ros.recordings.bag_frames import choose_topics, node_values, recorded_pose
 from steer_depth_ros.recordings.bag_tools import frames_to_bag
 from steer_depth_ros.ros.extrinsics import posed_values
-from steer_depth_ros.ros.tools.soak_report import draw, judge, sample_process, summarise
+from steer_depth_ros.ros.tools.soak_report import (
+    draw,
+    judge,
+    sample_process,
+    summarise,
+    too_short,
+)
 from steer_depth_ros.viz.preview import write_picture
 
 RENDERED_FRAMES = 8
@@ -65,6 +71,8 @@ def run(args):
     options.write_json(args.json, {**report, 'failures': failures})
     if args.plot:
         write_picture(args.plot, draw(report))
+    if too_short(report):
+        print('too short to tell whether memory or latency grows: that takes 3 minutes')
     if failures:
         print(f'soak failed: {"; ".join(failures)}')
     return 1 if failures else 0

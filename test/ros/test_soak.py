@@ -27,9 +27,10 @@ from steer_depth_ros.ros.tools.soak_report import draw, judge, sample_process, s
 SECONDS, RATE = 300, 10
 
 
-def report(latency_ms=lambda t: 40.0, dropped=(), left_out=(), began=1000.0, **series):
+def report(latency_ms=lambda t: 40.0, dropped=(), left_out=(), began=1000.0, seconds=SECONDS,
+           **series):
     """Make the report of a run of five minutes; series: name to a function of the second."""
-    stamps = range(SECONDS * RATE)
+    stamps = range(seconds * RATE)
     log = {'began': began, 'left_out': list(left_out),
            'published': {str(s): began + s / RATE for s in stamps},
            'answered': {str(s): began + s / RATE + latency_ms(s / RATE) / 1e3 for s in stamps
@@ -37,7 +38,7 @@ def report(latency_ms=lambda t: 40.0, dropped=(), left_out=(), began=1000.0, **s
     steady = {'pss_mb': lambda t: 400.0, 'rss_mb': lambda t: 500.0,
               'own_mb': lambda t: 300.0, 'handles': lambda t: 23, 'threads': lambda t: 16}
     samples = [{'t': began + t, **{name: f(t) for name, f in {**steady, **series}.items()}}
-               for t in range(-5, SECONDS)]
+               for t in range(-5, seconds)]
     return summarise(samples, log)
 
 
@@ -72,6 +73,14 @@ def test_each_growth_fails_the_run(change, words):
     found = judge(report(**change))
     assert len(found) == 1
     assert words in found[0]
+
+
+@pytest.mark.parametrize('seconds, failures', [(60, 0), (179, 0), (181, 3)])
+def test_growth_is_judged_from_three_minutes_on(seconds, failures):
+    grown = report(seconds=seconds, latency_ms=lambda t: 40 + t, rss_mb=lambda t: 400 + t,
+                   handles=lambda t: 23 + t // 10)
+    assert len(judge(grown)) == failures
+    assert '1 of 600 frames were dropped' in judge(report(seconds=60, dropped=[5]))[0]
 
 
 def test_growth_within_the_limit_passes():
@@ -114,7 +123,8 @@ def test_frames_through_the_real_node(tmp_path, monkeypatch, capsys):
     status = main(['soak', '--bag', str(recording), '--minutes', '0.1', '--rate', '2',
                    '--leave-out', '4', '--json', str(tmp_path / 'soak.json'),
                    '--plot', str(tmp_path / 'soak.png')])
-    assert status == 1 and 'soak failed: a failure' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert status == 1 and 'soak failed: a failure' in said and 'too short to tell' in said
     found = json.loads((tmp_path / 'soak.json').read_text())
     assert found['failures'] == ['a failure']
     assert found['frames'] == 12 and found['left_out'] == 3 and found['dropped'] <= 2

@@ -82,12 +82,18 @@ def summarise(samples: List[Dict[str, float]], log: Dict[str, Any]) -> Dict[str,
 
 
 def judge(report: Dict[str, Any]) -> List[str]:
-    """Return a clause for everything that grew or was lost; empty if the run passes."""
+    """
+    Return a clause for everything that grew or was lost; empty if the run passes.
+
+    Runs of under three minutes are too short to tell whether something grows.
+    """
     found = []
     if report['frames'] - report['left_out'] == report['dropped']:
         found.append('the node answered no frame')
     elif report['dropped']:
         found.append(f'{report["dropped"]} of {report["frames"]} frames were dropped')
+    if too_short(report):
+        return found
     growth = report['mb_per_1000_frames']
     if growth > MB_PER_1000_FRAMES:
         found.append(f'memory grew by {growth:.2f} MB per 1000 frames after the first minute '
@@ -101,6 +107,11 @@ def judge(report: Dict[str, Any]) -> List[str]:
         if late > early:
             found.append(f'open {name} grew from {early:.0f} to {late:.0f}')
     return found
+
+
+def too_short(report: Dict[str, Any]) -> bool:
+    """Return whether a run has no last minute to compare with its second."""
+    return report['seconds'] < 3 * MINUTE_S - 1
 
 
 def draw(report: Dict[str, Any]) -> np.ndarray:
