@@ -127,7 +127,7 @@ def downsample2(maps: Tensor) -> Tensor:
 def upsample(maps: Tensor, size, factor: int = 2) -> Tensor:
     """Bring maps of 1 / factor of the resolution back to `size` (H, W), bilinear."""
     large = [factor * n for n in maps.shape[-2:]]
-    return resize(maps, large)[..., :size[0], :size[1]]
+    return (maps if factor == 1 else resize(maps, large))[..., :size[0], :size[1]]
 
 
 def resize(maps: Tensor, size) -> Tensor:

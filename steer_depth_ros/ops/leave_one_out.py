@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from steer_depth_ros.ops import leave_one_out_torch, libraries, native
+from steer_depth_ros.ops.constants import number
 from steer_depth_ros.ops.timing import stage
 
 MOST_NEIGHBORS = 64  # kMostNeighbors of csrc/leave_one_out/problem.h
@@ -123,7 +124,8 @@ class LeaveOneOut(NamedTuple):
         TypeError for a tensor of another type, ValueError for another shape, or one on another
         device than `inverse`; on the CPU RuntimeError for indices of samples that do not exist.
         """
-        return self._run(self.inverse.new_zeros(6), self.constants.steps)
+        zeros = number((0.0,) * 6, self.inverse.device, self.inverse.dtype)
+        return self._run(zeros, self.constants.steps)
 
     def at(self, settings) -> Tuned:
         """Predict the samples with these settings (6,). TypeError or ValueError as `tune`."""
