@@ -17,7 +17,7 @@ from typing import Any, Optional
 import numpy as np
 from torch.utils.data import Dataset
 
-from steer_depth_ros.datasets.held_out import example_from_frame, training_item
+from steer_depth_ros.datasets.held_out import example_from_frame
 from steer_depth_ros.errors import BagError, SteerDepthError
 from steer_depth_ros.recordings import bag, bag_frames
 from steer_depth_ros.recordings.frame_folder import RecordedFrame
@@ -57,7 +57,7 @@ class BagFrames(Dataset):
 
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        return training_item(example_from_frame(self.read(index), self.pattern, rng))
+        return example_from_frame(self.read(index), self.pattern, rng).item()
 
     def _check_first(self):
         """Raise the error of the first frame when none of the first few can be used."""

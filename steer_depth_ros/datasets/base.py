@@ -102,13 +102,36 @@ def draw_samples(frame: MeasuredFrame, pattern: str, rng) -> SparseDepth:
     return draw(MeasuredScene(frame), rng)
 
 
+@dataclass
+class Example:
+    """
+    The input of an estimate and the truth to compare it with.
+
+    image: uint8 (H, W, 3) RGB. uv: float32 (N, 2), sparse: float32 (N,) meters. truth: float32
+    (H, W) meters, not finite where unknown. camera: intrinsics of the image.
+    """
+
+    name: str
+    image: np.ndarray
+    uv: np.ndarray
+    sparse: np.ndarray
+    truth: np.ndarray
+    camera: Camera
+
+    def item(self) -> Dict[str, object]:
+        """Return the item of a data set for training, see `MeasuredFrames`."""
+        image = np.array(self.image)  # images of messages are read-only
+        return {'image': torch.from_numpy(image), 'depth': torch.from_numpy(self.truth),
+                'uv': torch.from_numpy(self.uv), 'sparse': torch.from_numpy(self.sparse),
+                'name': self.name}
+
+
 class MeasuredFrames(Dataset):
     """
     Base class of recorded data sets; the samples of frame i depend only on (seed, epoch, i).
 
-    A frame is a dictionary: image uint8 (H, W, 3) RGB; depth float32 (H, W) meters, NaN where
-    unknown; uv float32 (N, 2) and sparse float32 (N,), the samples; intrinsics float32 (4,) fx,
-    fy, cx, cy; name of the frame.
+    An item is a dictionary: image uint8 (H, W, 3) RGB; depth float32 (H, W) meters, NaN where
+    unknown; uv float32 (N, 2) and sparse float32 (N,), the samples; name of the frame.
     """
 
     def __init__(self, pattern: str, seed: int = 0):
@@ -118,10 +141,12 @@ class MeasuredFrames(Dataset):
         """Read one frame from its files; DatasetError names a file that is missing or corrupt."""
         raise NotImplementedError
 
-    def sample(self, frame: MeasuredFrame, index: int, pattern: Optional[str] = None):
+    def example(self, frame: MeasuredFrame, index: int, pattern: Optional[str] = None) -> Example:
         """Draw the samples of a frame that is already read; pattern: other than the default."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        return draw_samples(frame, pattern or self.pattern, rng)
+        samples = draw_samples(frame, pattern or self.pattern, rng)
+        return Example(frame.name, frame.image, samples.uv, samples.depth, frame.truth,
+                       frame.camera)
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -129,9 +154,4 @@ class MeasuredFrames(Dataset):
     def __getitem__(self, index: int) -> Dict[str, object]:
         if not 0 <= index < len(self):
             raise IndexError(f'frame {index} of {len(self)}')
-        frame = self.read(index)
-        samples, camera = self.sample(frame, index), frame.camera
-        return {'image': torch.from_numpy(frame.image), 'depth': torch.from_numpy(frame.truth),
-                'uv': torch.from_numpy(samples.uv), 'sparse': torch.from_numpy(samples.depth),
-                'intrinsics': torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy]),
-                'name': frame.name}
+        return self.example(self.read(index), index).item()

@@ -15,7 +15,7 @@
 import numpy as np
 from torch.utils.data import Dataset
 
-from steer_depth_ros.datasets.held_out import example_from_frame, training_item
+from steer_depth_ros.datasets.held_out import example_from_frame
 from steer_depth_ros.recordings.frame_folder import find_frames, read_frame
 
 
@@ -37,4 +37,4 @@ class FolderFrames(Dataset):
 
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        return training_item(example_from_frame(read_frame(self.paths[index]), self.pattern, rng))
+        return example_from_frame(read_frame(self.paths[index]), self.pattern, rng).item()

@@ -12,39 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Recorded frames as examples with truth: either recorded truth or held-out measurements."""
-from dataclasses import dataclass
-from typing import Dict, Optional
+from typing import Optional
 
 import numpy as np
-import torch
 
 from steer_depth_ros.completion.occlusion import occlusion_mask
-from steer_depth_ros.datasets.base import draw_samples, MeasuredFrame, SENSOR
+from steer_depth_ros.datasets.base import draw_samples, Example, MeasuredFrame, SENSOR
 from steer_depth_ros.errors import DatasetError
-from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.geometry.projection import pixel_of, project_points, SparseDepth
 from steer_depth_ros.recordings.frame_folder import RecordedFrame
 
 BAND_DEG = 0.84  # two beams of a 64-beam sensor
 DENSE = 0.2  # a depth image with at least this fraction of pixels is from a depth camera
 FROM_DENSE, FROM_SPARSE = 'random:500', 0.5
-
-
-@dataclass
-class Example:
-    """
-    The input of an estimate and the truth to compare it with.
-
-    image: uint8 (H, W, 3) RGB. uv: float32 (N, 2), sparse: float32 (N,) meters. truth: float32
-    (H, W) meters, not finite where unknown. camera: intrinsics of the image.
-    """
-
-    name: str
-    image: np.ndarray
-    uv: np.ndarray
-    sparse: np.ndarray
-    truth: np.ndarray
-    camera: Camera
 
 
 def example_from_frame(recorded: RecordedFrame, pattern: Optional[str], rng) -> Example:
@@ -73,16 +53,6 @@ def _example(recorded, samples, truth):
         raise DatasetError(f'{recorded.name} has nothing to compare with: no truth, and every '
                            'measurement is a sample; choose a pattern that holds some out')
     return Example(recorded.name, frame.image, samples.uv, samples.depth, truth, frame.camera)
-
-
-def training_item(example: Example) -> Dict[str, object]:
-    """Return an example as a data set item, see `MeasuredFrames`."""
-    camera = example.camera
-    image = np.array(example.image)  # images of messages are read-only
-    return {'image': torch.from_numpy(image), 'depth': torch.from_numpy(example.truth),
-            'uv': torch.from_numpy(example.uv), 'sparse': torch.from_numpy(example.sparse),
-            'intrinsics': torch.tensor([camera.fx, camera.fy, camera.cx, camera.cy]),
-            'name': example.name}
 
 
 def _is_input(recorded):

@@ -19,8 +19,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequ
 
 import numpy as np
 
-from steer_depth_ros.datasets.base import MeasuredFrames
-from steer_depth_ros.datasets.held_out import Example, example_from_frame
+from steer_depth_ros.datasets.base import Example, MeasuredFrames
+from steer_depth_ros.datasets.held_out import example_from_frame
 from steer_depth_ros.errors import DatasetError
 from steer_depth_ros.evaluation.confidence_report import ConfidenceReport
 from steer_depth_ros.evaluation.metrics import measure, MetricAverage
@@ -120,9 +120,7 @@ def measured_examples(frames: MeasuredFrames, patterns: Sequence[Optional[str]],
     for index in range(min(limit or len(frames), len(frames))):
         frame = frames.read(index)
         for pattern in patterns:
-            samples = frames.sample(frame, index, pattern)
-            yield pattern or frames.pattern, Example(
-                frame.name, frame.image, samples.uv, samples.depth, frame.truth, frame.camera)
+            yield pattern or frames.pattern, frames.example(frame, index, pattern)
 
 
 def procedural_examples(frames: ProceduralFrames, patterns: Sequence[str]):

@@ -22,7 +22,7 @@ from steer_depth_ros.completion import pipeline
 from steer_depth_ros.completion.confidence import CLOSE
 from steer_depth_ros.completion.config import CONFIG, Config
 from steer_depth_ros.completion.presets import find_preset
-from steer_depth_ros.datasets.held_out import Example
+from steer_depth_ros.datasets.base import Example
 from steer_depth_ros.errors import ConfigError
 from steer_depth_ros.evaluation.evaluate import procedural_examples
 from steer_depth_ros.synthetic.procedural import ProceduralFrames

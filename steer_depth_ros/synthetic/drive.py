@@ -20,7 +20,7 @@ import torch
 from steer_depth_ros.geometry.frame import Frame
 from steer_depth_ros.recordings.frame_folder import FIRST_STAMP_NS, PERIOD_NS, RecordedFrame
 from steer_depth_ros.synthetic.builder import NORMAL
-from steer_depth_ros.synthetic.procedural import render_scene
+from steer_depth_ros.synthetic.renderer import render_scene
 
 SIZE = 320, 960
 KIND = 'street'
@@ -52,17 +52,17 @@ def drive_frames(count, seed=6, size=SIZE) -> Iterator[RecordedFrame]:
         yield RecordedFrame(f'{index:06d}', frame, truth=truth)
 
 
-def scan(scene, rng, camera_from_lidar=CAMERA_FROM_LIDAR) -> np.ndarray:
+def scan(scene, rng) -> np.ndarray:
     """
     Return the front half of a sweep of a spinning LiDAR; float32 (N, 3) meters in its frame.
 
-    Black and glass surfaces return nothing. camera_from_lidar: (4, 4), where it is.
+    Black and glass surfaces return nothing.
     """
     azimuth = np.arange(-np.pi / 2, np.pi / 2, AZIMUTH_STEP)
     e, a = (grid.ravel() for grid in np.meshgrid(BEAMS, azimuth, indexing='ij'))
     rays = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], 1)
-    turned = (rays @ camera_from_lidar[:3, :3].T).astype(np.float32)
-    origin = camera_from_lidar[:3, 3].astype(np.float32)
+    turned = (rays @ CAMERA_FROM_LIDAR[:3, :3].T).astype(np.float32)
+    origin = CAMERA_FROM_LIDAR[:3, 3].astype(np.float32)
     distance, echo = scene.trace(torch.from_numpy(origin), torch.from_numpy(turned))
     distance = distance.numpy()
     returned = (distance < MAX_RANGE_M) & (echo.numpy() == NORMAL)

@@ -24,7 +24,7 @@ from steer_depth_ros.calibration.optimize import calibrate, corrected
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.geometry.transforms import matrix_from
 from steer_depth_ros.synthetic.drive import CAMERA_FROM_LIDAR, drive_frames, scan, STEP_M
-from steer_depth_ros.synthetic.procedural import render_scene
+from steer_depth_ros.synthetic.renderer import render_scene
 
 SIZE = 240, 720
 CAMERA = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)

@@ -118,15 +118,16 @@ def test_kitti_selection(tmp_path):
     v, u = np.nonzero(sparse)
     np.testing.assert_array_equal(frame['uv'].numpy(), np.stack([u, v], 1))
     np.testing.assert_array_equal(frame['sparse'].numpy(), (sparse[v, u] / 256).astype('f'))
-    assert frame['intrinsics'].tolist() == [721.5, 720.5, 30.5, 20.5]
+    camera = frames.read(0).camera
+    assert [camera.fx, camera.fy, camera.cx, camera.cy] == [721.5, 720.5, 30.5, 20.5]
 
 
 def test_kitti_raw_layout(tmp_path):
     frames = kitti.KittiFrames(write_kitti_raw(tmp_path), 'train', 'random:50')
     assert [f.camera for f in frames.files] == ['image_02', 'image_03']
     assert frames[0]['name'] == '2011_09_26_drive_0001_sync/image_02/0000000005'
-    assert frames[0]['intrinsics'].tolist() == [700, 701, 31, 21]
-    assert frames[1]['intrinsics'].tolist() == [710, 711, 32, 22]
+    cameras = [frames.read(index).camera for index in (0, 1)]
+    assert [(c.fx, c.fy, c.cx, c.cy) for c in cameras] == [(700, 701, 31, 21), (710, 711, 32, 22)]
     # Samples come from what the sensor measured, not from the truth.
     u, v = frames[0]['uv'].long().T
     assert len(u) == 50 and (kitti_frame(7)[1][v, u] > 0).all()

@@ -22,7 +22,8 @@ from sample_datasets import write_frame, write_kitti_selection, write_nyu
 import torch
 
 from steer_depth_ros.cli import main
-from steer_depth_ros.datasets.held_out import Example, example_from_frame
+from steer_depth_ros.datasets.base import Example
+from steer_depth_ros.datasets.held_out import example_from_frame
 from steer_depth_ros.errors import DatasetError
 from steer_depth_ros.evaluation.confidence_report import (
     BINS,

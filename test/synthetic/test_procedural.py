@@ -28,8 +28,8 @@ from steer_depth_ros.synthetic.primitives import (
     Solid,
     Solids,
 )
-from steer_depth_ros.synthetic.procedural import ProceduralFrames, render_scene
-from steer_depth_ros.synthetic.renderer import camera_rays
+from steer_depth_ros.synthetic.procedural import ProceduralFrames
+from steer_depth_ros.synthetic.renderer import camera_rays, render_scene
 from steer_depth_ros.synthetic.scenes import KINDS
 
 SIZE = (60, 80)
@@ -178,16 +178,11 @@ def test_far_background_lies_right_above_the_roofs_of_a_queue():
     assert np.mean(found) > 0.1
 
 
-def test_frames_depend_on_seed_and_index_alone():
-    frames = ProceduralFrames(10, seed=4, size=SIZE)
-    a, b = frames[7], ProceduralFrames(99, seed=4, size=SIZE)[7]
-    assert a['name'] == b['name']
-    for key in ('image', 'depth', 'uv', 'sparse', 'intrinsics'):
-        assert torch.equal(a[key], b[key])
-    other = ProceduralFrames(10, seed=5, size=SIZE)[7]
-    assert not torch.equal(a['image'], other['image'])
-    with pytest.raises(IndexError):
-        frames[10]
+def test_scenes_depend_on_seed_and_index_alone():
+    a, b, other = (ProceduralFrames(length, seed, SIZE).scene(7)
+                   for length, seed in ((10, 4), (99, 4), (10, 5)))
+    assert torch.equal(a.image, b.image) and torch.equal(a.depth, b.depth)
+    assert not torch.equal(a.image, other.image)
 
 
 @pytest.mark.gpu

@@ -19,7 +19,7 @@ import torch
 from steer_depth_ros.errors import ConfigError
 from steer_depth_ros.synthetic import modifiers, sensors
 from steer_depth_ros.synthetic.builder import BLACK
-from steer_depth_ros.synthetic.procedural import render_scene
+from steer_depth_ros.synthetic.renderer import render_scene
 
 SIZE = (96, 128)
 SEEDS = range(8)
