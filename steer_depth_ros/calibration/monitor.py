@@ -32,6 +32,8 @@ PITCH = YAW = np.linspace(-2.1, 2.1, 13)
 ROLL = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
 POSES = np.stack(np.meshgrid(PITCH, YAW, ROLL, indexing='ij'), -1).reshape(-1, 3)
 POSES_F = POSES.astype(np.float32)
+STEPS = PITCH[1] - PITCH[0], YAW[1] - YAW[0], ROLL[1] - ROLL[0]
+NO_TURN = len(POSES) // 2
 TEMPER = 6.0  # features of one edge, and frames of one scene, are not independent
 PRIOR_DEG = 1.2
 FLOOR_DEG = 0.1
@@ -39,8 +41,10 @@ MEMORY_S = 60.0
 ENOUGH_FEATURES = 40
 CERTAIN_DEG = 0.5  # deviations above tell nothing
 OFF, OFF_DEG = 4.0, 0.5  # standard deviations, and degrees, from which on there is a warning
-AGREED = 0.4  # of the rotation, which each half of the features must find by itself
+AGREED = 0.5  # logarithm by which each half of the features must prefer the rotation
 AXES = 'x', 'y', 'z'
+SMALL = 64, 48  # pixels by which views are told apart
+SAME_LEVELS = 1.5  # of brightness between two images of one view: noise
 
 
 @dataclass
@@ -58,16 +62,19 @@ class Fit:
 
     def describe(self) -> str:
         """Return half a sentence: "off by 0.7 deg +- 0.1 about y over 30 s"."""
-        worst = int(np.argmax(np.abs(self.degrees) / self.sigma))
-        over = f'over {self.seconds:.0f} s' if self.seconds >= 1 else 'in one frame'
+        known = self.sigma < CERTAIN_DEG
+        over = f'over {self.seconds:.0f} s' if self.seconds >= 1 else 'in one view'
         if not self.significant:
-            known = self.sigma < CERTAIN_DEG
             return ('good' if known.all() else 'no misfit seen') + ': ' + ', '.join(
                 f'{axis} {value:+.1f} +- {sigma:.1f} deg' if sure else f'{axis} not observable'
                 for axis, value, sigma, sure in zip(AXES, self.degrees, self.sigma, known,
                                                     strict=True)) + f' {over}'
-        return (f'off by {abs(self.degrees[worst]):.1f} deg +- {self.sigma[worst]:.1f} about '
-                f'{AXES[worst]} {over}')
+        off = np.where(known, np.abs(self.degrees), 0.0)
+        size = np.linalg.norm(off)
+        sigma = np.linalg.norm(self.sigma * off) / size
+        about = ' and '.join(axis for axis, one in zip(AXES, off, strict=True)
+                             if one > 0.5 * off.max())
+        return f'off by {size:.1f} deg +- {sigma:.1f} about {about} {over}'
 
 
 class FitMonitor:
@@ -80,7 +87,7 @@ class FitMonitor:
 
     def __init__(self, memory_s: float = MEMORY_S):
         self._memory_ns = round(memory_s * 1e9)
-        self._scores: Deque[Tuple[int, np.ndarray]] = deque()
+        self._scores: Deque[Tuple[int, np.ndarray, np.ndarray]] = deque()
         self._camera: Optional[Camera] = None
 
     def clear(self) -> None:
@@ -100,7 +107,10 @@ class FitMonitor:
         scores = _scores(image, camera, uv, depth)
         if scores is None:
             return
-        self._scores.append((stamp_ns, scores))
+        small = cv2.resize(image[::2, ::2], SMALL, interpolation=cv2.INTER_AREA).astype(np.int16)
+        if self._scores and np.median(np.abs(self._scores[-1][2] - small)) < SAME_LEVELS:
+            self._scores.pop()  # the robot stands: a second look is no second witness
+        self._scores.append((stamp_ns, scores, small))
         while self._scores[0][0] < stamp_ns - self._memory_ns:
             self._scores.popleft()
 
@@ -109,22 +119,35 @@ class FitMonitor:
         known = list(self._scores)  # another thread may add
         if not known:
             return None
-        halves = np.sum([scores for _, scores in known], axis=0)
-        mean, sigma = _posterior(halves.sum(0))
-        off = (sigma < CERTAIN_DEG) & (np.abs(mean) > OFF * sigma) & (np.abs(mean) > OFF_DEG)
-        for half in halves:  # what one thing in the image says is no reason to warn
-            off &= _posterior(half)[0] * np.sign(mean) > AGREED * np.abs(mean)
+        halves = np.sum([scores for _, scores, _ in known], axis=0)
+        mean, covariance = _posterior(halves.sum(0))
+        sigma = np.sqrt(np.diag(covariance))
         seconds = (known[-1][0] - known[0][0]) * 1e-9
-        return Fit(mean, sigma, seconds, bool(off.any()))
+        return Fit(mean, sigma, seconds, _off(mean, covariance, halves))
+
+
+def _off(mean, covariance, halves):
+    """Return whether the rotation is wrong for certain, all observable axes together."""
+    sure = np.flatnonzero(np.diag(covariance) < CERTAIN_DEG ** 2)
+    part, size = mean[sure], np.linalg.norm(mean[sure])
+    if size <= OFF_DEG:
+        return False
+    if part @ np.linalg.solve(covariance[np.ix_(sure, sure)], part) <= OFF ** 2:
+        return False
+    # What one thing in the image says is no reason to warn: each half must prefer the rotation,
+    # whichever others it cannot tell from it.
+    there = int(np.argmin((((POSES - mean) / STEPS) ** 2).sum(1)))
+    return bool((halves[:, there] - halves[:, NO_TURN] > AGREED * TEMPER).all())
 
 
 def _posterior(scores):
-    """Return mean and deviation, (3,) each, of the rotation."""
+    """Return mean (3,) and covariance (3, 3) of the rotation."""
     total = scores / TEMPER - 0.5 * ((POSES / PRIOR_DEG) ** 2).sum(1)
     weight = np.exp(total - total.max())
     weight /= weight.sum()
     mean = weight @ POSES
-    return mean, np.sqrt(weight @ (POSES - mean) ** 2 + FLOOR_DEG ** 2)
+    apart = POSES - mean
+    return mean, (apart * weight[:, None]).T @ apart + FLOOR_DEG ** 2 * np.eye(3)
 
 
 def _scores(image, camera, uv, depth):

@@ -12,6 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """The fit of cloud and image while the node runs, on a rendered drive."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,27 @@ def test_a_degree_off_is_told_within_three_looks(drive, axis, degrees):
     [(level, sentence)] = judge_fit(fit)
     assert level == WARN
     assert f'about {"xyz"[axis]}' in sentence and 'steer_depth calibrate' in sentence
+
+
+@pytest.mark.parametrize('wrong', [(-0.45, 0.45, 0), (-0.7, 0.7, 0)])
+def test_a_rotation_about_a_slanted_axis_is_told(drive, wrong):
+    fit = seen(drive, wrong).fit()
+    assert fit.significant
+    size = float(fit.describe().split('off by ')[1].split(' deg')[0])
+    assert abs(size - np.linalg.norm(wrong)) < 0.4
+    assert ' and ' in fit.describe()
+
+
+def test_a_robot_that_stands_has_seen_one_view(drive):
+    once = seen(drive[:1]).fit()
+    rng = np.random.default_rng(0)
+    noisy = [replace(drive[0], image=np.clip(
+        drive[0].image + rng.normal(0, 3, drive[0].image.shape), 0, 255).astype(np.uint8))
+        for _ in range(4)]
+    again = seen(noisy).fit()
+    assert again.seconds == 0 and 'in one view' in again.describe()
+    assert np.allclose(again.sigma, once.sigma, rtol=0.25)
+    assert seen(drive).fit().sigma.sum() < 0.9 * once.sigma.sum()  # other views tell more
 
 
 def test_nothing_is_said_where_nothing_can_be_seen(drive):
