@@ -100,7 +100,7 @@ def find_features(points: np.ndarray, rotation: np.ndarray, bounds,
     from those of the sensor, about right. bounds: of `Camera.bounds`. echo: (N,) strength of the
     echoes (intensity), if the sensor tells.
     """
-    view = _view(points, rotation, bounds)
+    view = in_view(points, rotation, bounds)
     if view is None:
         return _none()
     index, place, depth = view
@@ -119,7 +119,7 @@ def find_features(points: np.ndarray, rotation: np.ndarray, bounds,
     return features.take(share > 0)
 
 
-def _view(points, rotation, bounds):
+def in_view(points: np.ndarray, rotation: np.ndarray, bounds):
     """Return the points in view: index, place (M, 2) at depth 1, and depth; None for too few."""
     turned = points.astype(np.float64) @ rotation.T
     left, right, top, bottom = np.clip(bounds, -WIDEST, WIDEST)

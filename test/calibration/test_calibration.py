@@ -12,12 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Calibration on rendered drives: the true pose is known."""
+import copy
+
 import cv2
 import numpy as np
 import pytest
 
 from steer_depth_ros.calibration import report
 from steer_depth_ros.calibration.features import ABOVE, find_features, LEFT, RIGHT
+from steer_depth_ros.calibration.guide import find_guided
 from steer_depth_ros.calibration.motion import sensor_twist
 from steer_depth_ros.calibration.objective import FrameFit, View
 from steer_depth_ros.calibration.optimize import calibrate, corrected
@@ -96,6 +99,44 @@ def test_a_view_undoes_distortion_and_reduces_fine_images():
     y, x = np.nonzero(view.image[..., 0] > 100)
     assert view.focal < 800
     assert np.hypot(x.mean() - u, y.mean() - v) < 0.7
+
+
+def test_samples_know_their_side_of_a_step_by_color():
+    points = wall_with_a_post()
+    guided = find_guided(points, NO_TURN, CAMERA.bounds, np.ones(len(points), bool))
+    place = guided.points[:, :2] / guided.points[:, 2:]
+    edge = np.minimum(np.abs(np.abs(place[:, 0]) - 0.1), np.abs(place[:, 1] + 0.15))
+    assert edge.max() < 0.05  # nothing far from the outline of the post
+    assert np.allclose(guided.near.sum(1), 1, atol=1e-5)
+
+    def gain(shift, contrast):
+        post = (np.abs(place[:, 0] - shift) < 0.1) & (place[:, 1] > -0.15)
+        color = np.where(post[:, None], contrast, 0.0).repeat(3, 1).astype(np.float32)
+        return guided.gain(color[None])[0]
+
+    assert np.abs(gain(0, 0.0)).max() < 1e-5  # no contrast, no evidence
+    right = gain(0, 60.0)
+    assert right.min() > -1e-5 and right.max() > 0.3
+    assert right.sum() > 2 * max(gain(shift, 60.0).sum() for shift in (-0.02, 0.02))
+
+
+def test_no_step_guides_nothing():
+    points = wall_with_a_post()
+    wall = points[points[:, 2] > 9]
+    seen = np.ones(len(wall), bool)
+    assert find_guided(wall, NO_TURN, CAMERA.bounds, seen) is None
+    assert find_guided(wall[:40], NO_TURN, CAMERA.bounds, seen[:40]) is None
+
+
+def test_color_alone_tells_the_rotation(drive):
+    """The guide has its maximum near the truth, without any edge."""
+    fit = fits(drive[:1], CAMERA_FROM_LIDAR)[0]
+    alone = copy.copy(fit)
+    alone.features = fit.features.take(np.zeros(0, int))
+    alone._groups = []
+    wrong = [(0, 0, 0), (0, 1, 0), (0, -1, 0), (1.5, 0, 0), (-1.5, 0, 0)]
+    scores = alone.score(np.stack([turned(one) for one in wrong]), np.zeros(5))
+    assert scores.argmax() == 0 and scores[0] > 0
 
 
 def test_a_wrong_rotation_is_corrected_and_a_right_one_kept(drive):
