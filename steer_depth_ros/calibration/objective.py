@@ -130,10 +130,9 @@ class FrameFit:
         poses: (P, 4, 4). offsets: (P,) seconds by which the cloud was measured later than it
         says. Return float64 (P,), or with `each` float32 (P, N), by feature and guided sample.
         """
-        parts = [self._edges]
+        found = [self._edges(poses, offsets, each)]
         if self.guided is not None:
-            parts.append(self._guided)
-        found = [part(poses, offsets, each) for part in parts]
+            found.append(self._colors(self.guided, poses, offsets, each))
         return np.concatenate(found, 1) if each else np.sum(found, axis=0)
 
     def _edges(self, poses, offsets, each):
@@ -154,14 +153,13 @@ class FrameFit:
                     result[part] += found.sum(1)
         return result
 
-    def _guided(self, poses, offsets, each):
+    def _colors(self, guided, poses, offsets, each):
         found = []
-        for part in _parts(len(poses), self.guided.neighbors.size):
-            u, v = self.view.place(
-                self._in_camera(self.guided.points, poses[part], offsets[part]))
+        for part in _parts(len(poses), guided.neighbors.size):
+            u, v = self.view.place(self._in_camera(guided.points, poses[part], offsets[part]))
             color = cv2.remap(self._lab, u.astype(np.float32), v.astype(np.float32),
                               cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            gain = self.guided.gain(color.reshape(*u.shape, 3))
+            gain = guided.gain(color.reshape(*u.shape, 3))
             found.append(gain if each else gain.sum(1, dtype=np.float64))
         return GUIDE * np.concatenate(found)
 

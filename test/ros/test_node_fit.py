@@ -32,16 +32,16 @@ START = 1_900_000_000_000 * MS
 @pytest.mark.parametrize('degrees, fits', [(1.2, False), (0.0, True)])
 def test_extrinsics_that_are_off_are_told_with_a_remedy(context, degrees, fits):
     pose = corrected(CAMERA_FROM_LIDAR, np.array([0, degrees, 0, 0, 0, 0, 0], float))
-    frame = next(drive_frames(1, seed=6, size=(240, 720))).frame
-    points = np.zeros((len(frame.points), 4), np.float32)
-    points[:, :3] = frame.points
+    frames = [recorded.frame for recorded in drive_frames(3, seed=6, size=(240, 720))]
+    clouds = [np.column_stack([frame.points, np.zeros(len(frame.points), np.float32)])
+              for frame in frames]
     rig = Rig(*BASE, f'extrinsics.xyz:={pose[:3, 3].tolist()}',
               f'extrinsics.quaternion:={quaternion_from(pose).tolist()}')
     seen = []
     rig.node.create_subscription(DiagnosticArray, '/diagnostics', seen.append, 10)
     rig.listen('debug/overlay')
     rig.info.publish(messages.fill(CameraInfo(header=header(0)),
-                                   messages.camera_info_fields(frame.camera)))
+                                   messages.camera_info_fields(frames[0].camera)))
     rig.spin(0.3)
 
     def said():
@@ -49,8 +49,8 @@ def test_extrinsics_that_are_off_are_told_with_a_remedy(context, degrees, fits):
         return last.get('points and image fit', '')
 
     for index in range(40):
-        rig.send_points(START + index * 250 * MS, points)
-        rig.send_image(START + index * 250 * MS, frame.image)
+        rig.send_points(START + index * 250 * MS, clouds[index % 3])
+        rig.send_image(START + index * 250 * MS, frames[index % 3].image)
         rig.spin(0.25)
         if 'over 3 s' in said():
             break
