@@ -190,10 +190,9 @@ def test_translation_is_corrected_with_rotation(drive):
 def test_a_late_cloud_is_told():
     late_s, made = 0.04, []
     for index in range(4):
-        scene = render_scene(6, SIZE, kind='street', moved=(index * STEP_M).tolist())
-        lidar = CAMERA_FROM_LIDAR.copy()
-        lidar[:3, 3] += STEP_M * late_s / 0.1
-        made.append((scene, scan(scene, np.random.default_rng(index), lidar)))
+        scene, then = (render_scene(6, SIZE, kind='street', moved=(at * STEP_M).tolist())
+                       for at in (index, index + late_s / 0.1))
+        made.append((scene, scan(then, np.random.default_rng(index))))
     twists = [sensor_twist(one[1], other[1], 0.1) for one, other in zip(made, made[1:])]
     late = [FrameFit(scene.image.numpy(), scene.camera, points, CAMERA_FROM_LIDAR, None, twist)
             for (scene, points), twist in zip(made, twists)]
