@@ -39,7 +39,7 @@ def add_arguments(parser):
     parser.add_argument('--outputs-only', action='store_true', help='leave the image, its '
                         'camera_info and the transforms out of OUT, which a viewer needs')
     parser.add_argument('--overlay', metavar='VIDEO', help='write edges of depth over edges of '
-                        'the image to a video (.mp4, .avi), to judge the calibration by')
+                        'the image of one recording, IN OUT, to a video (.mp4, .avi)')
     parser.add_argument('--json', metavar='FILE', help='write the figures to a file')
     options.add_completer(parser)
     options.add_topics(parser)
