@@ -167,7 +167,7 @@ LAUNCHES = {'kernel_regression': _launches_of_regression, 'distance_to_samples':
 
 def _cases(args, preset):
     if args.size:
-        from steer_depth_ros.commands.eval import parse_size
+        from steer_depth_ros.synthetic.procedural import parse_size
         height, width = parse_size(args.size)
         return [(width, height, args.samples, RANDOM)]
     return REFERENCE_CASES if preset.model == 'reference' else CASES

@@ -115,6 +115,7 @@ def run_study(args):
     """Print the table of a study; its figures go to --json."""
     from steer_depth_ros.completion.completer import find_device
     from steer_depth_ros.evaluation import ablation, evaluate, robustness, sensitivity
+    from steer_depth_ros.synthetic.procedural import parse_size
     name = next(n for n in ('ablation', 'robustness', 'sensitivity') if getattr(args, n))
     if args.dataset != 'procedural':
         raise ConfigError(f'--{name} needs --dataset procedural, whose scenes fit every pattern')
@@ -182,7 +183,7 @@ def make_examples(args, patterns, left_out):
     """Return the examples of the data set and the number of frames, None if unknown."""
     from steer_depth_ros.evaluation import evaluate
     from steer_depth_ros.recordings.frame_folder import find_frames
-    from steer_depth_ros.synthetic.procedural import ProceduralFrames
+    from steer_depth_ros.synthetic.procedural import parse_size, ProceduralFrames
     from steer_depth_ros.synthetic.scenes import KINDS
     if args.dataset == 'procedural':
         if args.kind not in (None, *KINDS):
@@ -246,18 +247,6 @@ def _completer(args, preset):
         return result.depth, result.confidence
 
     return predict
-
-
-def parse_size(text):
-    """Return (H, W) of "WxH", up to 16384 pixels per side; raise ConfigError otherwise."""
-    try:
-        width, height = (int(part) for part in text.lower().split('x'))
-    except ValueError:
-        width = height = 0
-    if min(width, height) < 16 or max(width, height) > 16384:
-        raise ConfigError(f'--size {text}: expected WIDTHxHEIGHT of 16 to 16384 pixels, such as '
-                          '640x480')
-    return height, width
 
 
 def format_table(figures, dataset):

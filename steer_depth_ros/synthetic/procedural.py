@@ -16,9 +16,22 @@ from typing import Optional, Tuple
 
 import torch
 
+from steer_depth_ros.errors import ConfigError
 from steer_depth_ros.synthetic.renderer import render_scene, Scene
 
 RETRIES = 20
+
+
+def parse_size(text) -> Tuple[int, int]:
+    """Return (H, W) of 'WxH', up to 16384 pixels a side; raise ConfigError otherwise."""
+    try:
+        width, height = (int(part) for part in str(text).lower().split('x'))
+    except ValueError:
+        width = height = 0
+    if min(width, height) < 16 or max(width, height) > 16384:
+        raise ConfigError(f'size {text}: expected WIDTHxHEIGHT of 16 to 16384 pixels, such as '
+                          '640x480')
+    return height, width
 
 
 class ProceduralFrames:

@@ -39,6 +39,7 @@ def rendered(frames=1500, patterns=4, seed=1, size='320x240', folder=None, vary=
     and depths for each sensor, see `variation.vary`.
     """
     from steer_depth_ros.synthetic.cached import RenderedFrames
+    from steer_depth_ros.synthetic.procedural import parse_size
     if folder is None:
         cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
         folder = Path(cache, 'steer_depth_ros', 'rendered', f'{patterns}_sensors')
@@ -46,7 +47,8 @@ def rendered(frames=1500, patterns=4, seed=1, size='320x240', folder=None, vary=
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f'{name} must be a whole number of at least 1, not {value!r}')
     try:
-        scenes = RenderedFrames(Path(folder).expanduser(), frames, patterns, seed, _size(size))
+        scenes = RenderedFrames(Path(folder).expanduser(), frames, patterns, seed,
+                                parse_size(size))
         return Varied(scenes, seed) if vary else scenes
     except OSError as error:
         raise ConfigError(f'cannot keep scenes in {folder} ({error.strerror}); choose another '
@@ -78,16 +80,6 @@ def bag(data_dir, pattern=None, seed=0):
 
 
 DATASETS = {kind.__name__: kind for kind in (rendered, nyu, kitti, frames, bag)}
-
-
-def _size(text):
-    try:
-        width, height = (int(part) for part in str(text).lower().split('x'))
-    except ValueError:
-        width = height = 0
-    if min(width, height) < 16:
-        raise ConfigError(f'size must be WIDTHxHEIGHT of 16 pixels or more, not {text!r}')
-    return height, width
 
 
 def open_data(entries):

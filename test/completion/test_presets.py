@@ -104,7 +104,7 @@ def test_bench_counts_what_a_gpu_would_launch(tmp_path, capsys):
     (['--preset', 'none'], "unknown preset 'none'"),
     (['--frames', '0'], '--frames'),
     (['--weights', 'w'], 'name it with --preset'),
-    (['--size', '10'], '--size 10'),
+    (['--size', '10'], 'size 10:'),
     (['--preset', 'default', '--size', '80x64', '--weights', 'nowhere'], 'nowhere')])
 def test_bench_errors_are_one_sentence(arguments, message, capsys):
     assert main(['bench', 'model', *arguments]) == 2

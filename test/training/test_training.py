@@ -442,7 +442,7 @@ def test_a_damaged_frame_is_one_sentence(tmp_path, capsys):
     ({'data': [{'dataset': 'bag', 'data_dir': 'nowhere'}]}, 'there is no recording nowhere'),
     ({'data': [{'dataset': 'rendered', 'scenes': 3}]}, "rendered has no 'scenes'"),
     ({'data': [{'dataset': 'rendered', 'frames': 0}]}, 'frames must be a whole number'),
-    ({'data': [{'dataset': 'rendered', 'size': 320}]}, 'size must be WIDTHxHEIGHT'),
+    ({'data': [{'dataset': 'rendered', 'size': 320}]}, 'size 320: expected WIDTHxHEIGHT'),
     ({'data': [{'dataset': 'rendered', 'weight': -1}]}, 'weight must be a number above 0'),
     ({'model': {'depth': 3}}, "mixture_net has no 'depth'"),
     ({'data': [{'dataset': 'rendered', 'seed': -1}]}, 'seed must be a whole number of at least 0'),
