@@ -15,10 +15,10 @@
 from typing import NamedTuple, Tuple
 
 import numpy as np
-import torch
 
 from steer_depth_ros.completion import maps
 from steer_depth_ros.completion.config import CONFIG
+from steer_depth_ros.completion.normalize import tensor
 from steer_depth_ros.completion.spacing import sample_spacing
 from steer_depth_ros.ops.occlusion import find_occluded
 from steer_depth_ros.ops.timing import stage
@@ -55,7 +55,7 @@ def occlusion_mask(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
     spacing = spacing or sample_spacing(uv, size, config)
     cell = max(1, int(min(spacing) / 3.0))
     reach = [max(config.occluder_reach * each / cell, 1.0) for each in spacing]
-    return find_occluded(torch.from_numpy(uv), torch.from_numpy(depth), size, cell, reach,
+    return find_occluded(tensor(uv), tensor(depth), size, cell, reach,
                          config.occluder_margin, config.occluder_share).numpy()
 
 

@@ -47,7 +47,6 @@ def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=
     `valid_mask`. Return depth (meters, NaN outside the valid region) and confidence, (H, W).
     """
     size, device = image.shape[:2], torch.device(device)
-    gpu = device.type != 'cpu'
     with full_float32(device, cudnn=False):
         lab = analyze(torch.from_numpy(image).to(device), config)
         spacing = sample_spacing(uv, size, config)
@@ -55,7 +54,7 @@ def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=
                    else Samples(uv, depth))
         valid = run_in_background(valid_mask, samples.uv, size, reach, config, spacing)
         frame = prepare(samples, size, half, config, spacing=spacing)
-        with stage('on_device', device) if gpu else nullcontext():
+        with stage('on_device', device) if device.type != 'cpu' else nullcontext():
             return limit_to(valid, *estimate(lab.result(), frame.to(device)))
 
 

@@ -41,10 +41,12 @@ def full_float32(device, cudnn=True):
 
     cudnn: False leaves cuDNN out.
     """
+    if device.type != 'cuda':  # the flags are those of all threads, which may use a GPU
+        yield
+        return
     flags = torch.backends.cudnn
     before = flags.enabled, flags.allow_tf32
-    if device.type == 'cuda':
-        flags.enabled, flags.allow_tf32 = cudnn, False
+    flags.enabled, flags.allow_tf32 = cudnn, False
     try:
         yield
     finally:

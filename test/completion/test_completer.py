@@ -204,3 +204,19 @@ def test_about_names_what_runs(completer):
     about = completer.about()
     assert set(about) == {'preset', 'device', 'backend', 'weights'}
     assert about['preset'] == 'steering' and about['device'] == 'cpu'
+
+
+@pytest.mark.filterwarnings('error')
+def test_arrays_that_must_not_be_written_to_are_taken_without_a_word(completer):
+    rng = np.random.default_rng(5)
+    frame = (rng.integers(0, 255, (60, 80, 3), np.uint8),
+             rng.uniform(0, 59, (300, 2)).astype(np.float32),
+             rng.uniform(1, 9, 300).astype(np.float32))
+    expected = completer.complete(*frame).depth
+    for array in frame:
+        array.setflags(write=False)
+    torch.set_warn_always(True)  # not the first time only, which another test may have had
+    try:
+        np.testing.assert_array_equal(completer.complete(*frame).depth, expected)
+    finally:
+        torch.set_warn_always(False)
