@@ -87,20 +87,12 @@ def interpolate_coarse(frame, values, order=1, valid=None):
 
     values: of all samples of the frame or of the measured ones; valid: which of them count.
     """
-    config, uv, chosen = frame.config, to_scale(frame.uv[:len(values)], 4), frame.quarter
-    if chosen is not None:
-        chosen = chosen if len(values) > frame.count else chosen[:frame.quarter_count]
-        uv, values = uv[chosen], values[chosen]
-        valid = valid if valid is None else valid[chosen]
-    dense, _ = interpolate(uv, values, quarter_of(frame.size), valid=valid,
-                           bandwidth=config.bandwidth, ridge=config.ridge,
-                           neighbours=config.coarse_neighbors, order=order, aspect=frame.aspect)
+    config, uv = frame.config, to_scale(frame.uv[:len(values)], 4)
+    size = -(-frame.size[0] // 4), -(-frame.size[1] // 4)
+    dense, _ = interpolate(uv, values, size, valid=valid, bandwidth=config.bandwidth,
+                           ridge=config.ridge, neighbours=config.coarse_neighbors, order=order,
+                           aspect=frame.aspect)
     return maps.upsample(dense[0], frame.size, 4)
-
-
-def quarter_of(size):
-    """Return a quarter of a size (H, W), rounded up."""
-    return -(-size[0] // 4), -(-size[1] // 4)
 
 
 def coarse_guide(frame, inverse, limits):
@@ -110,7 +102,7 @@ def coarse_guide(frame, inverse, limits):
     Return also by how much it misses the measured samples, (M,). inverse: (N,), of all samples.
     limits: smallest and largest inverse depth.
     """
-    coarse = interpolate_coarse(frame, inverse).clamp(*limits).log()
+    coarse = interpolate_coarse(frame, inverse, valid=frame.coarse).clamp(*limits).log()
     return coarse, maps.sample(coarse, frame.uv[:frame.count]) - frame.inverse.log()
 
 

@@ -46,8 +46,7 @@ class NormalizedFrame:
     distance of samples in pixels, row_spacing: that of scan lines. half: `size` is half of the
     image's. has_parallax: the sensor sees past edges. config: the constants of its completion.
     given: the samples at the size of the image. holes: see `hole_filling`, fine to coarse.
-    quarter: which samples the coarse estimate uses, None for all; `quarter_count` of them, the
-    first ones, were measured.
+    coarse: which samples the coarse estimate uses, bool (N,), None for all.
     queries: the samples that the kernels are tuned on, int64 (Q,).
     """
 
@@ -64,8 +63,7 @@ class NormalizedFrame:
     config: Config
     given: Given
     holes: tuple = ()
-    quarter: Optional[Tensor] = None
-    quarter_count: int = 0
+    coarse: Optional[Tensor] = None
     queries: Optional[Tensor] = None
 
     @property
@@ -88,7 +86,7 @@ class NormalizedFrame:
         if torch.device(device).type == 'cpu':
             return self
         return replace(self, **{name: _moved(getattr(self, name), device) for name in (
-            'uv', 'inverse', 'given', 'holes', 'quarter', 'queries')})
+            'uv', 'inverse', 'given', 'holes', 'coarse', 'queries')})
 
 
 def _moved(value, device):
@@ -109,7 +107,8 @@ def normalize(samples, size, half=False, config=CONFIG, spacing=None) -> Normali
     half: at half of the image's resolution, where a depth image keeps one sample a pixel.
     spacing: the `sample_spacing` of the samples in the image where it is known.
     """
-    uv, depth, work_size = samples.uv, samples.depth, size
+    order = top_to_bottom(samples.uv, samples.depth, size)
+    uv, depth, work_size = samples.uv[order], samples.depth[order], size
     across, rows = spacing or sample_spacing(uv, size, config)
     given = Given(tensor(uv), tensor(depth), math.sqrt(across * rows))
     if half:
@@ -124,6 +123,23 @@ def normalize(samples, size, half=False, config=CONFIG, spacing=None) -> Normali
         size, work_size, tensor(uv), tensor(median / depth), median,
         kernel_aspect(across, rows, config), math.sqrt(across * rows), rows, half,
         samples.has_parallax, config, given)
+
+
+def top_to_bottom(uv, depth, size):
+    """
+    Return what sorts samples by row, column and nearness, so that their order does not matter.
+
+    Where one of several in a cell counts, it is then the lowest in the image, as a rule the
+    nearest. Positions are told apart to 1 / 65535 of `size` (H, W).
+    """
+    (u, v), order = uv.T, None
+    if np.all((v[1:] > v[:-1]) | ((v[1:] == v[:-1]) & (u[1:] > u[:-1]))):
+        return slice(None)  # as of a depth image
+    for values in (depth.min() / depth, (u + 0.5) / size[1], (v + 0.5) / size[0]):
+        key = (values * np.float32(65535)).astype(np.uint16)  # sorted by radix: ten times as fast
+        order = np.argsort(key, kind='stable') if order is None else order[
+            np.argsort(key[order], kind='stable')]
+    return order
 
 
 def one_per_pixel(uv, size):

@@ -26,8 +26,13 @@ from steer_depth_ros.completion.background import run_in_background
 from steer_depth_ros.completion.confidence import confidence_of, expected_error
 from steer_depth_ros.completion.config import CONFIG
 from steer_depth_ros.completion.hole_filling import fill_holes, find_holes
-from steer_depth_ros.completion.normalize import normalize, NormalizedFrame, one_per_pixel
-from steer_depth_ros.completion.occlusion import bleed_through_mask, remove_occluded, Samples
+from steer_depth_ros.completion.normalize import normalize, NormalizedFrame
+from steer_depth_ros.completion.occlusion import (
+    beside_nearer,
+    bleed_through_mask,
+    remove_occluded,
+    Samples,
+)
 from steer_depth_ros.completion.sample_fit import fit_to_samples
 from steer_depth_ros.completion.spacing import sample_spacing
 from steer_depth_ros.completion.tuning import choose_queries, find_neighbors, left_out_of
@@ -113,12 +118,11 @@ def prepare(samples, size, half=False, config=CONFIG, queries=None,
     """
     frame = normalize(samples, size, half, config, spacing)
     holes = find_holes(frame)
-    uv, quarter, count = torch.cat([frame.uv, *(hole.uv for hole in holes[:1])]), None, 0
-    small = kernels.quarter_of(frame.size)
-    if half and len(uv) > small[0] * small[1]:
-        quarter = torch.from_numpy(one_per_pixel(maps.to_scale(uv, 4).numpy(), small))
-        count = int((quarter < frame.count).sum())
-    return replace(frame, uv=uv, holes=holes, quarter=quarter, quarter_count=count,
+    uv, coarse = torch.cat([frame.uv, *(hole.uv for hole in holes[:1])]), None
+    if frame.has_parallax:
+        coarse = torch.ones(len(uv), dtype=torch.bool)
+        coarse[:frame.count] = ~beside_nearer(frame)
+    return replace(frame, uv=uv, holes=holes, coarse=coarse,
                    queries=choose_queries(frame, queries))
 
 

@@ -126,7 +126,7 @@ def test_background_that_bleeds_through_the_rim_of_a_thing_is_left_out(half, mon
         return np.abs(found - truth)[:, 40:90].mean()
 
     assert error(past, True) < 0.5 * error(past, False)
-    assert error(depth, True) == error(depth, False)  # nothing bleeds through
+    assert error(depth, True) < 1.1 * error(depth, False)  # nothing bleeds through
 
 
 def test_rejected_samples_leave_every_step():
@@ -141,7 +141,7 @@ def test_rejected_samples_leave_every_step():
     assert kept.inverse[kept.valid].min() == kept.limits[0] > 0.9 > problem.limits[0]
     assert torch.equal(kept.left_out.rejected, ~kept.valid)
     assert (kept.distance >= problem.distance).all()
-    expected = maps.distance(torch.from_numpy(uv)[kept.valid], None, (HEIGHT, WIDTH))
+    expected = maps.distance(problem.frame.uv[kept.valid], None, (HEIGHT, WIDTH))
     assert torch.equal(kept.distance, expected)
 
 

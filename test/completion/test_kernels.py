@@ -22,10 +22,10 @@ from steer_depth_ros.completion.pipeline import problem_of
 def test_structure_tensor_turns_kernels_along_the_edge():
     image = np.zeros((96, 128, 3), np.uint8)
     image[:, 64:] = 255  # an upright edge: depth may change along u
-    samples = Samples(np.float32([[64, 48], [20, 48]]), np.float32([1, 1]))
+    samples = Samples(np.float32([[20, 48], [64, 48]]), np.float32([1, 1]))
     kernels = problem_of(image, samples).kernels.numpy()
-    sigma, theta, gamma = kernels[0]
+    sigma, theta, gamma = kernels[1]
     across = gamma * (sigma * np.sin(theta) ** 2 + np.cos(theta) ** 2 / sigma)  # C22, along u
     along = gamma * (sigma * np.cos(theta) ** 2 + np.sin(theta) ** 2 / sigma)
     assert across > 3 * along
-    assert kernels[1, 0] == pytest.approx(1)  # flat: a round kernel
+    assert kernels[0, 0] == pytest.approx(1)  # flat: a round kernel

@@ -43,9 +43,10 @@ def error(left_out, settings=ZERO):
 
 
 def scattered(count=400, seed=0):
+    """Return random pixels, in the order of frames: from top to bottom."""
     rng = np.random.default_rng(seed)
-    uv = np.unique(rng.integers(0, (WIDTH, HEIGHT), (count, 2)), axis=0).astype(np.float32)
-    return rng.permutation(uv)
+    pixels = np.unique(rng.integers(0, (HEIGHT, WIDTH), (count, 2)), axis=0)
+    return pixels[:, ::-1].astype(np.float32)
 
 
 def textured(seed=4):
