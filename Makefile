@@ -28,7 +28,7 @@ gpu:
 # Nine minutes of training on the GPU here; the same command goes on where it stopped.
 gpu-train:
 	$(GPU_PYTHON) setup.py -q build_ext --inplace
-	$(GPU_PYTHON) -m steer_depth_ros.cli train --config config/train/kernel_net.yaml --minutes 9
+	$(GPU_PYTHON) -m steer_depth_ros.cli train --config config/train/learned_gpu.yaml --minutes 9
 
 venv: $(BIN)/.installed
 

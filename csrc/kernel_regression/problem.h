@@ -72,7 +72,7 @@ STEER_LAYOUT(Problem,
 
 // What ops/native.py compares when it loads a library. The version is to be raised when the arguments
 // of an exported function change.
-constexpr int kAbiVersion = 7;
+constexpr int kAbiVersion = 8;
 
 inline const char *abi() {
   static const struct Text {

@@ -150,15 +150,10 @@ class Solver {
     maps_.clear_margins(direction, before, after);
     for (long y = before; y < after; ++y) maps_.clear_row(direction, y);
     for (long y = first; y < end; ++y) maps_.copy_row(kSolution, y, p_.start + y * width_, width_);
-    if (p_.curvature_weights)
-      take_given(first, end);
-    else
-      add_samples(first, end);
+    add_samples(first, end);
     barrier_.wait(team);
-    if (!p_.curvature_weights) {
-      find_weights(rows, first, end);
-      barrier_.wait(team);
-    }
+    find_weights(rows, first, end);
+    barrier_.wait(team);
     apply<false>(kSolution, rows, first, end, [](long) {});
     for (long y = first; y < end; ++y) begin_row(y);
     barrier_.wait(team);
@@ -191,17 +186,6 @@ class Solver {
       const float *z = maps_.row(kSolution, y), *d = maps_.row(direction, y);
       float *out = p_.solution + y * width_;
       for (long x = 0; x < width_; ++x) out[x] = alpha > 0.0f ? z[x] + alpha * d[x] : z[x];
-    }
-  }
-
-  void take_given(long first, long end) {
-    const long size = height_ * width_;
-    for (long y = first; y < end; ++y) {
-      const float *weights = p_.curvature_weights + y * width_;
-      for (int kind = 0; kind < 3; ++kind)
-        maps_.copy_row(kAlongX + kind, y, weights + kind * size, width_);
-      maps_.copy_row(kDataWeight, y, p_.data_weight + y * width_, width_);
-      maps_.copy_row(kResidual, y, p_.rhs + y * width_, width_);
     }
   }
 

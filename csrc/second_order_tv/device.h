@@ -53,7 +53,6 @@ struct SurfacePlan {
   unsigned long long *total[2];                     // (H,W), weights and forces of all
 
   STEER_ANYWHERE int padded() const { return (p.height + 2 * kMargin) * pitch; }
-  STEER_ANYWHERE bool samples() const { return p.curvature_weights == nullptr; }
   STEER_ANYWHERE int place(int pixel) const {  // in maps with zeros around
     return pixel / p.width * pitch + pixel % p.width;
   }
@@ -76,9 +75,9 @@ inline SurfacePlan plan_surface(const Surface &p, size_t *bytes) {
   s.data_weight = floats(s.pixels), s.residual = floats(s.pixels), s.image = floats(s.pixels);
   s.inverse = floats(s.pixels), s.powers = floats(s.chunks), s.works = floats(s.chunks);
   s.power = floats(p.steps + 1);
-  for (int k = 0; k < 2; k++) s.exponent[k] = (int *)take(s.samples() ? s.pixels : 0, sizeof(int));
+  for (int k = 0; k < 2; k++) s.exponent[k] = (int *)take(s.pixels, sizeof(int));
   for (int k = 0; k < 2; k++)
-    s.total[k] = (unsigned long long *)take(s.samples() ? s.pixels : 0, sizeof(unsigned long long));
+    s.total[k] = (unsigned long long *)take(s.pixels, sizeof(unsigned long long));
   *bytes = used;
   return s;
 }
@@ -186,7 +185,7 @@ STEER_ANYWHERE void each_pull(const SurfacePlan &s, const Worker &worker, Body b
 
 // --- Phases -----------------------------------------------------------------------------------------
 
-struct SetOut {  // zeros all around; what is given, or sums at zero
+struct SetOut {  // zeros all around, and sums at zero
   STEER_ANYWHERE void operator()(const SurfacePlan &s, const Worker &worker) const {
     const Surface &p = s.p;
     worker.each(s.padded(), [&](int i) {
@@ -194,14 +193,10 @@ struct SetOut {  // zeros all around; what is given, or sums at zero
       const bool inside = y >= 0 && y < p.height && x >= 0 && x < p.width;
       const int pixel = y * p.width + x;
       s.direction[0][at] = inside ? p.start[pixel] : 0;
-      s.direction[1][at] = s.scaled[at] = 0;
-      const bool given = inside && !s.samples();
-      s.along_x[at] = given ? p.curvature_weights[pixel] : 0;
-      s.along_y[at] = given ? p.curvature_weights[(size_t)s.pixels + pixel] : 0;
-      s.across[at] = given ? p.curvature_weights[2 * (size_t)s.pixels + pixel] : 0;
+      s.direction[1][at] = s.scaled[at] = s.along_x[at] = s.along_y[at] = s.across[at] = 0;
       if (!inside) return;
       p.solution[pixel] = p.start[pixel];
-      for (int k = 0; k < 2 && s.samples(); k++) s.exponent[k][pixel] = kNothing, s.total[k][pixel] = 0;
+      for (int k = 0; k < 2; k++) s.exponent[k][pixel] = kNothing, s.total[k][pixel] = 0;
     });
   }
 };
@@ -250,12 +245,10 @@ struct AddPulls {
 
 struct Begin {  // the residual at the start
   STEER_ANYWHERE void operator()(const SurfacePlan &s, const Worker &worker) const {
-    const Surface &p = s.p;
     worker.sum_chunks(s, s.powers, [&](int pixel) {
       const int at = s.place(pixel), row = s.pitch;
       const float *x = s.along_x + at, *y = s.along_y + at, *d = s.across + at;
-      const float weight = s.samples() ? total_at(s, 0, pixel) : p.data_weight[pixel];
-      const float pull = s.samples() ? total_at(s, 1, pixel) : p.rhs[pixel];
+      const float weight = total_at(s, 0, pixel), pull = total_at(s, 1, pixel);
       const float own = diagonal(x[-1], x[0], x[1], y[-row], y[0], y[row], d[0], d[-1], d[-row],
                                  d[-row - 1]);
       const float inverse = 1.f / (own + weight + 1e-9f);
@@ -317,9 +310,7 @@ struct Step {
 #endif
 template <class Run>
 STEER_ANYWHERE void run_phases(const SurfacePlan &s, const Run &run) {
-  run(s, SetOut{});
-  if (s.samples()) run(s, Weigh{}), run(s, AddPulls{});
-  run(s, Begin{});
+  run(s, SetOut{}), run(s, Weigh{}), run(s, AddPulls{}), run(s, Begin{});
   for (int step = 0; step < s.p.steps; step++) run(s, Turn{step}), run(s, Step{step});
 }
 

@@ -26,8 +26,7 @@
 
 namespace steer {
 
-// One call: native.Surface has the same fields. float32, C-contiguous. Where curvature_weights are
-// given there are no colors and no samples, but data_weight and rhs.
+// One call: native.Surface has the same fields. float32, C-contiguous.
 struct Surface {
   int height, width, samples, steps, threads;
   float smoothness, flat, misfit, edge, floor;  // tv_* of the config
@@ -35,8 +34,6 @@ struct Surface {
   const float *lab;                             // (3,H,W)
   const float *uv, *measured;                   // (N,2), (N)
   const uint8_t *valid;                         // (N) or null
-  const float *curvature_weights;               // (3,H,W): along x, along y and across
-  const float *data_weight, *rhs;               // (H,W)
   float *solution;                              // (H,W)
   void *workspace;                              // CUDA only: steer_surface_workspace() bytes
 };

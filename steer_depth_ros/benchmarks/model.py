@@ -49,7 +49,7 @@ def add_arguments(parser) -> None:
     parser.add_argument('--preset', action='append', help='may be repeated; all by default')
     parser.add_argument('--weights', help="a file instead of the preset's own")
     parser.add_argument('--device', default='auto',
-                        help='auto, cpu or cuda (presets with a network)')
+                        help='auto (CUDA for reference alone), cpu or cuda')
     parser.add_argument('--size', metavar='WxH', help='one case instead of the usual ones')
     parser.add_argument('--samples', type=int, default=5000, metavar='N', help='with --size: '
                         'that many pixels at random (%(default)s)')

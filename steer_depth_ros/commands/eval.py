@@ -49,7 +49,7 @@ def add_arguments(parser):
     parser.add_argument('--preset', default='default', metavar='P[,P...]',
                         help='one or more presets to compare, see `steer_depth presets`')
     parser.add_argument('--device', default='auto',
-                        help='auto, cpu or cuda (presets with a network)')
+                        help='auto (CUDA for reference alone), cpu or cuda')
     parser.add_argument('--weights', help='weights file to use instead of that of the preset')
     group = parser.add_argument_group('checkpoints of the 2021 release, for --preset reference')
     group.add_argument('--kernelnet', metavar='K.pth')

@@ -26,7 +26,7 @@ ROS_PARAMETERS = ('use_sim_time', 'qos_overrides', 'start_type_description_servi
 def add_completer(parser):
     """Add what chooses and places the model."""
     parser.add_argument('--preset', help='see `steer_depth presets`')
-    parser.add_argument('--device', help='auto, cpu or cuda (presets with a network)')
+    parser.add_argument('--device', help='auto (CUDA for reference alone), cpu or cuda')
     parser.add_argument('--weights', help="a checkpoint instead of the preset's own")
 
 

@@ -58,8 +58,8 @@ class DepthCompleter:
     Completes sparse depth with the help of the image.
 
     preset: a name of `steer_depth presets`. device: 'auto' (CUDA where there is one), 'cpu',
-    'cuda' or 'cuda:1'; 'auto' leaves presets without a network on the CPU. weights: a safetensors
-    file instead of the preset's own. drop_hidden: leave out samples of the background that nearer
+    'cuda' or 'cuda:1'; 'auto' leaves all but `reference` on the CPU. weights: a safetensors file
+    instead of the preset's own. drop_hidden: leave out samples of the background that nearer
     objects occlude. reach: how far in pixels depth goes on beyond the outermost samples; None: a
     tenth of the image height, or three scan lines where that is more. operators: 'native', or
     'twin' for what a GPU runs, on the CPU: to compare, it is slower.
@@ -71,34 +71,31 @@ class DepthCompleter:
     def __init__(self, preset='default', device='auto', weights=None, drop_hidden=True,
                  reach=None, operators='native'):
         self.preset = find_preset(preset)
-        self.device = find_device(device, auto_cpu=self.preset.without_network)
+        self.device = find_device(device, auto_cpu=self.preset.model != 'reference')
         if operators not in ('native', 'twin'):
             raise ConfigError(f"operators must be 'native' or 'twin', got {operators!r}")
-        if operators == 'twin' and not self.preset.without_network:
-            raise ConfigError(f'preset {self.preset.name!r} has a network, so there are no '
-                              "operators='twin' of it; use fast or steering")
+        if operators == 'twin' and self.preset.model == 'reference':
+            raise ConfigError(f'preset {self.preset.name!r} is a network, so there are no '
+                              "operators='twin' of it; use fast, steering or learned")
         self._operators = maps.torch_on_cpu if operators == 'twin' else nullcontext
         self.drop_hidden, self.reach = drop_hidden, reach
         self.weights = weights
         self._complete = self._load()
 
     def _load(self):
-        model = self.preset.model
-        if model == 'steering':
-            if self.weights is not None:
-                raise WeightsError(f'preset {self.preset.name!r} takes no weights, but '
-                                   f'{self.weights} was given; leave it out')
-            return partial(pipeline.complete, half=self.preset.half, device=self.device,
-                           drop_hidden=self.drop_hidden, reach=self.reach)
-        if model == 'reference':
+        preset, refine = self.preset, None
+        if preset.model == 'reference':
             from steer_depth_ros.network.reference import ReferenceModel
             network = ReferenceModel.load(self.weights, self.device)
-            return partial(pipeline.complete_with, lambda image, uv, depth, _: network.estimate(
-                image, uv, depth), drop_hidden=False, reach=self.reach)
-        from steer_depth_ros.completion.learned import load_model
-        network = load_model(self.weights or self.preset.weights_path(), self.device)
-        return partial(pipeline.complete_with, network.estimate, drop_hidden=self.drop_hidden,
-                       reach=self.reach)
+            return partial(pipeline.complete_with, network.estimate, reach=self.reach)
+        if preset.weights is not None:
+            from steer_depth_ros.completion.refinement import Refinement
+            refine = Refinement.load(self.weights or preset.weights_path(), self.device)
+        elif self.weights is not None:
+            raise WeightsError(f'preset {preset.name!r} takes no weights, but {self.weights} was '
+                               'given; leave it out')
+        return partial(pipeline.complete, half=preset.half, device=self.device, refine=refine,
+                       drop_hidden=self.drop_hidden, reach=self.reach)
 
     def describe(self):
         """One line for start-up: preset, device, operator backend and weights."""
@@ -107,11 +104,10 @@ class DepthCompleter:
     def about(self):
         """Return texts for preset, device, backend (of the operator) and weights."""
         device = self.device.type
-        operator_device = (torch.device('cpu') if self.preset.model == 'learned' else self.device)
         if device == 'cuda':
             device = f'{self.device} ({torch.cuda.get_device_name(self.device)})'
         return {'preset': self.preset.name, 'device': device,
-                'backend': describe_backend(operator_device),
+                'backend': describe_backend(self.device),
                 'weights': str(self.weights or self.preset.weights or 'no weights')}
 
     def complete(self, image, uv, depth):

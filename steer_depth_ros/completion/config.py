@@ -158,18 +158,3 @@ class Config:
 
 
 CONFIG = Config()
-
-
-# Of the network that mixes kernels. These and the numbers in `mixture.py` that bring its maps to
-# one order of magnitude are baked into the weights: whoever changes one has to train anew.
-MIXTURE_QUERIES = 1200  # samples that are predicted, in place of tuning_queries
-MIXTURE_CELL = 8  # pixels; errors of samples are gathered in cells of that size
-MIXTURE_CONTRAST = 20.0  # CIELab; of the colors that the network sees
-# What is mixed: these log factors (as of kernels.SETTINGS) on what the tuning found.
-MIXTURE_KERNELS = (
-    (0, 0, 0, 0, 0, 0),  # as tuned
-    (0.8, 0.8, 0.8, 0, 0.25, 0),  # color counts less, and wider
-    (-0.7, -0.7, -0.7, 0, 0, 0),  # color counts more
-    (0, 0, 0, -0.6, 0, 0),  # steps of depth are harder
-    (0, 0, 0, 0.7, 0, 0),  # and softer
-    (0.9, 0.9, 0.9, 0.7, 0.45, 2.3))  # nearly round, wide and flat

@@ -15,7 +15,7 @@
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 import math
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -38,18 +38,19 @@ from steer_depth_ros.completion.spacing import sample_spacing
 from steer_depth_ros.completion.tuning import choose_queries, find_neighbors, left_out_of
 from steer_depth_ros.completion.valid_region import valid_mask
 from steer_depth_ros.ops.constants import full_float32
-from steer_depth_ros.ops.leave_one_out import LeaveOneOut
+from steer_depth_ros.ops.leave_one_out import LeaveOneOut, Tuned
 from steer_depth_ros.ops.timing import stage
 
 
 def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=CONFIG,
-             device='cpu'):
+             device='cpu', refine=None):
     """
-    Complete one frame without weights.
+    Complete one frame.
 
     image: uint8 (H, W, 3) RGB. uv: float32 (N, 2) inside the image. depth: float32 (N,) meters,
     N > 0. half: at half of the resolution. drop_hidden: leave out occluded samples. reach: see
-    `valid_mask`. Return depth (meters, NaN outside the valid region) and confidence, (H, W).
+    `valid_mask`. refine: a Refinement, which needs half of the resolution; None: without weights.
+    Return depth (meters, NaN outside the valid region) and confidence, (H, W).
     """
     size, device = image.shape[:2], torch.device(device)
     with full_float32(device, cudnn=False):
@@ -60,47 +61,69 @@ def complete(image, uv, depth, half=False, drop_hidden=True, reach=None, config=
         valid = run_in_background(valid_mask, samples.uv, size, reach, config, spacing)
         frame = prepare(samples, size, half, config, spacing=spacing)
         with stage('on_device', device) if device.type != 'cpu' else nullcontext():
-            return limit_to(valid, *estimate(lab.result(), frame.to(device)))
+            return limit_to(valid, *estimate(lab.result(), frame.to(device), refine))
 
 
-def estimate(lab, frame):
+def estimate(lab, frame, refine=None):
     """
     Return depth (meters) and expected error, (H, W) of the image, on the device of its `lab`.
 
     No step asks for a value on the device, and no shape depends on one.
     """
+    problem, found = estimates(lab, frame)
+    if refine is not None:
+        return at_full_size(frame, *refine(problem, found))
+    return at_full_size(frame, found.inverse, expected_error(
+        frame, problem.log_residual, problem.distance, problem.measured_valid))
+
+
+class Estimates(NamedTuple):
+    """
+    What is found on the way: maps (h, w).
+
+    coarse: logarithm of inverse depth by round kernels. tuned: the settings of the last pass.
+    kernels: inverse depth of the last pass. correction: logarithm of what second-order TV makes of
+    it, over itself. inverse: the mean of both, the result.
+    """
+
+    coarse: Tensor
+    tuned: Tuned
+    kernels: Tensor
+    correction: Tensor
+    inverse: Tensor
+
+
+def estimates(lab, frame):
+    """Return the KernelProblem of the last pass, and the Estimates of a NormalizedFrame."""
     problem = describe(lab, frame)
+    coarse = problem.log_depth
     problem, tuned = second_pass(problem, problem.left_out.tune())
     inverse, _ = problem.regress(tuned.settings[None])
-    inverse = second_order_tv.refine(problem, inverse[0])
-    error = expected_error(frame, problem.log_residual, problem.distance, problem.measured_valid)
-    return at_full_size(frame, inverse, error)
+    correction = second_order_tv.log_correction(problem, inverse[0])
+    return problem, Estimates(coarse, tuned, inverse[0], correction,
+                              second_order_tv.mean(problem, inverse[0], correction))
 
 
-def complete_with(estimate, image, uv, depth, drop_hidden=True, reach=None):
+def complete_with(estimate, image, uv, depth, reach=None):
     """
-    Complete one frame with a model; arguments and result as of `complete`.
+    Complete one frame with a network that does all by itself; see `complete`.
 
-    estimate: takes image and *Samples, and returns depth and expected relative error, float32
-    (H, W), None where it states none; then the fit of kernels to the samples says what to expect.
+    estimate: takes image, uv and depth, and returns depth, float32 (H, W), and None. How well
+    kernels fit the samples says which error to expect.
     """
-    size = image.shape[:2]
-    samples = remove_occluded(uv, depth, size) if drop_hidden else Samples(uv, depth)
-    valid = run_in_background(valid_mask, samples.uv, size, reach)
-    dense, error = (found if found is None else torch.from_numpy(found)
-                    for found in estimate(image, *samples))
-    if error is None:
-        frame = normalize(samples, size)
-        _, log_residual = kernels.coarse_guide(frame, frame.inverse, torch.aminmax(frame.inverse))
-        error = expected_error(frame, log_residual, maps.distance(frame.uv, None, size))
-    return limit_to(valid, dense, error)
+    samples, size = Samples(uv, depth), image.shape[:2]
+    valid = run_in_background(valid_mask, uv, size, reach)
+    dense, _ = estimate(image, uv, depth)
+    frame = normalize(samples, size)
+    _, log_residual = kernels.coarse_guide(frame, frame.inverse, torch.aminmax(frame.inverse))
+    error = expected_error(frame, log_residual, maps.distance(frame.uv, None, size))
+    return limit_to(valid, torch.from_numpy(dense), error)
 
 
-def problem_of(image, samples, half=False, config=CONFIG, queries=None):
+def problem_of(image, samples, half=False, config=CONFIG):
     """Return the KernelProblem of an image uint8 (H, W, 3) and its Samples, on the CPU."""
     lab = analyze(torch.from_numpy(np.ascontiguousarray(image)), config)
-    frame = prepare(samples, image.shape[:2], half, config, queries)
-    return describe(lab.result(), frame)
+    return describe(lab.result(), prepare(samples, image.shape[:2], half, config))
 
 
 def analyze(image, config=CONFIG):
@@ -108,13 +131,11 @@ def analyze(image, config=CONFIG):
     return maps.meanwhile(maps.smooth_lab, image, config.color_blur / 2)
 
 
-def prepare(samples, size, half=False, config=CONFIG, queries=None,
-            spacing=None) -> NormalizedFrame:
+def prepare(samples, size, half=False, config=CONFIG, spacing=None) -> NormalizedFrame:
     """
     Find what follows from the positions of samples in an image of `size` alone.
 
-    queries: how many samples the kernels are tuned on; None: those of the config. spacing: the
-    `sample_spacing` of the samples in the image where it is known.
+    spacing: the `sample_spacing` of the samples in the image where it is known.
     """
     frame = normalize(samples, size, half, config, spacing)
     holes = find_holes(frame)
@@ -123,7 +144,7 @@ def prepare(samples, size, half=False, config=CONFIG, queries=None,
         coarse = torch.ones(len(uv), dtype=torch.bool)
         coarse[:frame.count] = ~beside_nearer(frame)
     return replace(frame, uv=uv, holes=holes, coarse=coarse,
-                   queries=choose_queries(frame, queries))
+                   queries=choose_queries(frame))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Preset:
     """One way to complete depth; `weights` is a file of the package, None where none is needed."""
 
     name: str
-    model: str  # steering, learned or reference
+    model: str  # steering, or reference for the network of the paper
     summary: str
     weights: Optional[str] = None
     needs: str = 'nothing'
@@ -38,7 +38,7 @@ class Preset:
     @property
     def without_network(self):
         """Return whether there is no network in it."""
-        return self.model == 'steering'
+        return self.model == 'steering' and self.weights is None
 
     def weights_path(self):
         """Return where the package keeps the preset's weights; None where it has none."""
@@ -50,13 +50,13 @@ PRESETS = {p.name: p for p in (
            half=True),
     Preset('steering', 'steering', 'kernels from the image structure, tuned to each frame, no '
            'weights'),
-    Preset('learned', 'learned', 'a trained network mixes kernels of `steering`',
+    Preset('learned', 'steering', '`fast`, refined by a trained network', half=True,
            weights='learned.safetensors'),
     Preset('reference', 'reference', 'the network of the 2021 paper',
            needs='--weights: checkpoints of the release, through `steer_depth convert`'),
 )}
 
-DEFAULT = 'fast'  # as accurate on new scenes as the others, which take longer
+DEFAULT = 'fast'
 
 
 def find_preset(name):

@@ -27,7 +27,7 @@ iteratively reweighted least squares (ops/surface.py), each solved by conjugate 
 quarter and then at half of the resolution. The errors of both estimates have little in common, so
 that their mean is better than either.
 """
-from typing import Any, NamedTuple
+from typing import Any
 
 from steer_depth_ros.completion import maps
 from steer_depth_ros.completion.maps import to_scale
@@ -35,44 +35,30 @@ from steer_depth_ros.ops.surface import surface_step
 from steer_depth_ros.ops.timing import stage
 
 
-class Level(NamedTuple):
-    """A step of the solver at 1 / shrink of the image's size."""
-
-    shrink: int
-    reweightings: int
-    cg_steps: int
-
-
 @stage('second_order_tv')
-def refine(problem, inverse):
-    """Return inverse depth (H, W) of a KernelProblem, moved towards the solution."""
+def log_correction(problem, inverse):
+    """Return the logarithm (H, W) of the solution over inverse depth (H, W), where it starts."""
     frame, config = problem.frame, problem.frame.config
-    levels = Level(4, 1, config.tv_quarter_steps), Level(2, 1, config.tv_half_steps)
-    correction = log_correction(problem, inverse, levels, frame.count)
-    # Near samples kernels at full resolution know better.
-    share = config.tv_share if frame.half else (
-        problem.distance * (config.tv_share / config.tv_ramp)).clamp_(max=config.tv_share)
-    return (correction * share).exp_().mul_(inverse).clamp_(*problem.limits)
-
-
-def log_correction(problem, inverse, levels, count):
-    """
-    Return the logarithm (H, W) of the solution over inverse depth (H, W), where it starts.
-
-    count: how many of the samples pull at the surface, those that come first.
-    """
-    frame, valid = problem.frame, problem.valid
-    measured, valid = problem.inverse[:count], valid if valid is None else valid[:count]
+    measured, valid = problem.inverse[:frame.count], problem.measured_valid
     starts = {2: inverse if frame.half else maps.downsample2(inverse)}
     starts[4] = maps.downsample2(starts[2])
     correction: Any = None
-    for shrink, reweightings, cg_steps in levels:
+    for shrink, steps in (4, config.tv_quarter_steps), (2, config.tv_half_steps):
         solution = starts[shrink]
         if correction is not None:
             solution = solution * maps.upsample(correction, solution.shape).exp()
         lab = problem.lab if shrink == 2 else maps.downsample2(problem.lab)
-        uv = to_scale(frame.uv[:count], shrink // 2 if frame.half else shrink)
-        for _ in range(reweightings):
-            solution = surface_step(solution, lab, uv, measured, valid, cg_steps, frame.config)
+        uv = to_scale(frame.uv[:frame.count], shrink // 2 if frame.half else shrink)
+        solution = surface_step(solution, lab, uv, measured, valid, steps, config)
         correction = (solution.clamp(*problem.limits) / starts[shrink]).log()
     return correction if frame.half else maps.upsample(correction, inverse.shape)
+
+
+@stage('second_order_tv')
+def mean(problem, inverse, correction):
+    """Return inverse depth (H, W) of a KernelProblem, moved towards the solution."""
+    frame, config = problem.frame, problem.frame.config
+    # Near samples kernels at full resolution know better.
+    share = config.tv_share if frame.half else (
+        problem.distance * (config.tv_share / config.tv_ramp)).clamp_(max=config.tv_share)
+    return (correction * share).exp_().mul_(inverse).clamp_(*problem.limits)

@@ -27,14 +27,13 @@ from steer_depth_ros.ops import leave_one_out
 from steer_depth_ros.ops.leave_one_out import Constants, LeaveOneOut, Neighbors
 
 
-def choose_queries(frame, queries=None):
+def choose_queries(frame):
     """
     Choose measured samples of the frame to leave out, spread over all of them, int64 (Q,).
 
-    queries: how many; None: those of the config. There are none where all samples together are
-    fewer than a pixel takes.
+    There are none where all samples together are fewer than a pixel takes.
     """
-    asked = min(queries or frame.config.tuning_queries, frame.count)
+    asked = min(frame.config.tuning_queries, frame.count)
     chosen = np.unique(np.linspace(0, frame.count - 1, asked).astype(int))
     return torch.from_numpy(chosen[:0] if frame.count <= frame.neighbor_count else chosen)
 

@@ -58,7 +58,7 @@ class MeasuredScene:
     behind = None
 
     def __init__(self, frame: MeasuredFrame):
-        self.image = torch.from_numpy(frame.image)
+        self.image = torch.from_numpy(np.require(frame.image, requirements='W'))
         self.depth = torch.from_numpy(np.where(frame.measured > 0, frame.measured,
                                                np.float32(np.inf)))
         self.camera = frame.camera

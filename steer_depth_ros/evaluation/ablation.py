@@ -23,16 +23,17 @@ import numpy as np
 import torch
 
 from steer_depth_ros.completion import kernels, pipeline
-from steer_depth_ros.completion.mixture import MixtureModel
 from steer_depth_ros.completion.occlusion import remove_occluded
 from steer_depth_ros.completion.presets import find_preset
+from steer_depth_ros.completion.refinement import Refinement
 from steer_depth_ros.evaluation.evaluate import Predict, Result
 
 FIXED = 'fixed kernels, order 1'
 TUNED = '  + tuned to each frame'
 TWICE = '  + a second time, guided by the first'
 STEERING = '  + second-order TV (preset steering)'
-MIXTURE = '  + learned mixture of kernels'
+FAST = 'preset fast'
+LEARNED = 'preset learned'
 ORDERS = (0, 1, 2)
 
 
@@ -40,7 +41,7 @@ def ablation_methods(weights=None, device='cpu') -> Dict[str, Predict]:
     """
     Return the methods of the study by name, in the order of the table.
 
-    weights: safetensors file of a mixture network; None for the one in the package.
+    weights: safetensors file of a refinement; None for the one in the package.
     Raise WeightsError if the file cannot be used.
     """
     methods = {f'fixed kernels, order {order}': _weight_free(order, False, False)
@@ -49,12 +50,15 @@ def ablation_methods(weights=None, device='cpu') -> Dict[str, Predict]:
     methods.update({f'  + color and depth guide, order {order}': _weight_free(order, True, True)
                     for order in ORDERS})
     methods[TUNED], methods[TWICE] = _tuned(twice=False), _tuned(twice=True)
-    methods[STEERING] = lambda image, uv, depth: (
-        pipeline.complete(image, uv, depth, reach=np.inf)[0], None)
-    model = MixtureModel.load(weights or find_preset('learned').weights_path(), device)
-    methods[MIXTURE] = lambda image, uv, depth: (
-        pipeline.complete_with(model.estimate, image, uv, depth, reach=np.inf)[0], None)
+    refine = Refinement.load(weights or find_preset('learned').weights_path(), device)
+    methods[STEERING], methods[FAST] = _preset(half=False), _preset(half=True)
+    methods[LEARNED] = _preset(half=True, refine=refine, device=device)
     return {name: torch.inference_mode()(method) for name, method in methods.items()}
+
+
+def _preset(**settings):
+    return lambda image, uv, depth: (
+        pipeline.complete(image, uv, depth, reach=np.inf, **settings)[0], None)
 
 
 def _described(image, uv, depth):

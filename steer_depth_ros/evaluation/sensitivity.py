@@ -80,7 +80,7 @@ def measure_sensitivity(examples: Sequence[Tuple[str, Example]], presets: Sequen
     """
     chosen = {name: find_preset(name) for name in presets}
     for name, preset in chosen.items():
-        if preset.model != 'steering':
+        if not preset.without_network:
             raise ConfigError(f'--sensitivity is for presets without weights, not for {name}')
     names = [constant.name for constant in fields(Config)]
     runs = [(preset, name, factor) for preset in chosen for name in [None, *names]

@@ -20,7 +20,7 @@ import re
 from steer_depth_ros.errors import NativeLibraryError
 
 LIBRARIES = Path(__file__).parent
-ABI_VERSION = 7  # kAbiVersion of csrc/kernel_regression/problem.h
+ABI_VERSION = 8  # kAbiVersion of csrc/kernel_regression/problem.h
 PROFILES = ('gaussian', 'tanh')
 BORDERS = ('none', 'mirror')
 SCALAR, PER_SAMPLE, PER_PIXEL, ABSENT = range(4)
@@ -51,8 +51,7 @@ class Surface(ctypes.Structure):
     _fields_ = _fields(
         ('height', 'width', 'samples', 'steps', 'threads'),
         ('smoothness', 'flat', 'misfit', 'edge', 'floor'),
-        ('start', 'lab', 'uv', 'measured', 'valid', 'curvature_weights', 'data_weight', 'rhs',
-         'solution', 'workspace'))
+        ('start', 'lab', 'uv', 'measured', 'valid', 'solution', 'workspace'))
 
 
 class LeaveOneOut(ctypes.Structure):

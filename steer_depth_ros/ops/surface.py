@@ -14,8 +14,7 @@
 """
 Second-order total variation: a step towards surfaces that bend little, on the CPU and on a GPU.
 
-The torch code is the specification. csrc/second_order_tv/ does the same for float32, where no
-gradient is asked for.
+The torch code is the specification. csrc/second_order_tv/ does the same for float32.
 """
 import math
 from typing import Optional
@@ -69,7 +68,7 @@ def _surface_step(start: Tensor, lab: Tensor, uv: Tensor, measured: Tensor,
     data_weight, rhs = data_term(frame, uv[None], measured[None],
                                  None if valid is None else valid[None], misfit, floor)
     weights = bending_weights(frame, edge_weights(lab[None], edge), smoothness, flat, floor)
-    return solve_in_torch(frame, weights, data_weight, rhs, steps)[0]
+    return solve(frame, weights, data_weight, rhs, steps)[0]
 
 
 @torch.library.register_fake('steer_depth_ros::surface_step')
@@ -144,12 +143,12 @@ def data_term(start, uv, measured, valid, misfit, floor):
     Return weights of the samples, and weight times residual at `start`, at their pixels (B, h, w).
 
     uv: (B, N, 2), measured: (B, N), valid: bool (B, N) or None. misfit, floor: tv_misfit and
-    tv_floor of the config. Weights are constants to autograd.
+    tv_floor of the config.
     """
     # Read at the sample, applied to the nearest pixel: on a slope the pixel's own misfit is wrong.
     residual = measured - read_bilinear(start[:, None], uv)[..., 0]
     scale = measured.clamp(min=floor)
-    weight = 1 / (scale * torch.hypot(residual.detach(), misfit * scale))
+    weight = 1 / (scale * torch.hypot(residual, misfit * scale))
     if valid is not None:
         weight, residual = (torch.where(valid, each, 0.) for each in (weight, residual))
     size = start.shape[1:]
@@ -157,57 +156,18 @@ def data_term(start, uv, measured, valid, misfit, floor):
     return tuple(add_at_pixels(values, index, size) for values in (weight, weight * residual))
 
 
-def solve_surface(start, curvature_weights, data_weight, rhs, steps):
+def _bending_force(surface, curvature_weights):
+    return transposed(curvatures(surface) * curvature_weights)
+
+
+def solve(start, curvature_weights, data_weight, rhs, steps):
     """
     Return maps (B, h, w) that `steps` of conjugate gradients lead to from `start`.
 
     They minimize the weighed squares of their curvatures and of their distance to the samples.
     curvature_weights: (B, 3, h, w), zero where a difference would leave the map. data_weight, rhs:
-    (B, h, w), weights of the samples, and weight times residual at `start`. Differentiable with
-    respect to all maps, by as many steps on the adjoint system: what these leave unsolved goes to
-    `start`, so that gradients are those of the solution in the end and bounded before. ValueError
-    and TypeError as of `surface_step`.
+    (B, h, w), weights of the samples, and weight times residual at `start`.
     """
-    batch, *size = start.shape
-    require_alike('start', start, curvature_weights=(curvature_weights, (batch, 3, *size)),
-                   data_weight=(data_weight, start.shape), rhs=(rhs, start.shape))
-    return _Solve.apply(start, curvature_weights, data_weight, rhs, steps)
-
-
-class _Solve(torch.autograd.Function):
-
-    @staticmethod
-    def forward(context, start, curvature_weights, data_weight, rhs, steps):
-        solution = _solve(start, curvature_weights, data_weight, rhs, steps)
-        context.steps = steps
-        context.save_for_backward(start, curvature_weights, data_weight, solution)
-        return solution
-
-    @staticmethod
-    def backward(context, gradient):
-        start, curvature_weights, data_weight, solution = context.saved_tensors
-        adjoint = _solve(torch.zeros_like(gradient), curvature_weights, data_weight, gradient,
-                         context.steps)
-        return (gradient - _bending_force(adjoint, curvature_weights),
-                -curvatures(adjoint) * curvatures(solution), adjoint * (start - solution), adjoint,
-                None)
-
-
-def _solve(start, curvature_weights, data_weight, rhs, steps):
-    name, library = libraries.library_of(start)
-    if library is None:
-        return solve_in_torch(start, curvature_weights, data_weight, rhs, steps)
-    return torch.stack([
-        _native(name, library, s, steps, curvature_weights=w, data_weight=d, rhs=r)
-        for s, w, d, r in zip(start, curvature_weights, data_weight, rhs)])
-
-
-def _bending_force(surface, curvature_weights):
-    return transposed(curvatures(surface) * curvature_weights)
-
-
-def solve_in_torch(start, curvature_weights, data_weight, rhs, steps):
-    """Do what `solve_surface` does, on any device."""
     stencils = _stencils(rhs)
     diagonal = F.conv_transpose2d(curvature_weights, stencils.square(), padding=1)[:, 0]
     preconditioner = 1 / (diagonal + data_weight + 1e-9)

@@ -44,7 +44,7 @@ PARAMETERS = {parameter.name: parameter for parameter in (
     Parameter('preset', 'default', 'model preset; '
               '`ros2 run steer_depth_ros steer_depth presets` lists them'),
     Parameter('weights', '', "file of weights; empty: the preset's own"),
-    Parameter('device', 'auto', 'auto, cpu, cuda or cuda:N (presets with a network)'),
+    Parameter('device', 'auto', 'auto (CUDA for reference alone), cpu, cuda or cuda:N'),
     Parameter('depth_source', 'points',
               'points: PointCloud2 `points`; depth_image: Image `sparse_depth`',
               choices=('points', 'depth_image')),

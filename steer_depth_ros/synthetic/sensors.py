@@ -167,19 +167,26 @@ def lidar_lines(scene: Scene, rng, beams: int = 64, fov: Optional[Tuple[float, f
                  through_glass)
 
 
-def roof_lidar(scene: Scene, rng, degrees: float = 0.4) -> Samples:
+def on_roof(rng) -> np.ndarray:
+    """Draw the position of a LiDAR on a roof, (3,) meters from the camera."""
+    return rng.uniform((-0.5, -0.8, -0.6), (0.5, -0.1, 0.3))
+
+
+def roof_lidar(scene: Scene, rng, degrees: float = 0.4,
+               offset: Optional[np.ndarray] = None) -> Samples:
     """
     Scan from the roof of a car, above and beside the camera, through windows.
 
     degrees: angle between two beams.
     """
     low, high = np.deg2rad((-25.0, rng.uniform(2, 15)))
-    offset = rng.uniform((-0.5, -0.8, -0.6), (0.5, -0.1, 0.3))
+    offset = on_roof(rng) if offset is None else offset
     return lidar_lines(scene, rng, round((high - low) / np.deg2rad(degrees)), (low, high),
                        np.deg2rad(rng.uniform(0.1, 0.3)), offset, through_glass=True)
 
 
-def rosette(scene: Scene, rng, n: int = 6000) -> Samples:
+def rosette(scene: Scene, rng, n: int = 6000,
+            offset: Optional[np.ndarray] = None) -> Samples:
     """Scan `n` rays in the rosette pattern of a prism scanner, within a cone."""
     half, _, _ = _view_angles(scene)
     cone = half * rng.uniform(0.6, 1.2)
@@ -189,7 +196,8 @@ def rosette(scene: Scene, rng, n: int = 6000) -> Samples:
     x, y = spiral.real / 2 * np.tan(cone), spiral.imag / 2 * np.tan(cone)
     directions = np.stack([x, y, np.ones(n)], 1)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return _scan(scene, rng, directions, baseline(scene, rng),
+    offset = baseline(scene, rng) if offset is None else offset
+    return _scan(scene, rng, directions, offset,
                  rotation(*rng.normal(0, 0.03, 3)))
 
 
@@ -288,37 +296,41 @@ def _log_uniform(rng, low, high):
 
 
 def _draw_sensor(scene, rng):
-    """Draw a sensor with random settings; return samples and the name of the sensor."""
+    """Draw a sensor with random settings; return samples, its name, and where a LiDAR is."""
     kind = rng.choice(['random', 'rows', 'lidar', 'depth', 'semi', 'features', 'rosette'],
                       p=[0.25, 0.12, 0.30, 0.15, 0.10, 0.04, 0.04])
     if kind == 'random':
         n = int(_log_uniform(rng, 50, 20000))
-        return random_samples(scene, rng, n), f'random:{n}'
+        return random_samples(scene, rng, n), f'random:{n}', None
     if kind == 'rows':
         rows = int(_log_uniform(rng, 8, 64))
-        return image_rows(scene, rng, rows), f'rows:{rows}'
-    if kind == 'lidar':
-        beams = int(rng.choice([4, 8, 16, 24, 32, 40, 64, 64, 128]))
-        paired = beams >= 16 and rng.random() < 0.2
-        return lidar_lines(scene, rng, beams, paired=paired), f'lidar:{beams}'
+        return image_rows(scene, rng, rows), f'rows:{rows}', None
     if kind == 'features':
         n = int(_log_uniform(rng, 80, 1000))
-        return image_features(scene, rng, n), f'features:{n}'
+        return image_features(scene, rng, n), f'features:{n}', None
+    if kind == 'lidar' and scene.outdoor and rng.random() < 0.3:
+        degrees, offset = float(rng.choice([0.2, 0.4, 0.4, 0.8, 1.33])), on_roof(rng)
+        return roof_lidar(scene, rng, degrees, offset), f'roof:{degrees}', offset
+    if kind == 'lidar':
+        beams = int(rng.choice([4, 8, 16, 24, 32, 40, 64, 64, 128]))
+        paired, offset = beams >= 16 and rng.random() < 0.2, baseline(scene, rng)
+        samples = lidar_lines(scene, rng, beams, offset=offset, paired=paired)
+        return samples, f'lidar:{beams}', offset
     if kind == 'rosette':
-        n = int(_log_uniform(rng, 1000, 12000))
-        return rosette(scene, rng, n), f'rosette:{n}'
-    return (depth_camera if kind == 'depth' else semi_dense)(scene, rng), str(kind)
+        n, offset = int(_log_uniform(rng, 1000, 12000)), baseline(scene, rng)
+        return rosette(scene, rng, n, offset), f'rosette:{n}', offset
+    return (depth_camera if kind == 'depth' else semi_dense)(scene, rng), str(kind), None
 
 
-def random_pattern(scene: Scene, rng) -> Tuple[np.ndarray, np.ndarray, str]:
+def random_pattern(scene: Scene, rng) -> Tuple[Samples, str, Optional[np.ndarray]]:
     """
     Draw a sensor and its measurement errors.
 
-    Return uv float32 (N, 2), depth float32 (N,) meters and the name of the pattern.
+    Return the samples, the name of the pattern and the position of a LiDAR, (3,) meters from the
+    camera, or None of another sensor.
     """
-    samples, name = _draw_sensor(scene, rng)
-    dense = name in ('depth', 'semi')
-    scans = name.startswith(('lidar', 'rosette'))
+    samples, name, offset = _draw_sensor(scene, rng)
+    dense, scans = name in ('depth', 'semi'), offset is not None
     if rng.random() < 0.2:
         samples, name = drop_regions(samples, scene, rng, int(rng.integers(1, 6))), name + '+holes'
     if scans and rng.random() < 0.4:
@@ -332,8 +344,24 @@ def random_pattern(scene: Scene, rng) -> Tuple[np.ndarray, np.ndarray, str]:
         fraction = _log_uniform(rng, 0.001, 0.05)
         samples, name = outliers(samples, scene, rng, fraction), name + '+outliers'
     if len(samples) < MIN_SAMPLES:  # too few to learn from, such as of a scanner that misses all
-        samples, name = random_samples(scene, rng, 200), 'random:200'
-    return samples.uv, samples.depth, name
+        return random_samples(scene, rng, 200), 'random:200', None
+    return samples, name, offset
+
+
+def seen_from(scene: Scene, position: np.ndarray) -> np.ndarray:
+    """Return which of the camera's pixels show what is seen from there, too, bool (H, W)."""
+    depth, camera = _depth(scene), scene.camera
+    v, u = np.mgrid[0:depth.shape[0]:2, 0:depth.shape[1]:2]  # one of 2 x 2 pixels says it for all
+    z = depth[::2, ::2]
+    known = np.isfinite(z)
+    points = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z],
+                      -1)[known]
+    origin = np.asarray(position, np.float32)
+    reached = scene.cast(torch.from_numpy(origin),
+                         torch.from_numpy((points - origin).astype(np.float32)))
+    seen = np.zeros(z.shape, bool)
+    seen[known] = reached.cpu().numpy() > 0.985  # of the way
+    return seen.repeat(2, 0).repeat(2, 1)[:depth.shape[0], :depth.shape[1]]
 
 
 # name: function, argument for the number, its type, minimum, maximum
@@ -361,7 +389,7 @@ def pattern_by_name(name: str) -> Callable[[Scene, np.random.Generator], Samples
     for a name that does not exist or a number that is not valid.
     """
     if name == 'mixed':
-        return lambda scene, rng: Samples(*random_pattern(scene, rng)[:2])
+        return lambda scene, rng: random_pattern(scene, rng)[0]
     first, *rest = name.split('+')
     sensor = _named(first, SENSORS, name)
     changes = [_named(part, MODIFIERS, name) for part in rest]

@@ -218,11 +218,12 @@ class StepExamples(Dataset):
     The examples of one process: item `step` is the list of examples of that step.
 
     choose: function from a step to data set indices and flips. part: slice of them for this
-    process. make: function from an index and a flip to an example. collate: what joins them. If
-    the data cannot be used, the item is the error.
+    process. make: function from an index and a flip to an example. collate: what joins examples,
+    with a random generator; None: they stay a list. If the data cannot be used, the item is the
+    error.
     """
 
-    def __init__(self, data, choose, part, make, collate=list):
+    def __init__(self, data, choose, part, make, collate=None):
         self.data, self.choose, self.part, self.make = data, choose, part, make
         self.collate = collate
 
@@ -231,8 +232,11 @@ class StepExamples(Dataset):
         if isinstance(self.data, Mixture):
             self.data.epoch = step  # draws new samples whenever a measured frame is used again
         try:
-            return self.collate([self.make(int(i), bool(flip))
-                                 for i, flip in zip(indices[self.part], flips[self.part])])
+            made = [self.make(int(i), bool(flip))
+                    for i, flip in zip(indices[self.part], flips[self.part])]
+            if self.collate is None:
+                return made
+            return self.collate(made, np.random.default_rng([step, len(made)]))
         except SteerDepthError as error:
             return error  # raised in the main process; DataLoader would add a traceback
 

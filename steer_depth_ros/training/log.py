@@ -46,7 +46,7 @@ class TrainingLog:
             self.path.write_text(''.join(kept))
 
     def report(self, figures, predictor):
-        """Add figures, a mapping with `step`; predictor: returns the model for the pictures."""
+        """Add figures, a mapping with `step`; predictor: returns what completes the pictures."""
         with open(self.path, 'a') as log:
             log.write(json.dumps(figures) + '\n')
         if self.board is None:
@@ -56,9 +56,9 @@ class TrainingLog:
             if name != 'step':
                 self.board.add_scalar(name, value, step)
         if self.reports % REPORTS_PER_PICTURE == 0:
-            model = predictor()
+            complete = predictor()
             for number, item in enumerate(self.items()):
-                self.board.add_image(f'frame {number}', picture(item, model), step,
+                self.board.add_image(f'frame {number}', picture(item, complete), step,
                                      dataformats='HWC')
         self.reports += 1
 
@@ -78,14 +78,14 @@ def _board(folder, step, say):
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
-def picture(item, model):
+def picture(item, complete):
     """Return image, samples, estimate and truth side by side, uint8 (H, 4 W, 3)."""
     image, uv = np.asarray(item['image']), np.asarray(item['uv'])
     sparse = np.asarray(item['sparse'])
     truth = np.asarray(item['depth'])
     truth = np.where(np.isfinite(truth) & (truth > 0), truth, np.float32(np.nan))
     with torch.inference_mode():
-        depth, _ = model.estimate(image, uv, sparse)
+        depth, _ = complete(image, uv, sparse)
     near, far = preview.depth_range(sparse, truth)
     return np.concatenate([image, preview.draw_samples(image, uv, sparse, near, far),
                            preview.color_depth(depth, near, far),

@@ -12,189 +12,161 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """
-Training examples and losses of the kernel mixture and of the network of the paper.
+Training examples and losses of the refinement and of the network of the paper.
 
 An objective is a model with its loss: `example(item, flip)` prepares one data set item; calling
 the objective with a list of examples returns the loss and rows of errors.
 """
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
+import cv2
 import numpy as np
 import torch
 from torch import nn
+import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from steer_depth_ros.completion.learned import constants, kernel_inputs, KernelModel
-from steer_depth_ros.completion.mixture import mixture_inputs, MixtureModel
+from steer_depth_ros.completion import maps, pipeline
+from steer_depth_ros.completion.config import CONFIG
 from steer_depth_ros.completion.occlusion import remove_occluded
+from steer_depth_ros.completion.refinement import Refinement, refinement_inputs
 from steer_depth_ros.errors import ConfigError, DatasetError
-from steer_depth_ros.network import kernel_net, mixture_net, reference
+from steer_depth_ros.network import reference, refinement_net
 
-OPTIONS = {kernel_net.ARCHITECTURE: ('channels', 'features', 'neighbors'),
-           mixture_net.ARCHITECTURE: ('channels',), reference.ARCHITECTURE: ('depth_range',)}
-
-
-def mixture_example(item, flip, device='cpu'):
-    """
-    Make (inputs, truth) of one data set item; truth (H, W) is log(median / depth) or NaN.
-
-    Samples that the completer would drop as occluded are dropped here too.
-    """
-    image, truth, uv, sparse = _arrays(item)
-    uv, sparse, has_parallax = remove_occluded(uv, sparse, image.shape[:2])
-    if flip:
-        image, truth, uv = _flipped(image, truth, uv)
-    inputs = mixture_inputs(np.ascontiguousarray(image), uv, sparse, has_parallax)
-    target = torch.from_numpy(np.log(inputs.median / truth).astype(np.float32))[None]
-    return inputs.to(device), target.to(device)
+OPTIONS = {refinement_net.ARCHITECTURE: ('channels', 'details'),
+           reference.ARCHITECTURE: ('depth_range',)}
+CROP = 160  # pixels of half the image's resolution
 
 
-def frame_loss(estimate, expected, kernel, inputs, truth):
-    """
-    Return the loss of one frame and the errors that it consists of.
-
-    Errors are relative to those of the first estimate, so that easy and hard, near and far frames
-    have equal weight. The expected error is the scale of a Laplace distribution.
-    """
-    seen = truth.isfinite()
-    target = truth[seen]
-    distance = (-target).exp()  # in medians
-
-    def errors(log_inverse):
-        found = log_inverse[seen]
-        off = (found - target).abs()
-        metric = (-found).exp() - distance
-        return off.mean(), metric.abs().mean(), (metric.pow(2).mean() + 1e-12).sqrt(), off
-
-    with torch.no_grad():
-        first = errors(inputs.first)
-    final, before = errors(estimate), errors(kernel)
-    relative = [f / (r + 1e-4) for f, r in zip(final[:3], first[:3])]
-    relative_before = [f / (r + 1e-4) for f, r in zip(before[:3], first[:3])]
-    log_scale = expected[seen].clamp(-9, 2)
-    likelihood = (log_scale + final[3].detach() * (-log_scale).exp()).mean()
-    loss = (sum(relative) + 0.5 * sum(relative_before)) / 4.5 + 0.05 * likelihood
-    return loss, {'log': relative[0].item(), 'mae': relative[1].item(), 'rmse': relative[2].item(),
-                  'kernel_mae': relative_before[1].item(), 'likelihood': likelihood.item()}
-
-
-class MixtureObjective(nn.Module):
-    """
-    The kernel mixture with its loss, in one forward call for DistributedDataParallel.
-
-    options: arguments of the network. amp: bfloat16 convolutions.
-    """
-
-    architecture = mixture_net.ARCHITECTURE
-    example = staticmethod(mixture_example)
-
-    def __init__(self, options, amp=False):
-        super().__init__()
-        self.model, self.amp = mixture_net.MixtureNet(**options), amp
-        self.config = self.model.config
-
-    def predictor(self, device):
-        """Return the model as the completer runs it."""
-        return MixtureModel(self.model, device)
-
-    def forward(self, frames):
-        """Return the mean loss of frames of any size, and a row of errors per frame."""
-        features = self._features([inputs.maps for inputs, _ in frames])
-        losses, rows = [], []
-        for (inputs, truth), found in zip(frames, features):
-            result = self.model(inputs, found)
-            loss, row = frame_loss(*result, inputs, truth)
-            losses.append(loss)
-            rows.append(row)
-        return torch.stack(losses).mean(), rows
-
-    def _features(self, maps):
-        """Run the trunk on all maps (1, C, h, w), batched by size."""
-        found = {}
-        for size in dict.fromkeys(m.shape for m in maps):
-            alike = [i for i, m in enumerate(maps) if m.shape == size]
-            with torch.autocast(maps[0].device.type, torch.bfloat16, enabled=self.amp):
-                features = self.model.trunk(torch.cat([maps[i] for i in alike]))
-            found.update(zip(alike, features.float().split(1)))
-        return [found[i] for i in range(len(maps))]
-
-
-def kernel_example(item, flip, device='cpu'):
+def refinement_example(item, flip, device='cpu'):
     """
     Make (inputs, truth) of one data set item, in half precision where that is exact enough.
 
-    truth (1, H, W) is log(median / depth) minus the first pass, or NaN.
+    truth (1, H, W) is log(median / depth) minus what the network starts from, or NaN.
     """
     image, truth, uv, sparse = _arrays(item)
-    uv, sparse, has_parallax = remove_occluded(uv, sparse, image.shape[:2])
-    inputs = kernel_inputs(np.ascontiguousarray(image), uv, sparse, has_parallax)
-    target = torch.from_numpy(np.log(inputs.median.numpy() / truth).astype(np.float32))[None]
-    target = (target - inputs.first[:, 0]).half()
-    inputs = replace(inputs, **{name: getattr(inputs, name).half() for name in
-                                ('lab', 'coarse', 'bandwidth', 'distance')})
+    with torch.inference_mode():
+        samples = remove_occluded(uv.astype(np.float32), sparse.astype(np.float32),
+                                  image.shape[:2])
+        frame = pipeline.prepare(samples, image.shape[:2], half=True)
+        lab = pipeline.analyze(torch.from_numpy(np.ascontiguousarray(image)))
+        problem, found = pipeline.estimates(lab.result(), frame)
+        inputs = refinement_inputs(problem, found)
+        if item.get('scanned'):
+            truth = _beyond_rims(truth, frame.mean_spacing)
+        start = maps.upsample(found.inverse, image.shape[:2]).log()
+        target = torch.from_numpy(np.log(frame.median / truth).astype(np.float32)) - start
+    inputs = inputs.of_maps(torch.Tensor.half)._replace(start=inputs.start)
+    inputs, target = inputs.of_maps(torch.clone), target[None].half().clone()
     if flip:
         inputs, target = inputs.mirrored(), target.flip(-1)
     return inputs.to(device), target.to(device)
 
 
-class KernelObjective(nn.Module):
+def _beyond_rims(truth, spacing):
     """
-    The learned kernels with their loss, in one forward call for DistributedDataParallel.
+    Leave out (NaN) the background close to something nearer, as a LiDAR's own points would.
+
+    There calibration and parallax decide what a sample says. spacing: that of samples at half of
+    the resolution, pixels.
+    """
+    reach = max(1, round(spacing))
+    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    nearest = cv2.erode(np.where(np.isnan(truth), np.inf, truth), window)
+    return np.where(truth > nearest * (1 + 1.5 * CONFIG.occluder_margin), np.nan, truth)
+
+
+class RefinementObjective(nn.Module):
+    """
+    The refinement with its loss, in one forward call for DistributedDataParallel.
 
     options: arguments of the network. amp: bfloat16 convolutions.
     """
 
-    architecture = kernel_net.ARCHITECTURE
-    example = staticmethod(kernel_example)
+    architecture = refinement_net.ARCHITECTURE
+    example = staticmethod(refinement_example)
 
     def __init__(self, options, amp=False):
         super().__init__()
-        self.model, self.amp = kernel_net.KernelNet(constants(), **options), amp
+        self.model, self.amp = refinement_net.RefinementNet(**options), amp
         self.config = self.model.config
 
     @staticmethod
-    def collate(frames):
-        """Join frames of one size."""
-        inputs, truth = zip(*frames)
-        return [(kernel_net.stack(inputs), torch.cat(truth))]
+    def collate(frames, rng):
+        """Join random parts of frames, all as large as the smallest frame and CROP allow."""
+        size = [min(CROP, *(inputs.start.shape[axis] for inputs, _ in frames))
+                for axis in (-2, -1)]
+        parts = []
+        for inputs, truth in frames:
+            row, column = (int(rng.integers(inputs.start.shape[axis] - n + 1))
+                           for axis, n in zip((-2, -1), size))
+            parts.append((inputs.of_maps(partial(_part, row=row, column=column, size=size)),
+                          _part(truth, 2 * row, 2 * column, [2 * n for n in size])))
+        inputs, truth = zip(*parts)
+        height, width = (min(t.shape[axis] for t in truth) for axis in (-2, -1))
+        return [(refinement_net.RefinementInputs(*map(torch.cat, zip(*inputs))),
+                 torch.cat([t[:, :height, :width] for t in truth]))]
 
     def predictor(self, device):
-        """Return the model as the completer runs it."""
-        return KernelModel(self.model, device)
+        """Return what completes a frame with the network as it is."""
+        return partial(pipeline.complete, half=True, device=device,
+                       refine=Refinement(self.model, device))
 
     def forward(self, frames):
         """Return the mean loss of frames of one size, and their mean errors."""
         (inputs, truth), = frames
-        first = inputs.first[:, 0]
-        truth = truth.float() + first
-        found = self.model(inputs, self.amp)
-        with torch.no_grad():
-            *unit, _, _ = _errors(found.tuned, truth)
-        loss, row = 0., {}
+        with torch.autocast(truth.device.type, torch.bfloat16, enabled=self.amp):
+            found, log_error = (each.float() for each in self.model(inputs))
+        size = truth.shape[-2:]
+        start = maps.upsample(inputs.start[:, 0].exp(), size).log()
+        truth = truth.float() + start
+        found = _doubled(found.exp(), size).log()
+        log_error = _doubled(log_error, size)
+        seen = truth.isfinite()
+        errors, unit = _errors(found, truth, seen), _errors(start, truth, seen)
         # In logarithms, so that what is a tenth better counts the same on easy and hard frames.
-        for name, weight in (('refined', 1.), ('kernels', .25), ('surface', .25)):
-            *errors, off, seen = _errors(getattr(found, name), truth)
-            relative = [((e + 1e-4) / (u + 1e-4)).log() for e, u in zip(errors, unit)]
-            loss = loss + weight * sum(relative) / len(relative)
-            row |= {f'{name} {kind}': r.mean().exp().item()
-                    for kind, r in zip(('log', 'mae', 'rmse'), relative)}
-            if name == 'refined':
-                likelihood = found.log_error + off.detach() * (-found.log_error).exp()
-                likelihood = torch.where(seen, likelihood, 0.).sum((1, 2)) / seen.sum((1, 2))
-                loss = loss + .03 * likelihood
-        return loss.mean(), [{'mae': row['refined mae'], 'rmse': row['refined rmse'],
-                              'likelihood': likelihood.mean().item(), **row}]
+        relative = {name: ((errors[name] + 1e-3) / (unit[name] + 1e-3)).log() for name in errors}
+        loss = sum(weight * relative[name] for name, weight in WEIGHTS.items()) / sum(
+            WEIGHTS.values())
+        off = torch.where(seen, found.detach() - truth, 0.).abs()
+        likelihood = _mean(log_error + off * (-log_error).exp(), seen)
+        loss = (loss + 0.03 * likelihood).mean()
+        return loss, [{'likelihood': likelihood.mean().item(),
+                       **{name: each.mean().exp().item() for name, each in relative.items()}}]
 
 
-def _errors(estimate, truth):
-    """Return mean error in log depth, and mean and root mean square of depth, (B,) each."""
-    seen = truth.isfinite()
-    target = torch.where(seen, truth, estimate.detach())
-    count = seen.sum((1, 2))
-    off = (estimate - target).abs()
-    metric = (-estimate).exp() - (-target).exp()  # in medians
-    return (off.sum((1, 2)) / count, metric.abs().sum((1, 2)) / count,
-            (metric.square().sum((1, 2)) / count + 1e-12).sqrt(), off, seen)
+def _part(each, row, column, size):
+    return each[..., row:row + size[0], column:column + size[1]]
+
+
+WEIGHTS = {'log': 1.0, 'mae': 1.0, 'rmse': 1.0, 'steps': 0.5}  # of errors in the loss
+
+
+def _doubled(each, size):
+    return F.interpolate(each[:, None], scale_factor=2, mode='bilinear',
+                         align_corners=False)[:, 0, :size[0], :size[1]]
+
+
+def _mean(values, known):
+    return torch.where(known, values, 0.).sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
+
+
+def _errors(estimate, truth, seen):
+    """
+    Return errors of log inverse depth (B, H, W) by name, (B,) each.
+
+    log: mean in log depth; mae, rmse: mean and root mean square of depth, in medians; steps: mean
+    of differences of neighbors, and of pixels four apart.
+    """
+    truth = torch.where(seen, truth, estimate.detach())
+    off = estimate - truth
+    metric = (-estimate).exp() - (-truth).exp()
+    steps = sum(_mean((off[:, k:] - off[:, :-k]).abs(), seen[:, k:] & seen[:, :-k])
+                + _mean((off[..., k:] - off[..., :-k]).abs(), seen[..., k:] & seen[..., :-k])
+                for k in (1, 4))
+    return {'log': _mean(off.abs(), seen), 'mae': _mean(metric.abs(), seen),
+            'rmse': (_mean(metric.square(), seen) + 1e-10).sqrt(), 'steps': steps}
 
 
 @dataclass
@@ -241,8 +213,8 @@ class ReferenceObjective(nn.Module):
         self.model = reference.SteeringKernelNet(**self.config)
 
     def predictor(self, device):
-        """Return the model as the completer runs it."""
-        return reference.ReferenceModel(self.model, device)
+        """Return what completes a frame with the network as it is."""
+        return reference.ReferenceModel(self.model, device).estimate
 
     def forward(self, frames):
         """Return the loss of frames of one size, and the errors relative to those of D~."""
@@ -291,7 +263,7 @@ def _flipped(image, truth, uv):
 
 
 OBJECTIVES = {kind.architecture: kind
-              for kind in (KernelObjective, MixtureObjective, ReferenceObjective)}
+              for kind in (RefinementObjective, ReferenceObjective)}
 
 
 def _whole(value, least, most):
@@ -304,13 +276,9 @@ def _increasing(value):
 
 
 VALUES: dict = {  # option: (check, description for errors)
-    'channels': (lambda value: isinstance(value, (list, tuple)) and len(value) == 4
-                 and all(_whole(v, 1, 4096) for v in value), 'four whole numbers'),
-    (kernel_net.ARCHITECTURE, 'channels'): (
-        lambda value: isinstance(value, (list, tuple)) and 2 <= len(value) <= 8
-        and all(_whole(v, 1, 4096) for v in value), 'two to eight whole numbers'),
-    'features': (lambda value: _whole(value, 1, 64), 'a whole number'),
-    'neighbors': (lambda value: _whole(value, 4, 64), 'a whole number from 4 to 64'),
+    'channels': (lambda value: isinstance(value, (list, tuple)) and 2 <= len(value) <= 8
+                 and all(_whole(v, 1, 4096) for v in value), 'two to eight whole numbers'),
+    'details': (lambda value: _whole(value, 1, 256), 'a whole number'),
     'depth_range': (lambda value: value is None or _increasing(value),
                     'two increasing numbers in meters, or null')}
 
@@ -323,14 +291,14 @@ def make_objective(model, amp=False):
     Raise ConfigError naming what does not exist.
     """
     options = dict(model)
-    name = options.pop('architecture', mixture_net.ARCHITECTURE)
+    name = options.pop('architecture', refinement_net.ARCHITECTURE)
     if name not in OBJECTIVES:
         raise ConfigError(f'model: architecture {name!r} is not one of {", ".join(OBJECTIVES)}')
     known = OPTIONS[name]
     for key, value in options.items():
         if key not in known:
             raise ConfigError(f'model: {name} has no {key!r}, only {", ".join(known)}')
-        accepts, wanted = VALUES.get((name, key)) or VALUES[key]
+        accepts, wanted = VALUES[key]
         if not accepts(value):
             raise ConfigError(f'model: {key} must be {wanted}, not {value!r}')
     return OBJECTIVES[name](options, amp)

@@ -279,7 +279,7 @@ class Trainer:
         else:
             make = Made(self.dataset, make)
         examples = StepExamples(self.dataset, chosen, part, make,
-                                getattr(self.objective, 'collate', list))
+                                getattr(self.objective, 'collate', None))
         return load_steps(examples, range(self.step, self.config.steps), self.config.workers)
 
     def train_step(self, frames):

@@ -159,7 +159,7 @@ def test_auto_leaves_presets_without_a_network_on_the_cpu(preset, there_is_cuda,
 
 @pytest.mark.parametrize('options, message', [
     ({'operators': 'triplet'}, "'native' or 'twin'"),
-    ({'preset': 'learned', 'operators': 'twin'}, 'use fast or steering')])
+    ({'preset': 'reference', 'weights': 'w', 'operators': 'twin'}, 'use fast, steering or')])
 def test_wrong_operators_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         sd.DepthCompleter(**options)

@@ -99,7 +99,7 @@ def test_color_decides_across_a_hole(preset, monkeypatch):
 
     filled = error().mean()
     monkeypatch.setattr(pipeline, 'find_holes', lambda frame: ())
-    assert filled < 0.6 * error().mean()  # the refinement fills, too, but not as well
+    assert filled < 0.75 * error().mean()  # what follows fills, too, but not as well
 
 
 @pytest.mark.parametrize('half', [False, True])

@@ -24,6 +24,8 @@ from steer_depth_ros.completion import pipeline
 from steer_depth_ros.completion.completer import DepthCompleter
 from steer_depth_ros.completion.maps import torch_on_cpu
 from steer_depth_ros.completion.occlusion import remove_occluded, Samples
+from steer_depth_ros.completion.refinement import Refinement
+from steer_depth_ros.network.refinement_net import RefinementNet
 from steer_depth_ros.synthetic.procedural import ProceduralFrames
 from steer_depth_ros.synthetic.sensors import lidar_lines, random_samples
 
@@ -71,21 +73,22 @@ def test_holes_are_filled_alike(frames):
     assert ((found.inverse - expected.inverse).abs() / expected.inverse).max() < 0.02
 
 
-@pytest.mark.parametrize('half', [False, True])
+@pytest.mark.parametrize('preset', ['steering', 'fast', 'learned'])
 @pytest.mark.parametrize('kind', ['lidar', 'hole', 'few'])
-def test_nothing_is_read_back_and_no_shape_depends_on_data(frames, kind, half):
+def test_nothing_is_read_back_and_no_shape_depends_on_data(frames, kind, preset):
     """The meta device has no data: whoever asks for a value, or mixes devices, fails."""
     image, uv, depth = frames[kind]
     samples = remove_occluded(uv, depth, SIZE)._replace(has_parallax=True)
-    frame = pipeline.prepare(samples, SIZE, half).to('meta')
+    frame = pipeline.prepare(samples, SIZE, preset != 'steering').to('meta')
+    refine = Refinement(RefinementNet(), 'meta') if preset == 'learned' else None
     with torch.inference_mode():
         lab = pipeline.analyze(torch.from_numpy(image).to('meta')).result()
-        dense, error = pipeline.estimate(lab, frame)
+        dense, error = pipeline.estimate(lab, frame, refine)
     assert dense.is_meta and error.is_meta
     assert dense.shape == error.shape == SIZE and dense.dtype == torch.float32
 
 
-@pytest.mark.parametrize('half, most', [(False, 148), (True, 168)], ids=['steering', 'fast'])
+@pytest.mark.parametrize('half, most', [(False, 148), (True, 164)], ids=['steering', 'fast'])
 def test_a_frame_takes_few_launches(half, most):
     """At a size at which every operator takes as many as at any larger one."""
     rng = np.random.default_rng(4)
@@ -104,7 +107,7 @@ import numpy as np
 import steer_depth_ros as sd
 rng = np.random.default_rng(0)
 frame = np.zeros((60, 80, 3), np.uint8), rng.uniform(0, 59, (300, 2)), rng.uniform(1, 5, 300)
-for preset in ('fast', 'steering'):
+for preset in ('fast', 'steering', 'learned'):
     sd.DepthCompleter(preset).complete(*frame)
 assert 'torch._dynamo' not in sys.modules
 """
@@ -113,7 +116,7 @@ assert 'torch._dynamo' not in sys.modules
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-@pytest.mark.parametrize('preset', ['fast', 'steering'])
+@pytest.mark.parametrize('preset', ['fast', 'steering', 'learned'])
 def test_a_gpu_completes_as_the_cpu_does(frames, preset):
     expected = DepthCompleter(preset, 'cpu', operators='twin').complete(*frames['lidar'])
     found = DepthCompleter(preset, 'cuda').complete(*frames['lidar'])

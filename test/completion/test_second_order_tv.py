@@ -32,8 +32,10 @@ def framed(image, uv, depth, half):
 
 
 def refine(problem, inverse):
-    """Return second_order_tv.refine of an array."""
-    return second_order_tv.refine(problem, torch.from_numpy(inverse.astype(np.float32))).numpy()
+    """Return what second-order TV makes of an array."""
+    inverse = torch.from_numpy(inverse.astype(np.float32))
+    correction = second_order_tv.log_correction(problem, inverse)
+    return second_order_tv.mean(problem, inverse, correction).numpy()
 
 
 def scene(half, step):

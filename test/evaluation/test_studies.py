@@ -22,9 +22,10 @@ from steer_depth_ros.completion.completer import DepthCompleter
 from steer_depth_ros.errors import WeightsError
 from steer_depth_ros.evaluation.ablation import (
     ablation_methods,
+    FAST,
     FIXED,
     format_ablation,
-    MIXTURE,
+    LEARNED,
     quotient,
     STEERING,
     TUNED,
@@ -38,7 +39,7 @@ from steer_depth_ros.evaluation.robustness import (
     SIZE_FACTORS,
 )
 from steer_depth_ros.network.checkpoints import save_safetensors
-from steer_depth_ros.network.mixture_net import MixtureNet
+from steer_depth_ros.network.refinement_net import RefinementNet
 from steer_depth_ros.synthetic.procedural import ProceduralFrames
 
 SMALL = ['--dataset', 'procedural', '--size', '80x64', '--device', 'cpu']
@@ -58,10 +59,10 @@ def test_ablation_has_every_step_of_the_method(tmp_path, capsys):
     assert list(figures) == [
         'fixed kernels, order 0', FIXED, 'fixed kernels, order 2',
         'image-structure kernels, order 1', f'{guide} 0', f'{guide} 1', f'{guide} 2',
-        TUNED, TWICE, STEERING, MIXTURE]
+        TUNED, TWICE, STEERING, FAST, LEARNED]
     assert all(f['frames'] == 2 and f['coverage'] == 1 for f in figures.values())
     guided = figures['  + color and depth guide, order 1']['mae']
-    assert figures[MIXTURE]['mae'] < guided < 0.95 * figures[FIXED]['mae']
+    assert figures[LEARNED]['mae'] < guided < 0.95 * figures[FIXED]['mae']
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 1 + len(figures)
     assert ' 1.000' in next(line for line in table if line.startswith(FIXED))
@@ -90,22 +91,20 @@ def test_second_order_tv_pays():
     assert quotient(refined, twice, 'mae') < 0.98 and quotient(refined, twice, 'rmse') < 0.97
 
 
-def test_ablation_takes_weights_of_the_mixture_alone(tmp_path):
-    save_safetensors(tmp_path / 'w.safetensors', {'x': torch.zeros(1)}, 'kernel_net', {})
-    with pytest.raises(WeightsError, match="of 'kernel_net', but only those of mixture_net can"):
+def test_ablation_takes_weights_of_a_refinement_alone(tmp_path):
+    save_safetensors(tmp_path / 'w.safetensors', {'x': torch.zeros(1)}, 'reference', {})
+    with pytest.raises(WeightsError, match="of 'reference', but only those of refinement_net can"):
         ablation_methods(tmp_path / 'w.safetensors')
 
 
 def test_ablation_takes_weights(tmp_path):
-    net = MixtureNet(channels=(8, 8, 8, 8))
-    with torch.no_grad():
-        net.head.bias[0] = 30.0  # all weight to the tuned kernels
-    save_safetensors(tmp_path / 'w.safetensors', net.state_dict(), 'mixture_net', net.config)
+    net = RefinementNet(channels=(8, 8))  # its last layer is zero
+    save_safetensors(tmp_path / 'w.safetensors', net.state_dict(), 'refinement_net', net.config)
     study = run(tmp_path, '--ablation', '--limit', '1', '--weights',
                 str(tmp_path / 'w.safetensors'))
-    tuned, _, mixture = study['results'][-3:]
-    assert (tuned['method'], mixture['method']) == (TWICE, MIXTURE)
-    assert mixture['mae'] == pytest.approx(tuned['mae'], rel=0.01)
+    fast, learned = study['results'][-2:]
+    assert (fast['method'], learned['method']) == (FAST, LEARNED)
+    assert learned['mae'] == pytest.approx(fast['mae'], rel=1e-4)
 
 
 def test_ablation_refuses_weights_of_another_network(tmp_path, capsys):

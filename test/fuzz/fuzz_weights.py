@@ -24,10 +24,10 @@ from fuzz_input import Scratch
 from safetensors.torch import save
 import torch
 
-from steer_depth_ros.completion.mixture import MixtureModel
+from steer_depth_ros.completion.refinement import Refinement
 from steer_depth_ros.errors import WeightsError
 from steer_depth_ros.network import checkpoints
-from steer_depth_ros.network.mixture_net import ARCHITECTURE
+from steer_depth_ros.network.refinement_net import ARCHITECTURE
 
 FILES = Scratch()
 STATE = {'inc.weight': torch.arange(6.0).reshape(2, 3), 'inc.bias': torch.zeros(2).half(),
@@ -92,16 +92,16 @@ def safetensors(data):
     signed = data[:1] and data[0] % 2 == CONFIG
     path = FILES.write('weights.safetensors', _signed(data[1:]) if signed else data[1:])
     with nothing_runs():
-        MixtureModel.load(path)
+        Refinement.load(path)
 
 
 def safetensors_seeds():
     """Give weights as the package writes them, a file of another origin, and configurations."""
     empty = b'{}'
     foreign = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
-    texts = [b'{"channels":[4,4,4,4],"features":1,"neighbours":8}', b'[]', b'{"channels":-1}']
+    texts = [b'{"channels":[4,4,4,4],"details":4}', b'[]', b'{"channels":-1}']
     with suppress(WeightsError):  # torch imports parts of itself at first use: let it, unwatched
-        MixtureModel.load(FILES.write('weights.safetensors', _signed(texts[0])))
+        Refinement.load(FILES.write('weights.safetensors', _signed(texts[0])))
     return [bytes([RAW]) + _signed(texts[0]), bytes([RAW]) + struct.pack('<Q', 2) + empty,
             bytes([RAW]) + struct.pack('<Q', len(foreign)) + foreign + bytes(4),
             *(bytes([CONFIG]) + text for text in texts)]

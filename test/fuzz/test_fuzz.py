@@ -24,7 +24,7 @@ import fuzzing
 import pytest
 import torch
 
-from steer_depth_ros.completion.mixture import MixtureModel
+from steer_depth_ros.completion.refinement import Refinement
 from steer_depth_ros.errors import SteerDepthError, WeightsError
 from steer_depth_ros.network import checkpoints
 
@@ -98,7 +98,7 @@ def test_no_payload_runs(tmp_path, name, wrap):
     path = tmp_path / 'weights.pth'
     path.write_bytes(wrap(payloads(target)[name]))
     for read in (checkpoints.read_torch_checkpoint, checkpoints.load_safetensors,
-                 MixtureModel.load):
+                 Refinement.load):
         with nothing_runs(), pytest.raises(WeightsError, match='weights.pth'):
             read(path)
     assert not target.exists()

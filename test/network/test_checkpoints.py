@@ -23,7 +23,7 @@ from release_checkpoint import KERNELNET, release_state, RESNET
 import torch
 
 from steer_depth_ros.cli import main
-from steer_depth_ros.completion.mixture import MixtureModel
+from steer_depth_ros.completion.refinement import Refinement
 from steer_depth_ros.errors import WeightsError
 from steer_depth_ros.network import checkpoints, reference
 
@@ -253,10 +253,10 @@ def test_foreign_safetensors_and_unwritable_target_are_named(tmp_path):
 def test_a_configuration_that_cannot_be_built_is_named(config, tmp_path):
     from safetensors.torch import save_file
     path, state = tmp_path / 'w.safetensors', {'a': torch.zeros(2)}
-    metadata = {'format': checkpoints.FORMAT, 'architecture': 'mixture_net', 'config': config}
+    metadata = {'format': checkpoints.FORMAT, 'architecture': 'refinement_net', 'config': config}
     save_file(state, path, {**metadata, 'sha256': checkpoints.digest(state, metadata)})
     with pytest.raises(WeightsError, match='w.safetensors'):
-        MixtureModel.load(path)
+        Refinement.load(path)
 
 
 @pytest.mark.parametrize('depth_range', [5, 'far', [1], [2, 1], ['a', 'b'], {}, [0, None]])

@@ -206,15 +206,23 @@ def test_random_patterns_are_usable_and_repeat():
     names = set()
     for seed in range(40):
         scene = render_scene(seed % 4, (48, 64))
-        uv, depth, name = sensors.random_pattern(scene, np.random.default_rng(seed))
-        again = sensors.random_pattern(scene, np.random.default_rng(seed))
-        assert np.array_equal(uv, again[0]) and np.array_equal(depth, again[1])
+        samples, name, offset = sensors.random_pattern(scene, np.random.default_rng(seed))
+        uv, depth = samples.uv, samples.depth
+        again, _, _ = sensors.random_pattern(scene, np.random.default_rng(seed))
+        assert np.array_equal(uv, again.uv) and np.array_equal(depth, again.depth)
+        assert (offset is not None) == name.startswith(('lidar', 'roof', 'rosette'))
         assert uv.dtype == depth.dtype == np.float32 and uv.shape == (len(depth), 2)
         assert len(depth) >= sensors.MIN_SAMPLES
         assert np.isfinite(uv).all() and np.isfinite(depth).all() and (depth > 0).all()
         assert (uv > -0.5).all() and (uv < (63.5, 47.5)).all()
         names.add(name.split(':')[0].split('+')[0])
     assert len(names) >= 5
+
+
+def test_a_lidar_does_not_see_behind_what_is_before_it(scene):
+    assert sensors.seen_from(scene, np.zeros(3))[scene.depth.isfinite().numpy()].mean() > 0.99
+    beside = sensors.seen_from(scene, np.array([1.0, 0, 0]))
+    assert beside.shape == tuple(scene.depth.shape) and 0.2 < beside.mean() < 0.99
 
 
 @pytest.mark.parametrize('name', ['random:50', 'rows:12', 'lidar:16+outliers:0.05', 'depth:2',

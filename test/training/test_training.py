@@ -39,7 +39,7 @@ from steer_depth_ros.synthetic.cached import RenderedFrames
 from steer_depth_ros.training.data import Mixture
 from steer_depth_ros.training.trainer import choose, Trainer, TrainingConfig
 
-SMALL = {'channels': [8, 8, 8, 8]}
+SMALL = {'channels': [8, 8, 8], 'details': 8}
 ROOT = Path(__file__).parents[2]
 
 
@@ -353,14 +353,13 @@ def test_steps_take_new_frames_until_none_is_left_and_one_data_set_each():
 
 
 def test_prepared_examples_are_made_once_and_kept(scenes, tmp_path):
-    model = {'architecture': 'kernel_net', 'channels': [8, 8]}
-    config = small(model=model, cache=str(tmp_path / 'cache'), steps=2, batch=2)
+    config = small(cache=str(tmp_path / 'cache'), steps=2, batch=2)
     trained(config, scenes, tmp_path / 'first')
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / 'cache').iterdir()}
     trained(config, scenes, tmp_path / 'again')
     assert files and files == {p: p.stat().st_mtime_ns for p in (tmp_path / 'cache').iterdir()}
     assert_same(weights(tmp_path / 'first'), weights(tmp_path / 'again'))
-    on = small(model=model, cache=config.cache, steps=1, batch=2, learning_rate=0.,
+    on = small(cache=config.cache, steps=1, batch=2, learning_rate=0.,
                start=str(tmp_path / 'first' / 'weights.safetensors'))
     begun = Trainer(on, scenes, tmp_path / 'on', say=silent)
     assert_same(weights(tmp_path / 'first'), begun.model.state_dict())
@@ -444,11 +443,11 @@ def test_a_damaged_frame_is_one_sentence(tmp_path, capsys):
     ({'data': [{'dataset': 'rendered', 'frames': 0}]}, 'frames must be a whole number'),
     ({'data': [{'dataset': 'rendered', 'size': 320}]}, 'size 320: expected WIDTHxHEIGHT'),
     ({'data': [{'dataset': 'rendered', 'weight': -1}]}, 'weight must be a number above 0'),
-    ({'model': {'depth': 3}}, "mixture_net has no 'depth'"),
+    ({'model': {'depth': 3}}, "refinement_net has no 'depth'"),
     ({'data': [{'dataset': 'rendered', 'seed': -1}]}, 'seed must be a whole number of at least 0'),
     ({'data': [{'dataset': 'nyu', 'data_dir': 5}]}, 'data_dir must be a text, not 5'),
     ({'data': [{'dataset': 'rendered', 'folder': __file__}]}, 'cannot keep scenes in'),
-    ({'model': {'channels': [8, 8]}}, 'channels must be four whole numbers, not [8, 8]'),
+    ({'model': {'channels': [8]}}, 'channels must be two to eight whole numbers, not [8]'),
     ({'model': {'architecture': 'reference', 'depth_range': [5, 1]}}, 'two increasing numbers'),
     ({'model': {'architecture': 'unet'}}, "architecture 'unet' is not one of"),
     ({'model': {'architecture': 'reference'}, 'amp': True}, 'amp is not supported by')])

@@ -23,7 +23,7 @@ from steer_depth_ros.synthetic.cached import RenderedFrames
 from steer_depth_ros.training import trainer as trainer_module
 from steer_depth_ros.training.trainer import learning_rate, Trainer, TrainingConfig, WeightAverage
 
-SMALL = {'channels': [8, 8, 8, 8]}
+SMALL = {'channels': [8, 8, 8], 'details': 8}
 
 
 @pytest.fixture(scope='module')
@@ -110,13 +110,13 @@ def test_the_weights_that_are_used_are_the_average(scene, tmp_path):
     one.run()
     used = load_file(tmp_path / 'weights.safetensors')
     assert all(torch.equal(used[name], value) for name, value in one.average.state.items())
-    assert not torch.equal(used['head.weight'], one.model.state_dict()['head.weight'])
+    assert not torch.equal(used['last.weight'], one.model.state_dict()['last.weight'])
 
 
 def test_bfloat16_is_for_convolutions_alone(scene, tmp_path):
     plain, mixed = (trainer(scene, tmp_path / str(amp), amp=amp) for amp in (False, True))
     seen = []
-    mixed.model.stem[0][0].register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    mixed.model.stem.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
     for one in (plain, mixed):  # the head begins at zero: what leads to it counts from here on
         one.train_step(examples(one))
     losses = [one.train_step(examples(one))[0] for one in (plain, mixed)]
