@@ -97,10 +97,10 @@ def _launches(args, presets):
     """Print how often a GPU is launched per frame, by preset and case."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        for preset in [p for p in presets if p.without_network]:
+        for preset in [p for p in presets if p.model != 'reference']:
             for width, height, count, kind in _cases(args, preset):
                 image, uv, depth = read_frame(rendered(Path(folder), width, height, count, kind))
-                launches = count_launches(image, uv, depth, preset.half)
+                launches = count_launches(image, uv, depth, preset)
                 results.append({'preset': preset.name, 'size': [width, height],
                                 'samples': count, 'launches': sum(launches.values()),
                                 'by_operation': launches})
@@ -111,7 +111,7 @@ def _launches(args, presets):
     return 0
 
 
-def count_launches(image, uv, depth, half):
+def count_launches(image, uv, depth, preset):
     """
     Count the launches of a frame on a device, {operation: number}, most frequent first.
 
@@ -122,6 +122,7 @@ def count_launches(image, uv, depth, half):
 
     from steer_depth_ros.completion import pipeline
     from steer_depth_ros.completion.occlusion import remove_occluded
+    from steer_depth_ros.completion.refinement import Refinement
     found: Counter = Counter()
 
     class Counting(TorchDispatchMode):
@@ -133,11 +134,12 @@ def count_launches(image, uv, depth, half):
             return result
 
     size = image.shape[:2]
-    frame = pipeline.prepare(remove_occluded(uv, depth, size), size, half).to('meta')
+    frame = pipeline.prepare(remove_occluded(uv, depth, size), size, preset.half).to('meta')
+    refine = preset.weights and Refinement.load(preset.weights_path(), 'meta')
     image = torch.from_numpy(image).to('meta')
 
     def run():
-        return pipeline.estimate(pipeline.analyze(image).result(), frame)
+        return pipeline.estimate(pipeline.analyze(image).result(), frame, refine)
 
     with torch.inference_mode():
         run()  # constants are made once

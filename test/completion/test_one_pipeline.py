@@ -24,6 +24,7 @@ from steer_depth_ros.completion import pipeline
 from steer_depth_ros.completion.completer import DepthCompleter
 from steer_depth_ros.completion.maps import torch_on_cpu
 from steer_depth_ros.completion.occlusion import remove_occluded, Samples
+from steer_depth_ros.completion.presets import PRESETS
 from steer_depth_ros.completion.refinement import Refinement
 from steer_depth_ros.network.refinement_net import RefinementNet
 from steer_depth_ros.synthetic.procedural import ProceduralFrames
@@ -88,14 +89,15 @@ def test_nothing_is_read_back_and_no_shape_depends_on_data(frames, kind, preset)
     assert dense.shape == error.shape == SIZE and dense.dtype == torch.float32
 
 
-@pytest.mark.parametrize('half, most', [(False, 148), (True, 164)], ids=['steering', 'fast'])
-def test_a_frame_takes_few_launches(half, most):
+@pytest.mark.parametrize('preset, most', [('steering', 148), ('fast', 164), ('learned', 414)])
+def test_a_frame_takes_few_launches(preset, most):
     """At a size at which every operator takes as many as at any larger one."""
     rng = np.random.default_rng(4)
     image = rng.integers(0, 256, (480, 640, 3), np.uint8)
     uv = (rng.random((9000, 2)) * (639, 479)).astype(np.float32)
-    launches = count_launches(image, uv, 2 + uv[:, 1] / 100, half)
-    assert launches['kernel_regression'] == 24  # or they sort at once
+    launches = count_launches(image, uv, 2 + uv[:, 1] / 100, PRESETS[preset])
+    calls = 3 if preset == 'learned' else 4  # the network says which error to expect
+    assert launches['kernel_regression'] == 6 * calls  # or they sort at once
     assert launches['distance_to_samples'] == 4
     assert sum(launches.values()) <= most, launches
 
