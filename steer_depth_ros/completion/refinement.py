@@ -58,9 +58,10 @@ def refinement_inputs(problem, found) -> RefinementInputs:
     left_out = problem.left_out
     error = (found.tuned.predicted.log() - left_out.target).abs().clamp(max=1)
     predicted = torch.where(left_out.known, torch.stack([torch.ones_like(error), error]), 0.)
-    facts = frame.mean_spacing, frame.aspect, float(frame.has_parallax)
+    facts = [start.new_full((1,), float(fact)) for fact in  # which uploads nothing
+             (frame.mean_spacing, frame.aspect, frame.has_parallax)]
     return RefinementInputs(
         problem.lab[None], start[None, None], others[None], problem.distance[None, None],
         maps.add_at(frame.uv[:count], here, size)[None],
         maps.add_at(frame.uv[frame.queries], predicted, size)[None],
-        torch.cat([start.new_tensor(facts), found.tuned.settings, torch.stack([low, high])])[None])
+        torch.cat([*facts, found.tuned.settings, torch.stack([low, high])])[None])
