@@ -59,8 +59,6 @@ class Config:
         0.004, '-', 'and that share of all', EYE)
 
     # Bleed-through at the rims of objects
-    beside_reach: float = _constant(
-        0.5, 'spacings', 'the coarse estimate leaves out samples that close to a nearer one', BOTH)
     bleed_depth: float = _constant(
         0.05, 'log depth', 'samples farther behind the guide than this are rejected', BOTH)
     bleed_far: float = _constant(

@@ -102,7 +102,7 @@ def coarse_guide(frame, inverse, limits):
     Return also by how much it misses the measured samples, (M,). inverse: (N,), of all samples.
     limits: smallest and largest inverse depth.
     """
-    coarse = interpolate_coarse(frame, inverse, valid=frame.coarse).clamp(*limits).log()
+    coarse = interpolate_coarse(frame, inverse).clamp(*limits).log()
     return coarse, maps.sample(coarse, frame.uv[:frame.count]) - frame.inverse.log()
 
 

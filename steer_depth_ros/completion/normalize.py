@@ -46,7 +46,6 @@ class NormalizedFrame:
     distance of samples in pixels, row_spacing: that of scan lines. half: `size` is half of the
     image's. has_parallax: the sensor sees past edges. config: the constants of its completion.
     given: the samples at the size of the image. holes: see `hole_filling`, fine to coarse.
-    coarse: which samples the coarse estimate uses, bool (N,), None for all.
     queries: the samples that the kernels are tuned on, int64 (Q,).
     """
 
@@ -63,7 +62,6 @@ class NormalizedFrame:
     config: Config
     given: Given
     holes: tuple = ()
-    coarse: Optional[Tensor] = None
     queries: Optional[Tensor] = None
 
     @property
@@ -86,7 +84,7 @@ class NormalizedFrame:
         if torch.device(device).type == 'cpu':
             return self
         return replace(self, **{name: _moved(getattr(self, name), device) for name in (
-            'uv', 'inverse', 'given', 'holes', 'coarse', 'queries')})
+            'uv', 'inverse', 'given', 'holes', 'queries')})
 
 
 def _moved(value, device):

@@ -14,16 +14,13 @@
 """Samples that the camera does not see: occluded by nearer ones, or bleeding through a rim."""
 from typing import NamedTuple, Tuple
 
-import cv2
 import numpy as np
-import torch
 
 from steer_depth_ros.completion import maps
 from steer_depth_ros.completion.config import CONFIG
 from steer_depth_ros.completion.normalize import tensor
 from steer_depth_ros.completion.spacing import sample_spacing
 from steer_depth_ros.ops.occlusion import find_occluded
-from steer_depth_ros.ops.pixels import pixel_index
 from steer_depth_ros.ops.timing import stage
 
 
@@ -75,22 +72,6 @@ def remove_occluded(uv: np.ndarray, depth: np.ndarray, size: Tuple[int, int],
     return Samples(np.compress(seen, uv, 0), depth[seen],
                    bool(count >= max(config.parallax_min_count,
                                      config.parallax_min_share * len(seen))))
-
-
-@stage('occlusion')
-def beside_nearer(frame):
-    """
-    Return which samples of a NormalizedFrame have a clearly nearer one beside them, bool (M,).
-
-    At the rim of an object these may bleed through; `occlusion_mask` leaves them.
-    """
-    config, inverse, pixel = frame.config, frame.inverse, pixel_index(frame.uv, frame.size)
-    nearest = inverse.new_zeros(frame.size)
-    nearest.view(-1).scatter_reduce_(0, pixel, inverse, 'amax')
-    reach = max(1, round(config.beside_reach * frame.mean_spacing))
-    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    around = torch.from_numpy(cv2.dilate(nearest.numpy(), window)).view(-1)[pixel]
-    return around > inverse * (1 + config.occluder_margin)
 
 
 @stage('occlusion')

@@ -27,12 +27,7 @@ from steer_depth_ros.completion.confidence import confidence_of, expected_error
 from steer_depth_ros.completion.config import CONFIG
 from steer_depth_ros.completion.hole_filling import fill_holes, find_holes
 from steer_depth_ros.completion.normalize import normalize, NormalizedFrame
-from steer_depth_ros.completion.occlusion import (
-    beside_nearer,
-    bleed_through_mask,
-    remove_occluded,
-    Samples,
-)
+from steer_depth_ros.completion.occlusion import bleed_through_mask, remove_occluded, Samples
 from steer_depth_ros.completion.sample_fit import fit_to_samples
 from steer_depth_ros.completion.spacing import sample_spacing
 from steer_depth_ros.completion.tuning import choose_queries, find_neighbors, left_out_of
@@ -139,12 +134,8 @@ def prepare(samples, size, half=False, config=CONFIG, spacing=None) -> Normalize
     """
     frame = normalize(samples, size, half, config, spacing)
     holes = find_holes(frame)
-    uv, coarse = torch.cat([frame.uv, *(hole.uv for hole in holes[:1])]), None
-    if frame.has_parallax:
-        coarse = torch.ones(len(uv), dtype=torch.bool)
-        coarse[:frame.count] = ~beside_nearer(frame)
-    return replace(frame, uv=uv, holes=holes, coarse=coarse,
-                   queries=choose_queries(frame))
+    uv = torch.cat([frame.uv, *(hole.uv for hole in holes[:1])])
+    return replace(frame, uv=uv, holes=holes, queries=choose_queries(frame))
 
 
 @dataclass(frozen=True)

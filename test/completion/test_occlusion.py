@@ -20,8 +20,7 @@ import cv2
 import numpy as np
 import pytest
 
-from steer_depth_ros.completion.normalize import normalize
-from steer_depth_ros.completion.occlusion import beside_nearer, occlusion_mask, remove_occluded
+from steer_depth_ros.completion.occlusion import occlusion_mask, remove_occluded
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.geometry.projection import project_points
 
@@ -77,19 +76,6 @@ def test_background_behind_a_pole(lidar_at, pole_z):
     uv, depth, has_parallax = remove_occluded(sparse.uv, sparse.depth, SIZE)
     assert np.array_equal(uv, sparse.uv[kept]) and np.array_equal(depth, sparse.depth[kept])
     assert pole_z > 5 or has_parallax  # a narrow pole hides few
-
-
-@pytest.mark.parametrize('half', [False, True])
-def test_what_shows_past_the_rim_of_a_pole_is_beside_it(half):
-    sparse, seen = scan(np.array([0.15, -0.2, -0.3]), 4.0)
-    samples = remove_occluded(sparse.uv, sparse.depth, SIZE)
-    frame = normalize(samples, SIZE, half)
-    beside = beside_nearer(frame).numpy()
-    u, depth = frame.given.uv[:, 0].numpy(), frame.given.depth.numpy()
-    rim = np.abs(np.abs(u - 699) - 720 * 0.2 / 4) < 2.5
-    behind = rim & (depth > 5) & (frame.given.uv[:, 1].numpy() < 250)
-    assert behind.sum() > 20 and beside[behind].mean() > 0.5
-    assert not beside[depth < 4.1].any() and beside[~rim].mean() < 0.01
 
 
 @pytest.mark.parametrize('scanner', [{}, {'pitch_deg': 1.33, 'yaw_deg': 0.33},

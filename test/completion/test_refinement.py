@@ -119,8 +119,9 @@ def test_results_stay_in_the_range_of_the_samples_and_a_margin():
 
 
 def test_samples_that_bleed_through_are_not_shown():
-    image, uv, depth = frame(60, 80, 400)
-    depth[::20] *= 4
+    image, uv, depth = frame(120, 160, 800)
+    depth[:] = 5
+    depth[::20] = 20
     kept, all_of_them = (inputs_of(image, uv, depth, parallax) for parallax in (True, False))
     assert kept.samples[:, 0].sum() < all_of_them.samples[:, 0].sum()
 
