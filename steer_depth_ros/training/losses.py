@@ -74,7 +74,7 @@ def _beyond_rims(truth, spacing):
     reach = max(1, round(spacing))
     window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     nearest = cv2.erode(np.where(np.isnan(truth), np.inf, truth), window)
-    return np.where(truth > nearest * (1 + 1.5 * CONFIG.occluder_margin), np.nan, truth)
+    return np.where(truth / (1 + 1.5 * CONFIG.occluder_margin) > nearest, np.nan, truth)
 
 
 class RefinementObjective(nn.Module):
