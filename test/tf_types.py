@@ -97,9 +97,9 @@ def _build(folder):
 def _generate(work):
     """Write the sources of the type into work/tf2_msgs."""
     environment = {**os.environ, 'AMENT_PREFIX_PATH': sys.prefix}
-    subprocess.run([sys.executable, '-c', 'from steer_depth_ros.ros import tf_types; import sys; '
-                    'tf_types.generate(sys.argv[1])', str(work)],
-                   check=True, capture_output=True, text=True, env=environment)
+    subprocess.run([sys.executable, '-c', 'import sys, tf_types; tf_types.generate(sys.argv[1])',
+                    str(work)], check=True, capture_output=True, text=True, env=environment,
+                   cwd=Path(__file__).parent)
 
 
 def generate(work: str) -> None:
