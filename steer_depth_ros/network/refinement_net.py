@@ -120,7 +120,7 @@ class RefinementNet(nn.Module):
         """Return log inverse depth and the logarithm of its expected error, (B, h, w) each."""
         start, others = inputs.start, inputs.others
         x = self.enlarge(self._trunk(*_maps(inputs)))
-        x = F.relu(self.details(_details(inputs)) + _doubled(x, start.shape[-2:]), inplace=True)
+        x = F.relu(self.details(_details(inputs)) + doubled(x, start.shape[-2:]), inplace=True)
         x = self.last(F.relu(self.join(x), inplace=True))
         low, high = inputs.numbers[:, -2:, None, None].log().unbind(1)
         mixed = start[:, 0] + (x[:, :ESTIMATES].tanh() * others).sum(1)
@@ -214,7 +214,7 @@ def _halved(maps):
     return F.avg_pool2d(maps, 2)
 
 
-def _doubled(maps, size):
+def doubled(maps, size):
     """(B, C, h, w) to the double size (H, W), pixel centers at whole numbers."""
     return F.interpolate(maps, scale_factor=2, mode='bilinear',
                          align_corners=False)[..., :size[0], :size[1]]

@@ -24,7 +24,6 @@ import cv2
 import numpy as np
 import torch
 from torch import nn
-import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from steer_depth_ros.completion import maps, pipeline
@@ -57,8 +56,8 @@ def refinement_example(item, flip, device='cpu'):
             truth = _beyond_rims(truth, frame.mean_spacing)
         start = maps.upsample(found.inverse, image.shape[:2]).log()
         target = torch.from_numpy(np.log(frame.median / truth).astype(np.float32)) - start
-    inputs = inputs.of_maps(torch.Tensor.half)._replace(start=inputs.start)
-    inputs, target = inputs.of_maps(torch.clone), target[None].half().clone()
+    inputs = inputs.of_maps(torch.Tensor.half)._replace(start=inputs.start.clone())
+    target = target[None].half()
     if flip:
         inputs, target = inputs.mirrored(), target.flip(-1)
     return inputs.to(device), target.to(device)
@@ -121,8 +120,9 @@ class RefinementObjective(nn.Module):
         size = truth.shape[-2:]
         start = maps.upsample(inputs.start[:, 0].exp(), size).log()
         truth = truth.float() + start
-        found = _doubled(found.exp(), size).log()
-        log_error = _doubled(log_error, size)
+        inverse, log_error = refinement_net.doubled(
+            torch.stack([found.exp(), log_error], 1), size).unbind(1)
+        found = inverse.log()
         seen = truth.isfinite()
         errors, unit = _errors(found, truth, seen), _errors(start, truth, seen)
         # In logarithms, so that what is a tenth better counts the same on easy and hard frames.
@@ -141,11 +141,6 @@ def _part(each, row, column, size):
 
 
 WEIGHTS = {'log': 1.0, 'mae': 1.0, 'rmse': 1.0, 'steps': 0.5}  # of errors in the loss
-
-
-def _doubled(each, size):
-    return F.interpolate(each[:, None], scale_factor=2, mode='bilinear',
-                         align_corners=False)[:, 0, :size[0], :size[1]]
 
 
 def _mean(values, known):
