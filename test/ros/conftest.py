@@ -15,6 +15,7 @@
 from itertools import count
 import os
 import random
+import sys
 
 import pytest
 
@@ -22,6 +23,25 @@ os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 SECONDS = count(1_700_000_000, 10)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Show with a failure what the newest nodes wrote, and how they ended."""
+    report = yield
+    if report.failed:
+        from node_rig import Rig
+        report.sections += [(f'node {rig.namespace}, exit status {rig.process.poll()}', rig.said())
+                            for rig in Rig.started[-3:] if rig.process]
+    return report
+
+
+def pytest_sessionfinish():
+    """End the nodes of tests that failed: a node waits for messages for ever."""
+    if 'node_rig' in sys.modules:
+        for rig in sys.modules['node_rig'].Rig.started:
+            if rig.process and rig.process.poll() is None:
+                rig.process.kill()
 
 
 @pytest.fixture(scope='module')

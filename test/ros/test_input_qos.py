@@ -106,7 +106,7 @@ def test_publishers_that_come_and_go_are_followed(rig, stamps):
 
 
 def test_a_camera_info_published_once_before_the_node_started(stamps):
-    before = rclpy.create_node('calibration', namespace=f'/robot{Rig.count + 1}')
+    before = rclpy.create_node('calibration', namespace=f'/robot{len(Rig.started) + 1}')
     latched = before.create_publisher(CameraInfo, 'camera_info', LATCHED)
     rig = Rig(*BASE)
     rig.node.destroy_publisher(rig.info)
@@ -127,7 +127,7 @@ def test_a_camera_info_published_once_before_the_node_started(stamps):
 
 
 def test_overrides_take_precedence_and_are_named_if_they_exclude_every_publisher(stamps):
-    name = f'qos_overrides./robot{Rig.count + 1}/{{}}.subscription.{{}}'
+    name = f'qos_overrides./robot{len(Rig.started) + 1}/{{}}.subscription.{{}}'
     rig = Rig(*BASE, f'{name.format("image", "reliability")}:=best_effort',
               f'{name.format("points", "reliability")}:=reliable',
               f'{name.format("points", "depth")}:=3',
@@ -152,7 +152,7 @@ def test_overrides_take_precedence_and_are_named_if_they_exclude_every_publisher
 
 
 def test_an_override_that_is_not_a_policy_is_refused():
-    topic = f'/robot{Rig.count + 1}/points'
+    topic = f'/robot{len(Rig.started) + 1}/points'
     rig = Rig(*BASE, f'qos_overrides.{topic}.subscription.reliability:=often')
     assert rig.spin_until(lambda: 'cannot configure' in rig.said(), 60.0)
     assert ('subscription.reliability must be one of auto, system_default, reliable, '

@@ -353,7 +353,7 @@ def test_camera_info_is_found_beside_the_image(stamps):
 
 
 def test_camera_info_stays_where_it_was_remapped_to(stamps):
-    name = f'/robot{Rig.count + 1}/camera_info'
+    name = f'/robot{len(Rig.started) + 1}/camera_info'
     rig = Rig('preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters',
               remaps=['image:=front/image_raw', f'camera_info:={name}'])
     rig.node.destroy_publisher(rig.image)

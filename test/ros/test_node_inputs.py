@@ -300,7 +300,7 @@ def test_lost_messages_are_reported_and_not_taken_for_an_offset(stamps):
 
 
 def test_qos_can_be_overridden_by_parameter():
-    topic = f'/robot{Rig.count + 1}/{{}}'
+    topic = f'/robot{len(Rig.started) + 1}/{{}}'
     cloud_topic, points = topic.format('depth_completion/points'), topic.format('points')
     rig = Rig(*BASE, f'qos_overrides.{cloud_topic}.publisher.reliability:=best_effort',
               f'qos_overrides.{points}.subscription.reliability:=reliable')
