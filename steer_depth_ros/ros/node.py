@@ -41,6 +41,7 @@ from steer_depth_ros.ros.parameters import check, Parameters
 from steer_depth_ros.ros.pipeline import COMPLETED, in_other_frame, Pipeline
 from steer_depth_ros.ros.publishers import Outputs
 from steer_depth_ros.ros.save_frame import save_frame
+from steer_depth_ros.ros.shutdown import shut_down
 from steer_depth_ros.ros.start_errors import explain
 from steer_depth_ros.ros.subscriptions import Inputs
 from steer_depth_ros.ros.worker import Worker
@@ -136,9 +137,14 @@ class CompletionNode(LifecycleNode):
         return SUCCESS
 
     def close(self) -> None:
-        """Stop the worker and free everything; call it before destroy_node()."""
+        """Stop the worker and free everything."""
         self._stop()
         self._free()
+
+    def destroy_node(self) -> None:
+        """Free everything and destroy the node."""
+        self.close()
+        super().destroy_node()
 
     def start(self) -> bool:
         """Configure and activate; return false if that failed (it is logged)."""
@@ -404,12 +410,7 @@ def main(args=None) -> int:
             raise
         # Interrupted during a transition, which could not be announced any more.
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if node is not None:
-            node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # rclpy has restored the previous handler
+        shut_down(node)
         gc.freeze()  # without it, the garbage collector spends a second on torch at exit
     return 0
 

@@ -13,8 +13,12 @@
 # limitations under the License.
 """What is wrong at start is said in one sentence; interrupts end the node without a trace."""
 import os
+from pathlib import Path
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -23,12 +27,19 @@ from steer_depth_ros.ros.start_errors import explain, mixed_lists
 BELOW = '/**:\n  ros__parameters:\n    '
 
 
-def run(*arguments, code=None):
+def start(*arguments, code=None, **environment):
     how = ['-c', code] if code else ['-m', 'steer_depth_ros.ros.node']
-    return subprocess.run(
-        [sys.executable, *how, '--ros-args', *arguments], capture_output=True, text=True,
-        timeout=120, env={**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-                          'ROS_DOMAIN_ID': str(os.getpid() % 100 + 1)})
+    return subprocess.Popen(
+        [sys.executable, *how, '--ros-args', *arguments], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+             'ROS_DOMAIN_ID': str(os.getpid() % 100 + 1), **environment})
+
+
+def run(*arguments, code=None):
+    process = start(*arguments, code=code)
+    stdout, stderr = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 @pytest.mark.parametrize('arguments, text, words', [
@@ -106,3 +117,35 @@ def test_termination_while_configuring_is_not_an_error():
     done = run(code=TERMINATED)
     assert done.returncode == 0, done.stderr
     assert 'cannot configure' not in done.stderr and 'Traceback' not in done.stderr
+
+
+LATE = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
+int rcl_trigger_guard_condition(void *guard) {
+  int (*trigger)(void *) = dlsym(dlopen(getenv("RCL"), RTLD_LAZY), "rcl_trigger_guard_condition");
+  if (gettid() != getpid()) usleep(500000);
+  return trigger(guard);
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which('cc'), reason='needs a C compiler')
+def test_an_answer_to_an_interrupt_that_comes_late_finds_no_freed_memory(tmp_path):
+    pytest.importorskip('rclpy', reason='rclpy is not installed')
+    (tmp_path / 'late.c').write_text(LATE)
+    late = tmp_path / 'late.so'
+    subprocess.run(['cc', '-shared', '-fPIC', '-w', '-o', late, tmp_path / 'late.c', '-ldl'],
+                   check=True)
+    library, = {line.split()[-1] for line in Path('/proc/self/maps').read_text().splitlines()
+                if line.endswith('/librcl.so')}
+    process = start('-p', 'preset:=fast', '-p', 'device:=cpu', LD_PRELOAD=str(late), RCL=library)
+    for line in process.stderr:
+        if 'preset fast' in line:
+            break
+    time.sleep(2)  # it spins by then
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, rest

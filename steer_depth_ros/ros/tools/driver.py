@@ -30,6 +30,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.ros import messages
+from steer_depth_ros.ros.shutdown import shut_down
 
 RELIABILITY = {'reliable': ReliabilityPolicy.RELIABLE,
                'best_effort': ReliabilityPolicy.BEST_EFFORT}
@@ -150,8 +151,7 @@ def main(argv=None) -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+        shut_down(node)
 
 
 def _check(driver, args):

@@ -31,6 +31,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from steer_depth_ros.errors import BagError
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.ros.message_types import message_class
+from steer_depth_ros.ros.shutdown import shut_down
 from steer_depth_ros.ros.synchronizer import Synchronizer
 
 QUEUE = 10
@@ -138,8 +139,7 @@ def main(argv=None):
     except (KeyboardInterrupt, ExternalShutdownException):
         return 130
     finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+        shut_down(node)
     print(f'{len(player.log["expected"])} frames played')
     return 0
 

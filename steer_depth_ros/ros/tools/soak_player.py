@@ -31,6 +31,7 @@ from steer_depth_ros.recordings import bag
 from steer_depth_ros.recordings.bag_tools import OUTPUTS, PICTURES
 from steer_depth_ros.ros import process_tuning
 from steer_depth_ros.ros.message_types import message_class
+from steer_depth_ros.ros.shutdown import shut_down
 from steer_depth_ros.ros.synchronizer import Synchronizer
 
 QUEUE = 10
@@ -139,8 +140,7 @@ def main(argv=None):
         player.play(args.seconds, args.rate, args.leave_out)
         Path(args.log).write_text(json.dumps(player.log))
     finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+        shut_down(node)
     return 0
 
 
