@@ -59,6 +59,9 @@ def run(args):
         return _many(args, values, given)
     if len(args.paths) != 2:
         raise ConfigError('bag takes IN OUT, or any number of recordings with --out DIR')
+    if args.workers != 1 or args.ray:
+        raise ConfigError('--workers and --ray share recordings with --out DIR; bag IN OUT '
+                          'completes one in this process')
     source, target = args.paths
     completer = options.make_completer(args, values)
     with tqdm(unit=' frames') as bar:

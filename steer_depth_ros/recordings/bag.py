@@ -287,7 +287,8 @@ class BagWriter:
 
     The target appears when it closes, and not at all after an error. If the disk is full, write()
     raises DiskFullError before anything is damaged, and what was written is closed and kept.
-    overwrite: replace an existing target instead of raising BagError.
+    overwrite: replace an existing recording instead of raising BagError. Other folders with files
+    in them are never replaced (BagError).
     """
 
     def __init__(self, path, overwrite=False):
@@ -295,6 +296,10 @@ class BagWriter:
         if self.path.exists() and not overwrite:
             raise BagError(f'{self.path} exists already; choose another name, remove it or '
                            'pass --overwrite')
+        if (self.path.is_dir() and not (self.path / METADATA).exists()
+                and any(self.path.iterdir())):
+            raise BagError(f'{self.path} is a folder with files, but no recording, so it is not '
+                           'overwritten; choose another name or remove it')
         self._partial = self.path.parent / f'.{self.path.name}.partial'
         self._connections: Dict[str, Any] = {}
         plugin = ENDINGS.get(self.path.suffix, StoragePlugin.SQLITE3)
@@ -357,6 +362,14 @@ class BagWriter:
         if self.path.is_dir():
             shutil.rmtree(self.path)
         written.replace(self.path)
+
+
+def require_apart(source, target) -> None:
+    """Raise BagError if writing the target would replace the recording that is read, or mix in."""
+    source, target = Path(source).resolve(), Path(target).resolve()
+    if target == source or source in target.parents or target in source.parents:
+        raise BagError(f'{target} would replace the recording {source} that it is made from; '
+                       'choose another name')
 
 
 def decode(raw, msgtype, topic):

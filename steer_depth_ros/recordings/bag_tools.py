@@ -66,10 +66,16 @@ def frames_to_bag(frames, target, overwrite=False) -> int:
                 writer.add_topic(topic, kind)
             writer.write(topic, stamp_ns, message)
 
+        pose = None
         for recorded in frames:
-            for topic, kind, message in _frame_messages(recorded, first=count == 0):
+            own = pose if recorded.frame.points is None else recorded.frame.camera_from_points
+            if pose is not None and own is not None and not np.allclose(own, pose, atol=1e-6):
+                raise BagError(f'T_cam_lidar of frame {recorded.name} is not that of the frames '
+                               'before, and a recording has one; put frames with each pose into '
+                               'a recording of their own')
+            for topic, kind, message in _frame_messages(recorded, first=pose is None):
                 write(topic, kind, recorded.frame.stamp_ns, message)
-            count += 1
+            pose, count = own, count + 1
     return count
 
 
@@ -118,6 +124,7 @@ def complete_bag(source, target, completer, topics=None, values=None, overwrite=
     CalibrationError or ConfigError; the target is created only if a frame was completed.
     """
     drops, frames, gate = Drops(), 0, RateGate()
+    bag.require_apart(source, target)
     with open_bag(source, topics, values, calibration) as (recording, chosen, values, calibration):
         images = recording.counts[chosen.image]
         with bag.BagWriter(target, overwrite) as writer, (
@@ -182,7 +189,7 @@ def completed_messages(result, values, cloud=True):
 
 
 def _frame_messages(recorded, first):
-    """Yield (topic, type, message) of a frame; the first also yields the transform."""
+    """Yield (topic, type, message) of a frame; the first with points also yields their pose."""
     frame = recorded.frame
     stamp = frame.stamp_ns
 

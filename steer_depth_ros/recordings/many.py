@@ -92,6 +92,7 @@ def targets(sources: Sequence[Path], out: Path) -> Dict[Path, Path]:
     named: Dict[Path, Path] = {}
     for source in sources:
         target = out / f'{source.stem if source.is_file() else source.name}.mcap'
+        bag.require_apart(source, target)
         other = named.setdefault(target, source)
         if other != source:
             raise BagError(f'{other} and {source} would both become {target}; complete them into '
@@ -187,11 +188,15 @@ def _run(tasks, make_completer, workers, options) -> Iterator[Tuple[Task, Done]]
     with ProcessPoolExecutor(min(workers, len(tasks)), context, _start,
                              (make_completer, threads)) as pool:
         futures = {pool.submit(_complete, task, options): task for task in tasks}
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except BrokenProcessPool:
-                pass  # the caller tries again
+        try:
+            for future in as_completed(futures):
+                try:
+                    yield futures[future], future.result()
+                except BrokenProcessPool:
+                    pass  # the caller tries again
+        except BaseException:  # interrupted: what has not begun is not begun any more
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _connect(address) -> Any:

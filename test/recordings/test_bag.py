@@ -144,6 +144,45 @@ def test_does_not_overwrite_unasked(tmp_path):
     assert path.read_bytes() != before
 
 
+def test_folders_that_are_no_recording_are_never_overwritten(tmp_path):
+    (tmp_path / 'notes').mkdir()
+    (tmp_path / 'notes' / 'thesis.txt').write_text('x')
+    with pytest.raises(BagError, match='but no recording'):
+        frames_to_bag(cloud_frames(1), tmp_path / 'notes', overwrite=True)
+    assert (tmp_path / 'notes' / 'thesis.txt').read_text() == 'x'
+    recording = cloud_bag(tmp_path / 'recording', 1)
+    frames_to_bag(cloud_frames(2), recording, overwrite=True)
+    assert len(list(results(recording))) == 2
+
+
+@pytest.mark.parametrize('target', ['c.mcap', '../{}/c.mcap'])
+def test_a_recording_is_not_replaced_by_what_is_made_from_it(tmp_path, target):
+    path = cloud_bag(tmp_path / 'c.mcap')
+    before = path.read_bytes()
+    with pytest.raises(BagError, match='would replace the recording'):
+        complete_bag(path, tmp_path / target.format(tmp_path.name), PlaneCompleter(),
+                     overwrite=True)
+    assert path.read_bytes() == before
+
+
+def test_frames_with_different_poses_do_not_share_a_recording(tmp_path):
+    frames = list(cloud_frames(2))
+    frames[1].frame.camera_from_points = CAMERA_FROM_LIDAR.copy()
+    frames[1].frame.camera_from_points[0, 3] += 0.1
+    with pytest.raises(BagError, match='T_cam_lidar of frame 000001 is not'):
+        frames_to_bag(frames, tmp_path / 'c.mcap')
+
+
+def test_the_pose_is_recorded_with_the_first_frame_that_has_points(tmp_path):
+    first, second = next(depth_frames()), list(cloud_frames(2))[1]
+    path = tmp_path / 'c.mcap'
+    assert frames_to_bag([first, second], path) == 2
+    with bag.BagReader(path) as recording:
+        moved = recording.decode(next(recording.messages('/tf_static'))).transforms[0].transform
+    np.testing.assert_allclose([getattr(moved.translation, axis) for axis in 'xyz'],
+                               CAMERA_FROM_LIDAR[:3, 3])
+
+
 def test_an_error_leaves_nothing_behind(tmp_path):
     def frames():
         yield from cloud_frames(1)

@@ -235,6 +235,22 @@ def test_wrong_usage_is_told(drives, capsys):
     assert '--out DIR' in capsys.readouterr().err
     assert main(['bag', str(drives), '--out', 'out', '--workers', '0']) == 2
     assert '--workers must be 1' in capsys.readouterr().err
+    assert main(['bag', str(drives / 'drive0'), 'out.mcap', '--workers', '2']) == 2
+    assert 'with --out DIR' in capsys.readouterr().err
+    assert main(['bag', str(drives / 'drive1.mcap'), '--out', str(drives), '--overwrite']) == 2
+    assert 'would replace the recording' in capsys.readouterr().err
+
+
+def test_after_an_interrupt_nothing_more_is_begun(drives, tmp_path):
+    jobs = targets(find_recordings([str(drives)]), tmp_path / 'out')
+
+    def interrupt(share):
+        if share:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        complete_many(jobs, partial(DepthCompleter, **PRESET), 1, progress=interrupt)
+    assert len(list((tmp_path / 'out').glob('*.mcap'))) < COUNT
 
 
 def test_without_ray_it_says_how_to_install_it(drives, tmp_path, monkeypatch, capsys):
