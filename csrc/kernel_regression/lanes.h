@@ -102,14 +102,5 @@ STEER_ANYWHERE int atomic_add(int *where, int what) {
 #endif
 }
 
-// Of numbers that are not negative: these are ordered as their bits.
-STEER_ANYWHERE void atomic_max(float *where, float what) {
-#if defined(__CUDA_ARCH__)
-  atomicMax((int *)where, __float_as_int(what));
-#else
-  if (what > *where) *where = what;
-#endif
-}
-
 }  // namespace device
 }  // namespace steer
