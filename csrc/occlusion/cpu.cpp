@@ -49,12 +49,12 @@ struct Grid {
 
 STEER_FN float nearness_of(float depth) { return depth > 0 ? 1 / fmaxf(depth, 1e-6f) : 0; }
 
-STEER_FN int cell_along(float x, float cell, int cells) {
-  x = rintf(x / cell);
-  return !(x > 0) ? 0 : x >= cells ? cells - 1 : (int)x;
+STEER_FN int row_of(const Occlusion &p, int i) {
+  return index_along(rintf(p.uv[2 * (size_t)i + 1] / p.cell), p.rows);
 }
-STEER_FN int row_of(const Occlusion &p, int i) { return cell_along(p.uv[2 * (size_t)i + 1], p.cell, p.rows); }
-STEER_FN int column_of(const Occlusion &p, int i) { return cell_along(p.uv[2 * (size_t)i], p.cell, p.columns); }
+STEER_FN int column_of(const Occlusion &p, int i) {
+  return index_along(rintf(p.uv[2 * (size_t)i] / p.cell), p.columns);
+}
 
 // A little more than the ellipse, so that all decide alike where it ends on a cell.
 STEER_FN int half_width(const Occlusion &p, int dv) {
