@@ -50,23 +50,6 @@ STEER_ANYWHERE float unordered(int x) {
   return bits.f;
 }
 
-// The look before spares nearly all atomics; a stale value only costs a needless one.
-STEER_ANYWHERE void atomic_lower(int *where, int what) {
-#if defined(__CUDA_ARCH__)
-  if (what < *where) atomicMin(where, what);
-#else
-  if (what < *where) *where = what;
-#endif
-}
-
-STEER_ANYWHERE void atomic_raise(int *where, int what) {
-#if defined(__CUDA_ARCH__)
-  if (what > *where) atomicMax(where, what);
-#else
-  if (what > *where) *where = what;
-#endif
-}
-
 STEER_ANYWHERE float squared(float dy, float dx) { return fmaf(dx, dx, dy * dy); }
 
 struct alignas(16) SampleRecord {
@@ -158,9 +141,8 @@ inline Workspace plan_workspace(const Problem &p, bool backward, size_t *bytes) 
 // --- Sorting the samples and their reflections into cells -----------------------------------------
 
 // NaN, where nothing checked the positions, becomes 0.
-STEER_ANYWHERE int clamped(float x, int n) { return !(x > 0) ? 0 : x >= n - 1 ? n - 1 : (int)x; }
-STEER_ANYWHERE int cell_column(const Workspace &w, float u) { return clamped((u - w.left) / w.cell, w.cols); }
-STEER_ANYWHERE int cell_row(const Workspace &w, float v) { return clamped((v - w.top) / w.cell, w.rows); }
+STEER_ANYWHERE int cell_column(const Workspace &w, float u) { return index_along((u - w.left) / w.cell, w.cols); }
+STEER_ANYWHERE int cell_row(const Workspace &w, float v) { return index_along((v - w.top) / w.cell, w.rows); }
 
 // The j-th reflection of x over 0 and `last`; false where there is none. The edge is not repeated,
 // and what lies outside the image is not reflected.

@@ -36,7 +36,6 @@ constexpr float kExponentFloor = -75.f;
 constexpr float kMassLow = 1e-18f, kMassHigh = 1e18f;
 constexpr float kTanhSigmaOffset = 1e-5f;  // the 2021 release
 constexpr float kSmallestSpacing = 0.5f;   // pixels
-constexpr float kPi = 3.14159265358979f;
 
 // C = gamma U diag(sigma, 1/sigma) U^T in (row, column) coordinates, and its derivatives.
 struct Steering {

@@ -102,10 +102,18 @@ STEER_ANYWHERE int atomic_add(int *where, int what) {
 #endif
 }
 
-// Of numbers that are not negative: these are ordered as their bits.
-STEER_ANYWHERE void atomic_max(float *where, float what) {
+// The look before spares nearly all atomics; a stale value only costs a needless one.
+STEER_ANYWHERE void atomic_lower(int *where, int what) {
 #if defined(__CUDA_ARCH__)
-  atomicMax((int *)where, __float_as_int(what));
+  if (what < *where) atomicMin(where, what);
+#else
+  if (what < *where) *where = what;
+#endif
+}
+
+STEER_ANYWHERE void atomic_raise(int *where, int what) {
+#if defined(__CUDA_ARCH__)
+  if (what > *where) atomicMax(where, what);
 #else
   if (what > *where) *where = what;
 #endif

@@ -39,11 +39,13 @@ enum Profile { kGaussian = 0, kTanh = 1 };
 enum Border { kNone = 0, kMirror = 1 };
 enum Extent { kScalar = 0, kPerSample = 1, kPerPixel = 2, kAbsent = 3 };
 
-// The pixel that holds a position along one axis; NaN becomes 0.
-STEER_FN int pixel_along(float x, int size) {
-  x = floorf(x + 0.5f);
-  return !(x > 0) ? 0 : x >= size ? size - 1 : (int)x;
-}
+constexpr float kPi = 3.14159265f;
+
+// A position along one axis as an index of `size`; NaN becomes 0.
+STEER_FN int index_along(float x, int size) { return !(x > 0) ? 0 : x >= size ? size - 1 : (int)x; }
+
+// The pixel that holds it.
+STEER_FN int pixel_along(float x, int size) { return index_along(floorf(x + 0.5f), size); }
 
 // Declares a struct and keeps the text of its fields, by which Python tells whether it agrees.
 #define STEER_LAYOUT(NAME, ...) \

@@ -27,7 +27,6 @@ namespace leave_one_out {
 constexpr int kSettings = 6, kFeatures = 4;
 constexpr float kEps = 1e-12f;  // what is divided by, at least
 constexpr float kFar = 1e25f;   // the quadratic form of what does not count
-constexpr float kPi = 3.14159265f;
 
 // Of a query and one of its neighbors. Features are squares of differences.
 enum Plane { kY, kX, kValue, kTaper, kForm, kFeature, kPlanes = kFeature + kFeatures };

@@ -98,9 +98,8 @@ class Grid {
       for (int i = start_[r * columns_ + first]; i < start_[r * columns_ + last + 1]; i++) take(samples_[i]);
   }
 
-  static int clamped(float x, int n) { return !(x > 0) ? 0 : x >= n - 1 ? n - 1 : (int)x; }
-  int column(float u) const { return clamped((u - left_) / cell_, columns_); }
-  int row(float v) const { return clamped((v - top_) / p_.aspect / cell_, rows_); }
+  int column(float u) const { return index_along((u - left_) / cell_, columns_); }
+  int row(float v) const { return index_along((v - top_) / p_.aspect / cell_, rows_); }
 
   const leave_one_out::LeaveOneOut &p_;
   float left_, top_, width_, height_, cell_;

@@ -153,14 +153,6 @@ STEER_ANYWHERE int exponent_of(float x) {  // |x| < 2^exponent
   return exponent;
 }
 
-STEER_ANYWHERE void raise(int *where, int what) {
-#if defined(__CUDA_ARCH__)
-  atomicMax(where, what);
-#else
-  if (what > *where) *where = what;
-#endif
-}
-
 STEER_ANYWHERE void add(unsigned long long *where, float what, int exponent) {
   const unsigned long long whole = (unsigned long long)llrintf(ldexpf(what, kBits - exponent));
 #if defined(__CUDA_ARCH__)
@@ -205,8 +197,8 @@ struct Weigh {  // edges of the image, creases of the start; and how strong samp
   STEER_ANYWHERE void operator()(const SurfacePlan &s, const Worker &worker) const {
     const Surface &p = s.p;
     each_pull(s, worker, [&](int pixel, Pull pull) {
-      raise(&s.exponent[0][pixel], exponent_of(pull.weight));
-      raise(&s.exponent[1][pixel], exponent_of(pull.force));
+      atomic_raise(&s.exponent[0][pixel], exponent_of(pull.weight));
+      atomic_raise(&s.exponent[1][pixel], exponent_of(pull.force));
     });
     worker.each(s.pixels, [&](int pixel) {
       const int y = pixel / p.width, x = pixel % p.width, at = s.place(pixel), row = s.pitch;

@@ -17,14 +17,13 @@ Fraction of the pairs of a driver that the node receives, by QoS, profile and me
 Driver and node run in separate processes, with Fast DDS as installed or with
 config/fastdds_shm.xml at the driver.
 """
-import json
-from pathlib import Path
 import re
 import signal
 import subprocess
 import sys
 import tempfile
 
+from steer_depth_ros.commands.options import write_json
 from steer_depth_ros.errors import ConfigError
 
 RATE = 10.0
@@ -47,7 +46,7 @@ def add_arguments(parser) -> None:
                         help='QoS of the driver (default both)')
     parser.add_argument('--profile', action='append', choices=PROFILES,
                         help='process that uses config/fastdds_shm.xml (default both cases)')
-    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--json', help='write the figures to this file')
 
 
 def run(args) -> int:
@@ -64,9 +63,7 @@ def run(args) -> int:
                 figures.append({'driver': driver, 'profile': profile, 'size': size, **shares})
                 print(_row(figures[-1]) if figures[1:] else f'{HEAD}\n{_row(figures[-1])}',
                       flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(
-            {'rate_hz': RATE, 'seconds': args.seconds, 'shares': figures}, indent=1) + '\n')
+    write_json(args.json, {'rate_hz': RATE, 'seconds': args.seconds, 'shares': figures})
     return int(lost)
 
 

@@ -13,14 +13,13 @@
 # limitations under the License.
 """Time of the node without the model: receive, convert, match, project, convert, publish."""
 from collections import defaultdict
-import json
-from pathlib import Path
 import time
 from types import SimpleNamespace
 
 import numpy as np
 
 from steer_depth_ros.benchmarks import model
+from steer_depth_ros.commands.options import need_rclpy, write_json
 from steer_depth_ros.errors import ConfigError
 from steer_depth_ros.geometry.camera import Camera
 
@@ -34,7 +33,7 @@ WARM_UP = 3
 def add_arguments(parser) -> None:
     """Add the options of `steer_depth bench node`."""
     parser.add_argument('--frames', type=int, default=40, help='frames to measure (default 40)')
-    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--json', help='write the figures to this file')
 
 
 def run(args) -> int:
@@ -49,21 +48,16 @@ def run(args) -> int:
     linear = model.linear_of_a_lidar_frame()
     print(f'  {"of linear":<22}{total / linear:8.3f}      (Delaunay-linear interpolation of a '
           f'frame of that size, {linear:.0f} ms in this run)')
-    if args.json:
-        args.json.write_text(json.dumps(
-            {'stages_ms': stages, 'total_ms': total, 'goal_ms': GOAL_MS,
-             'of_linear': total / linear, 'linear_ms': linear, 'frames': args.frames},
-            indent=1) + '\n')
+    write_json(args.json, {'stages_ms': stages, 'total_ms': total, 'goal_ms': GOAL_MS,
+                           'of_linear': total / linear, 'linear_ms': linear,
+                           'frames': args.frames})
     return 0 if total <= GOAL_MS else 1
 
 
 def measure(frames: int) -> dict:
     """Return the median milliseconds of each stage; raise ConfigError without rclpy."""
-    try:
-        import rclpy
-    except ImportError:
-        raise ConfigError('bench node needs rclpy: source a ROS 2 installation, or '
-                          'pip install "steer_depth_ros[ros]"') from None
+    need_rclpy('bench node')
+    import rclpy
     rclpy.init()
     bench = _Bench()
     laps = defaultdict(list)

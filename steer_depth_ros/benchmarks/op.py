@@ -18,15 +18,14 @@ Plain torch processes the image in tiles of the size at which it is fastest on t
 gradients are computed per tile too, because they need some hundred bytes per pair.
 """
 import argparse
-import json
 import math
-from pathlib import Path
 import random
 import time
 
 import torch
 
 from steer_depth_ros.benchmarks import machine
+from steer_depth_ros.commands.options import write_json
 from steer_depth_ros.ops import describe_backend, kernel_regression, native, regression_torch
 
 WINDOW = (26, 34)
@@ -48,16 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--twin-seconds', type=float, default=10., metavar='S',
                         help='time limit for plain torch per case and order (default 10); '
                         'figures beyond it are extrapolated by the number of pairs and marked')
-    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--json', help='write the figures to this file')
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print and write the report."""
-    report = measure(QUICK if args.quick else CASES, (100, 200) if args.quick else SWEEP,
-                     args.twin_seconds)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=1) + '\n')
+    write_json(args.json, measure(QUICK if args.quick else CASES,
+                                  (100, 200) if args.quick else SWEEP, args.twin_seconds))
     return 0
 
 

@@ -30,7 +30,7 @@ WINDOW = np.deg2rad(2.5)  # around an edge, within which it is more or less like
 FLOOR = 0.5  # levels of brightness; less is noise
 TILE_COLUMNS, TILE_ROWS = 6, 3  # parts of the image
 TILES = TILE_COLUMNS * TILE_ROWS
-FEWEST = 30  # features that tell anything
+FEWEST, MOST = 30, 4000  # features: that tell anything, and that are used
 BATCH = 400_000  # places looked up at once
 # What a sample tells through the image counts as much of what an edge does: neighbors share what
 # they tell. Chosen on rendered scenes.
@@ -44,8 +44,8 @@ class View:
     image: uint8 (H, W, 3). focal, center: pixels.
     """
 
-    def __init__(self, image: np.ndarray, camera: Camera, focal: float = FOCAL):
-        self.focal = min(focal, camera.fx)
+    def __init__(self, image: np.ndarray, camera: Camera):
+        self.focal = min(FOCAL, camera.fx)
         left, right, top, bottom = np.clip(camera.bounds, -WIDEST, WIDEST)
         width, height = (max(1, int(side * self.focal)) for side in (right - left, bottom - top))
         self.center = -left * self.focal - 0.5, -top * self.focal - 0.5
@@ -72,20 +72,20 @@ class FrameFit:
     start: (4, 4), takes points of the depth sensor to the camera, about right. echo: (N,)
     intensity. twist: (6,) velocity of the depth sensor in its own frame, meters and radians a
     second, rotation last; None where it does not count. lag_s: seconds from the image to the
-    cloud, by their stamps. most: features; a random choice of them is used where there are more.
+    cloud, by their stamps. Where there are more features than MOST, a random choice is used.
     """
 
     def __init__(self, image: np.ndarray, camera: Camera, points: np.ndarray, start: np.ndarray,
                  echo: Optional[np.ndarray] = None, twist: Optional[np.ndarray] = None,
-                 lag_s: float = 0.0, most: int = 4000):
+                 lag_s: float = 0.0):
         self.start, self.twist, self.lag_s = start, twist, lag_s
         self.view = View(image, camera)
         seen = self._seen(points)
         features = find_features(points, start[:3, :3], camera.bounds, echo)
         features = features.take(seen[features.source])
-        if len(features) > most:
+        if len(features) > MOST:
             rng = np.random.default_rng(len(features))
-            features = features.take(np.sort(rng.choice(len(features), most, replace=False)))
+            features = features.take(np.sort(rng.choice(len(features), MOST, replace=False)))
         self.features = features
         self._groups = list(_groups(self.view, features))
         self.guided = find_guided(points, start[:3, :3], camera.bounds, seen)
@@ -111,7 +111,7 @@ class FrameFit:
     def __len__(self) -> int:
         return len(self.features)
 
-    def tiles(self, count=(TILE_COLUMNS, TILE_ROWS)) -> np.ndarray:
+    def tiles(self) -> np.ndarray:
         """Return in which part of the image, int, each column of `score` with `each` lies."""
         points = self.features.points
         if self.guided is not None:
@@ -119,8 +119,8 @@ class FrameFit:
         u, v = self.view.place(self._in_camera(points, self.start[None], np.zeros(1))[0])
         height, width = self.view.image.shape[:2]
         u, v = (np.nan_to_num(np.clip(a / size * n, 0, n - 1)).astype(int)
-                for a, size, n in ((u, width, count[0]), (v, height, count[1])))
-        return v * count[0] + u
+                for a, size, n in ((u, width, TILE_COLUMNS), (v, height, TILE_ROWS)))
+        return v * TILE_COLUMNS + u
 
     def score(self, poses: np.ndarray, offsets: np.ndarray,
               each: bool = False) -> np.ndarray:

@@ -89,19 +89,17 @@ def rotations(degrees: np.ndarray) -> np.ndarray:
 
 
 def calibrate(fits: Sequence[FrameFit], start: np.ndarray, pose: bool = False, time: bool = False,
-              prior: np.ndarray = PRIOR,
               progress: Callable[[float], None] = lambda share: None) -> Estimate:
     """
     Find the correction of `start` that fits best.
 
     fits: of frames, each with its own start, which is `start` but for the robot's motion.
     pose: correct translation, too. time: and the time offset.
-    prior: (7,) standard deviations of the correction before anything was seen.
     progress: called with the share that is done.
     """
     free = np.array([True] * 3 + [pose] * 3 + [time])
     fits = [fit for fit in fits if len(fit)]
-    score = _Score(fits, prior, free)
+    score = _Score(fits, free)
     modes, far = _grid(fits, score, lambda share: progress(0.5 * share))
     best = max((_follow(score, mode) for mode in modes), key=lambda one: one[1])[0]
     mean, covariance = _sample(score, best, lambda share: progress(0.5 + 0.5 * share))
@@ -109,7 +107,7 @@ def calibrate(fits: Sequence[FrameFit], start: np.ndarray, pose: bool = False, t
     covariance[:3, :3] += _ambiguity(far, mean, score(mean[None])[0])
     sigma = np.sqrt(np.diag(covariance) + FLOOR ** 2)
     correction = np.where(free, mean, 0.0)
-    observable = free & (sigma < OBSERVED * prior)
+    observable = free & (sigma < OBSERVED * PRIOR)
     known = np.flatnonzero(observable)
     full = covariance[np.ix_(known, known)] + np.diag(FLOOR[known] ** 2)
     distance = correction[known] @ np.linalg.solve(full, correction[known]) if len(known) else 0
@@ -122,12 +120,11 @@ def calibrate(fits: Sequence[FrameFit], start: np.ndarray, pose: bool = False, t
 class _Score:
     """Logarithm of the posterior of corrections (P, 7), tempered."""
 
-    def __init__(self, fits, prior, free):
-        self.fits, self.prior, self.free = fits, prior, free
+    def __init__(self, fits, free):
+        self.fits, self.free = fits, free
 
     def __call__(self, corrections):
-        return (self.plain(corrections) / TEMPER
-                - 0.5 * ((corrections / self.prior) ** 2).sum(1))
+        return self.plain(corrections) / TEMPER - 0.5 * ((corrections / PRIOR) ** 2).sum(1)
 
     def plain(self, corrections, fits=None):
         total = np.zeros(len(corrections))
@@ -157,7 +154,7 @@ def _grid(fits, score, progress):
         some = fit.some(most)
         total += score.plain(corrections, [some]) * (len(fit) / max(len(some), 1))
         progress((index + 1) / len(fits))
-    total = total / TEMPER - 0.5 * ((grid / score.prior[ROTATION]) ** 2).sum(1)
+    total = total / TEMPER - 0.5 * ((grid / PRIOR[ROTATION]) ** 2).sum(1)
     modes: List[np.ndarray] = []
     for index in np.argsort(-total):
         apart = [np.abs((grid[index] - mode[ROTATION]) / GRID).max() for mode in modes]
@@ -186,7 +183,7 @@ def _sample(score, best, progress) -> Tuple[np.ndarray, np.ndarray]:
     free = np.flatnonzero(score.free)
     rng = np.random.default_rng(0)
     mean = best[free]
-    covariance = np.diag(np.minimum(0.3 * score.prior[free], np.where(free < 3, 0.15, 1.0)) ** 2)
+    covariance = np.diag(np.minimum(0.3 * PRIOR[free], np.where(free < 3, 0.15, 1.0)) ** 2)
     for number in range(ROUNDS):
         root = np.linalg.cholesky(covariance * SPREAD ** 2 + 1e-12 * np.eye(len(free)))
         normal = rng.standard_normal((DRAWS // 2, len(free)))

@@ -48,9 +48,7 @@ def add_arguments(parser):
 
 def run(args):
     values = options.node_parameters(args)
-    calibration = None
-    if args.calibration:
-        calibration = read_calibration(args.calibration, args.camera)
+    calibration = read_calibration(args.calibration, args.camera) if args.calibration else None
     given = {'topics': options.topic_options(args), 'values': values,
              'keep_inputs': not args.outputs_only, 'calibration': calibration}
     if args.out and args.overlay:

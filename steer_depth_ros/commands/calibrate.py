@@ -36,6 +36,7 @@ from steer_depth_ros.evaluation.calibration_trials import (
 )
 from steer_depth_ros.geometry.calibration_file import read_calibration
 from steer_depth_ros.geometry.projection import project_points
+from steer_depth_ros.recordings.bag import is_recording
 from steer_depth_ros.recordings.observations import observe_bag, observe_folder
 
 FRAMES = 10
@@ -106,19 +107,12 @@ def _measure(args, frames, progress):
 
 
 def _observe(args, progress, tell):
-    if Path(args.source).is_dir() and not _is_bag(Path(args.source)):
+    if Path(args.source).is_dir() and not is_recording(Path(args.source)):
         return observe_folder(args.source, args.frames, progress), 0.0
-    calibration = None
-    if args.calibration:
-        calibration = read_calibration(args.calibration, args.camera)
+    calibration = read_calibration(args.calibration, args.camera) if args.calibration else None
     observations, values = observe_bag(args.source, args.frames, options.topic_options(args),
                                        options.node_parameters(args), calibration, progress, tell)
     return observations, values['time_offset_s']
-
-
-def _is_bag(folder):
-    return (folder / 'metadata.yaml').exists() or any(
-        file.suffix in ('.db3', '.mcap', '.zstd') for file in folder.iterdir())
 
 
 def _start(observation):

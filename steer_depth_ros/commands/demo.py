@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """`steer_depth demo`: play a recording through the node; show the result as figures and sheet."""
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from steer_depth_ros.commands import options
 from steer_depth_ros.errors import BagError, ConfigError
-from steer_depth_ros.evaluation.metrics import measure, MetricAverage
+from steer_depth_ros.evaluation.metrics import average, measure
 from steer_depth_ros.recordings import bag
 from steer_depth_ros.recordings.bag_frames import (
     choose_topics,
@@ -58,9 +57,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    if importlib.util.find_spec('rclpy') is None:
-        raise ConfigError('the demo runs the real node and needs rclpy: pip install '
-                          '"steer_depth_ros[ros]", or source a ROS 2 installation')
+    options.need_rclpy('the demo runs the real node and')
     if not args.rate > 0:
         raise ConfigError(f'--rate must be positive, not {args.rate}')
     from steer_depth_ros.ros.tools.replay import log_end, replay, ReplayError
@@ -96,58 +93,44 @@ def summarise(source, topics, values, completed, log, sheet) -> dict:
     expected = log['expected']
     picks = np.linspace(0, len(expected) - 1, min(SHOWN_FRAMES, len(expected))).round()
     shown = {expected[int(i)] for i in picks}
-    errors, latencies, rows = MetricAverage(), [], []
+    errors: list = []
+    latencies, rows = [], []
     with bag.BagReader(source) as recording, bag.BagReader(completed) as result:
         truths = read_truth(recording)
-        depths = _Images(result, OUTPUTS['depth'][0])
-        confidences = _Images(result, OUTPUTS['confidence'][0])
+        depths, confidences = (_by_stamp(result, OUTPUTS[name][0])
+                               for name in ('depth', 'confidence'))
         inputs = run_pipeline(recording, topics, values)
         for given in tqdm(inputs, total=len(expected), unit=' frames', desc='comparing'):
             stamp = given.frame.stamp_ns
-            depth, confidence = depths.at(stamp), confidences.at(stamp)
-            if depth is None:
+            if stamp not in depths:
                 continue
-            latencies.append((depths.arrival_ns - log['published_ns'][str(stamp)]) / 1e6)
-            truth = truths.get(stamp)
+            latencies.append((depths[stamp][1] - log['published_ns'][str(stamp)]) / 1e6)
+            depth, truth = _image(result, depths, stamp), truths.get(stamp)
             if truth is not None:
-                errors.add(measure(depth, truth))
-            if stamp in shown and confidence is not None:
+                errors.append(measure(depth, truth))
+            if stamp in shown and stamp in confidences:
                 caption = f'frame {expected.index(stamp) + 1} of {len(expected)}'
-                rows.append(_row(given, depth, confidence, truth, caption))
+                rows.append(_row(given, depth, _image(result, confidences, stamp), truth, caption))
     preview.write_picture(sheet, preview.contact_sheet(rows, subtitle=_subtitle(log, values)))
     p50, p99 = np.percentile(latencies, [50, 99])
     figures: dict = {'frames_in': len(expected), 'frames_out': len(latencies),
                'drops': len(expected) - len(latencies), 'latency_p50_ms': float(p50),
                'latency_p99_ms': float(p99)}
-    if len(errors):
-        figures['errors'] = errors.mean()
+    if errors:
+        figures['errors'] = average(errors)
     return figures
 
 
-class _Images:
-    """Depth or confidence images of a recording, read in order of their stamps."""
+def _by_stamp(recording, topic):
+    """Return topic and time of arrival of the messages of a topic, by their stamps."""
+    return {bag.cdr_stamp_ns(record.raw): (topic, record.log_ns)
+            for record in recording.messages(topic)}
 
-    def __init__(self, recording, topic):
-        self._recording = recording
-        self._records = recording.messages(topic)
-        self._record = next(self._records)
 
-    @property
-    def arrival_ns(self):
-        return self._record.log_ns
-
-    def at(self, stamp_ns):
-        """Return float32 (H, W) of a stamp, None if missing; stamps must not decrease."""
-        while bag.cdr_stamp_ns(self._record.raw) < stamp_ns:
-            following = next(self._records, None)
-            if following is None:
-                return None
-            self._record = following
-        if bag.cdr_stamp_ns(self._record.raw) != stamp_ns:
-            return None
-        message = self._recording.decode(self._record)
-        return np.array(np.frombuffer(message.data, np.float32).reshape(
-            message.height, message.width))
+def _image(recording, arrivals, stamp_ns):
+    """Return the depth or confidence image of a stamp, float32 (H, W)."""
+    message = recording.decode(recording.at(*arrivals[stamp_ns], stamp_ns))
+    return np.frombuffer(message.data, np.float32).reshape(message.height, message.width)
 
 
 def _completed_anything(path):

@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Options that several subcommands share."""
+import importlib.util
 import json
 from pathlib import Path
 
@@ -136,6 +137,13 @@ def _flat(values, prefix):
             yield from _flat(value, f'{prefix}{key}.')
         else:
             yield f'{prefix}{key}', value
+
+
+def need_rclpy(what):
+    """Raise ConfigError, a sentence that begins with `what`, where ROS is not installed."""
+    if importlib.util.find_spec('rclpy') is None:
+        raise ConfigError(f'{what} needs rclpy: pip install "steer_depth_ros[ros]", or source a '
+                          'ROS 2 installation')
 
 
 def write_json(path, figures):

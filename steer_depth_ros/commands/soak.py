@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """`steer_depth soak`: run the node for minutes or hours; fail if memory or latency grows."""
-import importlib.util
 from pathlib import Path
 import tempfile
 import time
@@ -56,9 +55,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    if importlib.util.find_spec('rclpy') is None:
-        raise ConfigError('soak runs the real node and needs rclpy: pip install '
-                          '"steer_depth_ros[ros]", or source a ROS 2 installation')
+    options.need_rclpy('soak runs the real node and')
     if not (args.minutes > 0 and args.rate > 0 and args.leave_out >= 0):
         raise ConfigError('--minutes and --rate must be positive and --leave-out not negative')
     with tempfile.TemporaryDirectory(prefix='steer_depth_soak_') as folder:

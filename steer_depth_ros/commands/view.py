@@ -233,11 +233,9 @@ def _output_topic(recording, topic):
 
 def _cloud_arrays(message):
     """Return float32 (N, 3) meters and uint8 (N, 3) RGB of the finite points of a cloud."""
-    offsets = {field.name: field.offset for field in message.fields}
-    rows = np.frombuffer(message.data, np.uint8).reshape(-1, message.point_step)
-    xyz = np.stack([rows[:, offsets[axis]:offsets[axis] + 4].copy().view('<f4')[:, 0]
-                    for axis in 'xyz'], 1)
-    bgr = rows[:, offsets['rgb']:offsets['rgb'] + 3]
+    rgb = next(field.offset for field in message.fields if field.name == 'rgb')
+    bgr = np.frombuffer(message.data, np.uint8).reshape(-1, message.point_step)[:, rgb:rgb + 3]
+    xyz = messages.cloud_to_xyz(message)
     finite = np.isfinite(xyz).all(axis=1)
     return xyz[finite], bgr[finite, ::-1]
 

@@ -30,8 +30,8 @@ from steer_depth_ros.ops import regression  # noqa: F401  (registers the operato
 from steer_depth_ros.ops.constants import number
 
 # Settings are tensors (..., 6) of logarithms of factors on constants of the kernels; all 0 leaves
-# these as they are. The first three are on color_step, for L, a and b of CIELab.
-SETTINGS = ('lightness', 'red_green', 'yellow_blue', 'depth_step', 'bandwidth', 'ridge')
+# these as they are. The first three are on color_step, for L, a and b of CIELab, the others on
+# depth_step, bandwidth and ridge.
 
 
 def structure_tensor_kernels(lab, uv, config):

@@ -31,16 +31,16 @@ class BagFrames(Dataset):
     """
     The frames of a recording, paired as in the node; samples depend only on (seed, epoch, i).
 
-    path: a rosbag2 folder, .mcap or .db3 file; its truth topic is used if it has one. pattern:
+    data_dir: a rosbag2 folder, .mcap or .db3 file; its truth topic is used if it has one. pattern:
     sampling pattern, None for the default for the frame (see `example_from_frame`). Items are
     like those of `MeasuredFrames`. Raise BagError if nothing can be used, and when reading a frame
     also MessageError and CalibrationError naming the topic.
     """
 
-    def __init__(self, path, pattern=None, seed=0):
-        self.path, self.pattern, self.seed, self.epoch = path, pattern, seed, 0
+    def __init__(self, data_dir, pattern=None, seed=0):
+        self.path, self.pattern, self.seed, self.epoch = data_dir, pattern, seed, 0
         self._opened: Any = None
-        with bag.BagReader(path) as recording:
+        with bag.BagReader(data_dir) as recording:
             self.topics = bag_frames.choose_topics(recording)
             self.values = bag_frames.node_values(recording, self.topics)
             self.jobs = [placed_job(job) for job in bag_frames.read_jobs(

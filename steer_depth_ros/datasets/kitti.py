@@ -22,10 +22,9 @@ image/, velodyne_raw/, groundtruth_depth/ and intrinsics/. The raw layout has tr
 from pathlib import Path
 from typing import List, NamedTuple
 
-import numpy as np
-
 from steer_depth_ros.datasets.base import MeasuredFrame, MeasuredFrames, SENSOR
-from steer_depth_ros.errors import ConfigError, DatasetError
+from steer_depth_ros.errors import CalibrationError, ConfigError, DatasetError
+from steer_depth_ros.geometry.calibration_file import read_calibration
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.recordings.frame_folder import read_depth, read_image
 
@@ -70,7 +69,7 @@ class KittiFrames(MeasuredFrames):
         image = read_image(files.image)
         size = image.shape[:2]
         return MeasuredFrame(files.name, image, read_depth(files.truth, SCALE, size),
-                             read_depth(files.sparse, SCALE, size), read_camera(files, size))
+                             read_depth(files.sparse, SCALE, size), _camera(files, size))
 
 
 def find_files(data_dir: Path, split: str) -> List[KittiFiles]:
@@ -88,26 +87,13 @@ def find_files(data_dir: Path, split: str) -> List[KittiFiles]:
     return [_raw(data_dir, path) for path in sparse]
 
 
-def read_camera(files: KittiFiles, size) -> Camera:
+def _camera(files: KittiFiles, size) -> Camera:
     """Read the intrinsics of the rectified image; raise DatasetError naming a file without."""
-    path = files.intrinsics
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, 'strerror', None) or 'not a text file'
-        raise DatasetError(f'cannot read {path} ({reason}); it holds the intrinsics of '
-                           f'{files.image}') from None
-    key = f'P_rect_{files.camera[-2:]}:'
-    columns, numbers = 3, text
-    if path.name == 'calib_cam_to_cam.txt':
-        rows = [line for line in text.splitlines() if line.startswith(key)]
-        columns, numbers = 4, rows[0][len(key):] if rows else ''
-    try:
-        matrix = np.array(numbers.split(), np.float64).reshape(3, columns)
-    except ValueError:
-        raise DatasetError(f'{path} holds no 3 x {columns} camera matrix; unpack it '
-                           'again') from None
-    return Camera(size[1], size[0], matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+        found = read_calibration(files.intrinsics, files.camera)
+    except CalibrationError as error:
+        raise DatasetError(f'{error}; it holds the intrinsics of {files.image}') from None
+    return Camera.from_calibration(size[1], size[0], found.k, found.d, found.distortion_model)
 
 
 def _selection(folder) -> List[KittiFiles]:

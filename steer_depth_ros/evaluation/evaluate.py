@@ -23,7 +23,7 @@ from steer_depth_ros.datasets.base import Example, MeasuredFrames
 from steer_depth_ros.datasets.held_out import example_from_frame
 from steer_depth_ros.errors import DatasetError
 from steer_depth_ros.evaluation.confidence_report import ConfidenceReport
-from steer_depth_ros.evaluation.metrics import measure, MetricAverage
+from steer_depth_ros.evaluation.metrics import average, measure
 from steer_depth_ros.recordings.bag import BagReader
 from steer_depth_ros.recordings.bag_frames import (
     choose_topics,
@@ -50,19 +50,16 @@ class Result:
 
     method: str
     pattern: str
-    metrics: MetricAverage = field(default_factory=MetricAverage)
     confidence: ConfidenceReport = field(default_factory=ConfidenceReport)
     seconds: List[float] = field(default_factory=list)
-    samples: List[int] = field(default_factory=list)
     frames: List[Dict[str, Any]] = field(default_factory=list)
     rows: List[SheetRow] = field(default_factory=list)
 
     def figures(self) -> Dict[str, object]:
         """Return all figures, ready for JSON; ms is the median time per frame."""
-        mean = _without_nan(self.metrics.mean())
-        return {'method': self.method, 'pattern': self.pattern, 'frames': len(self.metrics),
-                'samples': float(np.mean(self.samples)),
-                'ms': 1e3 * float(np.median(self.seconds)), **mean,
+        return {'method': self.method, 'pattern': self.pattern, 'frames': len(self.frames),
+                'samples': float(np.mean([frame['samples'] for frame in self.frames])),
+                'ms': 1e3 * float(np.median(self.seconds)), **_without_nan(average(self.frames)),
                 'confidence': self.confidence.figures(), 'per_frame': self.frames}
 
 
@@ -89,10 +86,8 @@ def _measure(result, predict, example, picture):
     depth, confidence = predict(example.image, example.uv, example.sparse)
     result.seconds.append(time.perf_counter() - start)
     figures = measure(depth, example.truth)
-    result.metrics.add(figures)
     result.frames.append({'name': example.name, 'samples': len(example.sparse),
                           **_without_nan(figures)})
-    result.samples.append(len(example.sparse))
     if confidence is not None:
         result.confidence.add(depth, confidence, example.truth)
     if picture:

@@ -18,7 +18,7 @@ A pixel is scored if its truth is finite and positive (and the mask includes it)
 the estimate there is finite and positive. Errors are means over covered pixels. Missing estimates
 lower the coverage and the delta accuracies, which count an uncovered pixel as a miss.
 """
-from typing import Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 
@@ -65,28 +65,13 @@ def _errors(e, t):
             'irmse': float(np.sqrt(np.mean(inverse ** 2))), 'imae': float(inverse.mean())}
 
 
-class MetricAverage:
+def average(frames: Sequence[Dict[str, Any]]) -> Dict[str, float]:
     """
-    The mean of each measure over frames, all frames with the same weight.
+    Return the mean of each measure over the results of `measure`, every frame with equal weight.
 
-    Frames for which a measure is NaN are excluded from the mean of that measure.
+    Frames for which a measure is NaN or None are left out of its mean; NaN if no frame has it.
     """
-
-    def __init__(self):
-        self._frames = []
-
-    def __len__(self):
-        return len(self._frames)
-
-    def add(self, measures: Dict[str, float]) -> None:
-        """Add the result of `measure` for one frame."""
-        self._frames.append(measures)
-
-    def mean(self) -> Dict[str, float]:
-        """Return the mean of every measure; NaN if no frame has it."""
-        table = np.array([[frame[name] for name in NAMES] for frame in self._frames])
-        means = {}
-        for name, column in zip(NAMES, table.reshape(-1, len(NAMES)).T, strict=True):
-            known = column[~np.isnan(column)]
-            means[name] = float(known.mean()) if len(known) else float('nan')
-        return means
+    table = np.array([[frame[name] for name in NAMES] for frame in frames], np.float64)
+    known = (column[~np.isnan(column)] for column in table.reshape(-1, len(NAMES)).T)
+    return {name: float(column.mean()) if len(column) else float('nan')
+            for name, column in zip(NAMES, known, strict=True)}

@@ -102,17 +102,18 @@ def calibration_from_meta(meta: dict) -> Calibration:
     if missing:
         raise CalibrationError(f'lacks the calibration: {", ".join(missing)}; add the intrinsics '
                                'of the camera in pixels')
-    fx, fy, cx, cy = (_number(meta[key], key) for key in ('fx', 'fy', 'cx', 'cy'))
+    fx, fy, cx, cy = (number_of(meta[key], key) for key in ('fx', 'fy', 'cx', 'cy'))
     d = _numbers(meta.get('distortion') or [], 'distortion')
     points = None
-    if meta.get('T_cam_lidar') is not None:
+    if meta.get('T_cam_lidar'):
         values = _numbers(meta['T_cam_lidar'], 'T_cam_lidar')
         if values.size != 16 or not np.isfinite(values).all():
             raise CalibrationError('T_cam_lidar must be 16 finite numbers, row-major')
         points = values.reshape(4, 4)
     return Calibration([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0], d.ravel().tolist(),
                        str(meta.get('distortion_model') or _model_of(d)) if d.size else '',
-                       _size(meta, 'width'), _size(meta, 'height'), camera_from_points=points)
+                       whole_of(meta, 'width'), whole_of(meta, 'height'),
+                       camera_from_points=points)
 
 
 def _parse(path, text, camera):
@@ -161,7 +162,7 @@ def _from_mapping(data, camera):
     model = given.get('distortion_model')
     return Calibration(
         k.tolist(), d.tolist(), _model_of(d) if model is None else str(model),
-        _size(given, 'image_width', 'width'), _size(given, 'image_height', 'height'),
+        whole_of(given, 'image_width', 'width'), whole_of(given, 'image_height', 'height'),
         r.tolist() if r.size == 9 else np.eye(3).ravel().tolist(), p.tolist())
 
 
@@ -254,18 +255,20 @@ def _numbers(values, name):
         raise CalibrationError(f'{name} must be numbers; correct the calibration') from None
 
 
-def _number(value, name):
+def number_of(value, name) -> float:
+    """Return a number of a file; CalibrationError if it is none."""
     number = _numbers(value, name)
     if number.ndim:
         raise CalibrationError(f'{name} must be one number; correct the calibration')
     return float(number)
 
 
-def _size(data, *names):
+def whole_of(data, *names, most=2 ** 31) -> int:
+    """Return the entry of one of these names, from 0 to `most`; 0 if there is none."""
     name = next((n for n in names if data.get(n) is not None), None)
     if name is None:
         return 0
-    number = _number(data[name], name)
-    if not 0 <= number <= 2 ** 31:
-        raise CalibrationError(f'{name} must be from 0 to {2 ** 31}; correct it')
-    return int(number)
+    number = number_of(data[name], name)
+    if not 0 <= number <= most:
+        raise CalibrationError(f'{name} must be from 0 to {most}; correct it')
+    return data[name] if isinstance(data[name], int) else int(number)

@@ -61,16 +61,14 @@ class TransformBuffer:
     disorder_ns: a pose older than the newest by more than this is put aside and used only for
     lookups at its own stamp. A second one in a row means that the publisher's clock jumped back
     (or that an earlier stamp was in the future), and the frame starts over with these two.
-    tolerance_ns: the nearest pose is used up to this far outside the known stamps. Poses are
-    never extrapolated, and never interpolated over a gap that is longer than both half a second
-    and three times the usual one. Thread-safe.
+    The nearest pose is used up to TOLERANCE_NS outside the known stamps. Poses are never
+    extrapolated, and never interpolated over a gap that is longer than both half a second and
+    three times the usual one. Thread-safe.
     """
 
-    def __init__(self, history_ns: int = HISTORY_NS, disorder_ns: int = DISORDER_NS,
-                 tolerance_ns: int = TOLERANCE_NS):
+    def __init__(self, history_ns: int = HISTORY_NS, disorder_ns: int = DISORDER_NS):
         self._history_ns = history_ns
         self._disorder_ns = min(disorder_ns, history_ns)
-        self._tolerance_ns = tolerance_ns
         self._edges: Dict[str, _Edge] = {}
         self._arrivals = 0
         self._refused: Dict[str, int] = {}  # arrivals at the last refusal of each frame
@@ -217,9 +215,9 @@ class TransformBuffer:
         stamps = edge.stamps
         if edge.static:
             return matrix_from(*edge.poses[0])
-        if edge.put_aside and abs(edge.latest[0] - stamp) <= self._tolerance_ns:
+        if edge.put_aside and abs(edge.latest[0] - stamp) <= TOLERANCE_NS:
             return matrix_from(*edge.latest[1])  # a lookup at the stamp of that pose
-        if not stamps[0] - self._tolerance_ns <= stamp <= stamps[-1] + self._tolerance_ns:
+        if not stamps[0] - TOLERANCE_NS <= stamp <= stamps[-1] + TOLERANCE_NS:
             error = TransformError(
                 f'{source} -> {target} asked for at {_seconds(stamp)} s, but {child} in '
                 f'{edge.parent} is known from {_seconds(stamps[0])} s to '
@@ -232,7 +230,7 @@ class TransformBuffer:
         gap = stamps[at] - stamps[at - 1]
         if gap > GAP_NS and gap > GAPS * _usual_gap(stamps, at):
             for near in (at - 1, at):
-                if abs(stamps[near] - stamp) <= self._tolerance_ns:
+                if abs(stamps[near] - stamp) <= TOLERANCE_NS:
                     return matrix_from(*edge.poses[near])
             raise TransformError(
                 f'{source} -> {target} asked for at {_seconds(stamp)} s, but {child} in '

@@ -29,7 +29,7 @@ from steer_depth_ros.errors import FrameError, WeightsError
 from steer_depth_ros.geometry import projection
 from steer_depth_ros.network import checkpoints
 from steer_depth_ros.network.sparse_windows import fit_sparse_windows
-from steer_depth_ros.ops import kernel_regression
+from steer_depth_ros.ops import kernel_regression, regression
 from steer_depth_ros.ops.pixels import pixel_index
 from steer_depth_ros.ops.timing import stage
 
@@ -216,7 +216,7 @@ class SteeringKernelNet(nn.Module):
                                           BANDWIDTH, WINDOW)
         logits, sign = self.resnet(image, interpolated)
         residual = expected_residual(logits) + sign
-        result = write_samples(interpolated + residual, pixel, depth, valid)
+        result = regression.overwrite(interpolated + residual, uv, depth, valid)
         if self.depth_range is not None:
             result = result.clamp(*self.depth_range)
         return ReferenceOutput(steering, interpolated, mass, logits, sign, residual, result)
@@ -260,22 +260,6 @@ def standardize_depth(depth):
     return ((depth.clamp(*DEPTH_LIMITS) - DEPTH_MEAN) / DEPTH_STD)[:, None]
 
 
-def write_samples(dense, pixel, depth, valid=None):
-    """
-    Return dense (B, H, W) with the measured depth at sampled pixels.
-
-    pixel: int64 (B, N), flat indices. depth: (B, N). valid: bool (B, N) or None. Where several
-    samples share a pixel, the smallest depth is used.
-    """
-    height, width = dense.shape[1:]
-    if valid is not None:
-        depth = torch.where(valid, depth, torch.inf)
-    nearest = torch.full_like(dense, torch.inf).flatten(1)
-    nearest = nearest.scatter_reduce(1, pixel, depth.to(dense.dtype), 'amin')
-    nearest = nearest.view(-1, height, width)
-    return torch.where(torch.isfinite(nearest), nearest, dense)
-
-
 def read_release(kernelnet, resnet):
     """
     Read the release's two checkpoint files into one state dict for `SteeringKernelNet`.
@@ -285,7 +269,8 @@ def read_release(kernelnet, resnet):
     """
     parts = (('kernelnet', KernelNet(), kernelnet), ('resnet', ResidualUNet(), resnet))
     return {f'{prefix}.{name}': tensor for prefix, part, path in parts
-            for name, tensor in _part_state(part, path).items()}
+            for name, tensor in checkpoints.check_state(
+                part, checkpoints.read_torch_checkpoint(path), path).items()}
 
 
 class ReferenceModel:
@@ -345,10 +330,6 @@ class ReferenceModel:
             known = (output.mass > 0) | everywhere
             dense = torch.where(known, output.depth, torch.nan)[0]
         return dense.float().cpu().numpy(), None
-
-
-def _part_state(part, path):
-    return checkpoints.check_state(part, checkpoints.read_torch_checkpoint(path), path)
 
 
 def _depth_range(config, path):

@@ -74,16 +74,15 @@ class Distance(ctypes.Structure):
 
 
 class Occlusion(ctypes.Structure):
-    """`steer::occlusion::Occlusion` of csrc/occlusion/body.h, field by field."""
+    """`steer::Occlusion` of csrc/occlusion/cpu.cpp, field by field."""
 
     _fields_ = _fields(('samples', 'rows', 'columns', 'threads'),
                        ('cell', 'reach_u', 'reach_v', 'nearer', 'share'),
-                       ('uv', 'depth', 'occluded', 'workspace'))
+                       ('uv', 'depth', 'occluded'))
 
 
 _PROBLEM, _SURFACE = ctypes.POINTER(Problem), ctypes.POINTER(Surface)
 _LEAVE_ONE_OUT, _DISTANCE = ctypes.POINTER(LeaveOneOut), ctypes.POINTER(Distance)
-_OCCLUSION = ctypes.POINTER(Occlusion)
 _CPU_FUNCTIONS = {
     'steer_forward': (ctypes.c_int, [_PROBLEM]),
     'steer_backward': (ctypes.c_int, [_PROBLEM]),
@@ -92,7 +91,7 @@ _CPU_FUNCTIONS = {
     'steer_surface': (ctypes.c_int, [_SURFACE]),
     'steer_leave_one_out_neighbors': (ctypes.c_int, [_LEAVE_ONE_OUT]),
     'steer_leave_one_out_tune': (ctypes.c_int, [_LEAVE_ONE_OUT]),
-    'steer_occlusion': (ctypes.c_int, [_OCCLUSION]),
+    'steer_occlusion': (ctypes.c_int, [ctypes.POINTER(Occlusion)]),
 }
 _CUDA_FUNCTIONS = {
     'steer_forward': (ctypes.c_int, [_PROBLEM, ctypes.c_void_p]),
@@ -106,8 +105,6 @@ _CUDA_FUNCTIONS = {
     'steer_leave_one_out_workspace': (ctypes.c_size_t, [_LEAVE_ONE_OUT]),
     'steer_distance': (ctypes.c_int, [_DISTANCE, ctypes.c_void_p]),
     'steer_distance_workspace': (ctypes.c_size_t, [_DISTANCE]),
-    'steer_occlusion': (ctypes.c_int, [_OCCLUSION, ctypes.c_void_p]),
-    'steer_occlusion_workspace': (ctypes.c_size_t, [_OCCLUSION]),
 }
 
 

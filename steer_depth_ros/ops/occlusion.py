@@ -14,12 +14,11 @@
 """
 Samples that others occlude, for a camera that sees from another place than the sensor.
 
-The torch code is the specification. csrc/occlusion/ does the same for float32, on CPU and CUDA.
+The torch code is the specification. csrc/occlusion/ does the same for float32 on the CPU.
 """
 import math
 
 import torch
-from torch import Tensor
 
 from steer_depth_ros.ops import libraries, native
 
@@ -34,34 +33,21 @@ def find_occluded(uv, depth, size, cell, reach, margin, share):
     sample of every `cell` pixels counts. reach: (u, v) half axes of the ellipse around a sample
     in which others are looked for, in cells. margin: an occluder is nearer by this share. share:
     the occluding surface begins that far towards the nearest sample around, in 1 / depth; it has
-    to lie on all sides, with no half of the circle free of it. Nothing is read back from a GPU. No
-    gradients. ValueError for a shape or a device that does not fit, TypeError for another type.
+    to lie on all sides, with no half of the circle free of it. ValueError for a shape or a device
+    that does not fit, TypeError for another type.
     """
     libraries.require_alike('uv', uv, uv=(uv, ('N', 2)), depth=(depth, uv.shape[:1]))
-    return torch.ops.steer_depth_ros.find_occluded(
-        uv, depth, size[0] // cell + 1, size[1] // cell + 1, float(cell), *map(float, reach),
-        float(margin), float(share))
-
-
-@libraries.operator('find_occluded')
-def _find(uv: Tensor, depth: Tensor, rows: int, columns: int, cell: float, reach_u: float,
-          reach_v: float, margin: float, share: float) -> Tensor:
-    name, library = libraries.library_of(uv)
+    rows, columns = size[0] // cell + 1, size[1] // cell + 1
+    name, library = libraries.library_of(uv) if uv.device.type == 'cpu' else (None, None)
     if library is None:
-        return _find_in_torch(uv, depth, rows, columns, cell, reach_u, reach_v, margin, share)
+        return _find_in_torch(uv, depth, rows, columns, cell, *reach, margin, share)
     uv, depth = uv.contiguous(), depth.contiguous()
     occluded = depth.new_empty(len(depth), dtype=torch.bool)
     libraries.call(library, name, 'steer_occlusion', native.problem(
         native.Occlusion, samples=len(uv), rows=rows, columns=columns,
-        threads=torch.get_num_threads(), cell=cell, reach_u=reach_u, reach_v=reach_v,
-        nearer=1 + margin, share=share, uv=uv, depth=depth, occluded=occluded), uv.device,
-        lambda p: library.steer_occlusion_workspace(p))
+        threads=torch.get_num_threads(), cell=cell, reach_u=reach[0], reach_v=reach[1],
+        nearer=1 + margin, share=share, uv=uv, depth=depth, occluded=occluded), uv.device)
     return occluded
-
-
-@torch.library.register_fake('steer_depth_ros::find_occluded')
-def _find_fake(uv, depth, rows, columns, cell, reach_u, reach_v, margin, share):
-    return depth.new_empty(len(depth), dtype=torch.bool)
 
 
 def _find_in_torch(uv, depth, rows, columns, cell, reach_u, reach_v, margin, share):

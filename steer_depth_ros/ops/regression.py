@@ -107,7 +107,7 @@ def kernel_regression(uv, values, steering, size, valid=None, guide=None, guide_
         *data, height, width, int(window[0]), int(window[1]), neighbours or 0, sectors, order,
         native.PROFILES.index(profile), native.BORDERS.index(border), float(aspect))
     if exact_at_samples:
-        dense = _overwrite(dense, data[0], data[1], data[3])
+        dense = overwrite(dense, data[0], data[1], data[3])
     return dense, mass
 
 
@@ -247,7 +247,7 @@ def _require_sound(tensors, smallest_sigma):
         raise ValueError(f'ridge must be >= 0, got {present["ridge"].min():g}')
 
 
-def _overwrite(dense, uv, values, valid):
+def overwrite(dense, uv, values, valid):
     """Set the pixels that carry a sample to its value; of several, the one nearest the center."""
     batch, height, width = dense.shape
     count = uv.shape[1]

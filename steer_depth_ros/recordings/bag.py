@@ -448,7 +448,7 @@ def _storage(path):
     if path.suffix == '.bag':
         raise BagError(f'{path} is a ROS 1 bag; convert it first: rosbags-convert --src {path} '
                        f'--dst {path.with_suffix("")}')
-    if path.is_dir() and not (path / METADATA).exists() and not _storage_files(path):
+    if path.is_dir() and not is_recording(path):
         raise BagError(f'{path} is no recording: it has no metadata.yaml; restore it with '
                        f'"ros2 bag reindex {path}"')
     if path.is_file() and path.name == METADATA:
@@ -460,6 +460,11 @@ def _storage(path):
 
 def _is_storage(path):
     return Path(path.name.removesuffix('.zstd')).suffix.lower() in ENDINGS
+
+
+def is_recording(folder) -> bool:
+    """Return whether a folder holds what rosbag2 wrote, if only the files of the messages."""
+    return (folder / METADATA).exists() or bool(_storage_files(folder))
 
 
 def _storage_files(folder):

@@ -159,17 +159,15 @@ def node_values(recording, topics, **given) -> dict:
     return values
 
 
-def run_pipeline(recording, topics, values, completer=None, wanted=(), drops=None,
-                 calibration=None) -> Iterator[Result]:
+def run_pipeline(recording, topics, values, drops=None) -> Iterator[Result]:
     """
     Yield the node's result for each pair of image and depth of a recording, in order.
 
-    values: from `node_values`. completer: may be None if no `wanted` output needs it.
+    Nothing is completed. values: from `node_values`.
     drops: collects what was dropped; as in the node, unusable frames are skipped.
-    calibration: from `read_calibration`, instead of the topic.
     Raise BagError if nothing can be paired, and the error of the frames if all of them fail.
     """
-    for _, result in run_jobs(recording, topics, values, completer, wanted, drops, calibration):
+    for _, result in run_jobs(recording, topics, values, drops=drops):
         yield result
 
 
@@ -179,6 +177,8 @@ def run_jobs(recording, topics, values, completer=None, wanted=(), drops=None, c
     """
     Yield (job, result) like `run_pipeline`; the messages of the job are Recorded.
 
+    completer: may be None if no `wanted` output needs it.
+    calibration: from `read_calibration`, instead of the topic.
     also: further topics to read. seen: called with each record in recorded order. tell: called
     with a sentence whenever an input is interpreted differently than it declares. stored: yields
     the result of each job, or its error, if the jobs were run elsewhere.

@@ -21,8 +21,6 @@ import numpy as np
 from steer_depth_ros.errors import DatasetError
 from steer_depth_ros.recordings.image_files import load_array, read_bytes
 
-ENDINGS = ('.bin', '.npy', '.npz', '.pcd', '.xyz', '.txt', '.csv', '.asc', '.pts', '.ply', '.las',
-           '.laz')
 COLUMNS = (4, 5, 6)  # floats per point of a .bin: KITTI, nuScenes, and one more with a time
 FAR_M = 1e4  # meters; beyond, float32 is coarser than a millimeter (map coordinates)
 ENOUGH_POINTS = 200  # points needed to infer the number of columns
@@ -255,3 +253,4 @@ _READERS: Dict[str, Callable] = {
     '.bin': _read_bin, '.npy': _read_npy, '.npz': _read_npy, '.pcd': _read_pcd,
     **{ending: _read_text for ending in ('.xyz', '.txt', '.csv', '.asc', '.pts')},
     '.ply': _read_ply, '.las': _read_las, '.laz': _read_las}
+ENDINGS = tuple(_READERS)

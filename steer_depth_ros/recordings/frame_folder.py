@@ -29,7 +29,12 @@ from typing import Iterator, List, Optional
 
 import numpy as np
 
-from steer_depth_ros.errors import DatasetError, SteerDepthError
+from steer_depth_ros.errors import CalibrationError, DatasetError
+from steer_depth_ros.geometry.calibration_file import (
+    calibration_from_meta,
+    number_of,
+    whole_of,
+)
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.geometry.frame import Frame
 from steer_depth_ros.geometry.projection import sparse_from_depth_image
@@ -92,16 +97,27 @@ def read_frame(folder, stamp_ns=FIRST_STAMP_NS) -> RecordedFrame:
     """
     folder = Path(folder)
     meta = _read_json(folder / 'meta.json')
+    try:
+        return _read_frame(folder, meta, stamp_ns)
+    except CalibrationError as error:
+        raise DatasetError(f'{folder / "meta.json"}: {error}') from None
+
+
+def _read_frame(folder, meta, stamp_ns):
     image = read_image(_need(folder, IMAGES))
-    camera = camera_from_meta(meta, image.shape[:2], folder / 'meta.json')
-    frame = Frame(image=image, camera=camera, stamp_ns=_whole(
-        meta, 'stamp_ns', stamp_ns, folder / 'meta.json', LAST_STAMP_NS))
-    recorded = RecordedFrame(folder.name, frame)
     size = image.shape[:2]
+    calibration = calibration_from_meta(meta)
+    if meta.get('stamp_ns') is not None:
+        stamp_ns = whole_of(meta, 'stamp_ns', most=LAST_STAMP_NS)
+    frame = Frame(image=image, camera=_camera(calibration, size), stamp_ns=stamp_ns)
+    recorded = RecordedFrame(folder.name, frame)
     if _first(folder, CLOUDS):
         columns = _own(meta, 'lidar').get('columns')
         frame.points, frame.echo = read_cloud_and_echo(_need(folder, CLOUDS), columns)
-        frame.camera_from_points = _extrinsics(meta, folder / 'meta.json')
+        if calibration.camera_from_points is None:
+            raise CalibrationError('lacks T_cam_lidar, the 16 numbers (row-major) that take the '
+                                   'cloud into the camera; add them from the calibration')
+        frame.camera_from_points = calibration.camera_from_points
     else:
         depth = _read_depth(_need(folder, DEPTH, CLOUDS), meta, 'depth', size)
         recorded.depth_image = depth
@@ -115,7 +131,7 @@ def _read_depth(path, meta, name, size):
     whole = path.suffix.lower() not in FLOATS or _own(meta, name) or meta.get('depth_scale')
     own = _own(meta, name).get('scale')
     return read_depth(path, _scale(meta, name, path) if whole else None, size,
-                      own and _number(own, 'the scale', path), other_sizes=True)
+                      own and number_of(own, 'the scale'), other_sizes=True)
 
 
 def _own(meta, name):
@@ -124,68 +140,24 @@ def _own(meta, name):
     return entry if isinstance(entry, dict) else {}
 
 
-def camera_from_meta(meta, size, path) -> Camera:
-    """Build the camera from a calibration dict; `path` names its file in errors."""
+def _camera(calibration, size) -> Camera:
     height, width = size
-    declared = _whole(meta, 'width', width, path), _whole(meta, 'height', height, path)
+    declared = calibration.width or width, calibration.height or height
     if declared != (width, height):
-        raise DatasetError(f'{path} is the calibration of an image of {declared[0]} x '
-                           f'{declared[1]} pixels, but the image has {width} x {height}')
-    missing = [key for key in ('fx', 'fy', 'cx', 'cy') if meta.get(key) is None]
-    if missing:
-        raise DatasetError(f'{path} lacks the calibration: {", ".join(missing)}; add the '
-                           'intrinsics of the camera in pixels')
-    fx, fy, cx, cy = (_number(meta[key], key, path) for key in ('fx', 'fy', 'cx', 'cy'))
-    distortion = _numbers(meta.get('distortion') or [], 'distortion', path).ravel()
-    # Without a name, the number of coefficients tells OpenCV's models apart.
-    default = 'rational_polynomial' if len(distortion) > 5 else 'plumb_bob'
-    model = str(meta.get('distortion_model') or default) if len(distortion) else ''
-    try:
-        return Camera.from_calibration(width, height, [fx, 0, cx, 0, fy, cy, 0, 0, 1],
-                                       distortion, model)
-    except SteerDepthError as error:
-        raise DatasetError(f'{path}: {error}') from None
-
-
-def _extrinsics(meta, path):
-    values = _numbers(meta.get('T_cam_lidar') or [], 'T_cam_lidar', path)
-    if values.size != 16 or not np.isfinite(values).all():
-        raise DatasetError(f'{path} lacks T_cam_lidar, the 16 numbers (row-major) that take the '
-                           'cloud into the camera; add them from the calibration')
-    return values.reshape(4, 4)
+        raise CalibrationError(f'is the calibration of an image of {declared[0]} x {declared[1]} '
+                               f'pixels, but the image has {width} x {height}')
+    return Camera.from_calibration(width, height, calibration.k, calibration.d,
+                                   calibration.distortion_model)
 
 
 def _scale(meta, name, path):
     """Return the values per meter of an image: its own entry, or depth_scale."""
     scale = _own(meta, name).get('scale') or meta.get('depth_scale')
-    scale = _number(scale, 'the scale', path) if scale else 0.0
+    scale = number_of(scale, 'the scale') if scale else 0.0
     if not 0 < scale < np.inf:
         raise DatasetError(f'meta.json beside {path} lacks depth_scale (meters = value / '
                            'depth_scale); add it')
     return scale
-
-
-def _numbers(values, name, path):
-    """Return a value of a JSON file as a float64 array."""
-    try:
-        return np.asarray(values, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise DatasetError(f'{path}: {name} must be numbers; correct the calibration') from None
-
-
-def _number(value, name, path):
-    number = _numbers(value, name, path)
-    if number.ndim:
-        raise DatasetError(f'{path}: {name} must be one number; correct the calibration')
-    return float(number)
-
-
-def _whole(meta, name, default, path, most=2 ** 31):
-    """Return an integer from 0 to `most`, or the default if there is none."""
-    value = default if meta.get(name) is None else meta[name]
-    if not 0 <= _number(value, name, path) <= most:
-        raise DatasetError(f'{path}: {name} must be from 0 to {most}; correct it')
-    return int(value)
 
 
 def _first(folder, kind):

@@ -41,11 +41,10 @@ DECOMPRESSORS: Dict[str, Any] = {'zstd': ZstdDecompressor, 'lz4': LZ4FrameDecomp
 
 
 class Channel(NamedTuple):
-    """A channel: its topic, schema name and encoding, and message encoding."""
+    """A channel: its topic, schema name and message encoding."""
 
     topic: str
     schema: str
-    schema_encoding: str
     encoding: str
     metadata: Dict[str, str]
 
@@ -72,7 +71,7 @@ class McapFile:
         try:
             self.channels: Dict[int, Channel] = {}
             self.counts: Counter = Counter()
-            self._schemas: Dict[int, Tuple[str, str]] = {}
+            self._schemas: Dict[int, str] = {}
             self._pieces: List[Piece] = []
             self._read_structure()
         except BaseException:
@@ -170,9 +169,8 @@ class McapFile:
     def _note(self, kind, content):
         """Store a schema or a channel."""
         if kind == SCHEMA:
-            (number,), at = struct.unpack_from('<H', content), 2
-            name, at = _text(content, at)
-            self._schemas[number] = name, _text(content, at)[0]
+            (number,) = struct.unpack_from('<H', content)
+            self._schemas[number], _ = _text(content, 2)
         elif kind == CHANNEL:
             number, schema = struct.unpack_from('<HH', content)
             topic, at = _text(content, 4)
@@ -182,7 +180,7 @@ class McapFile:
             while at < end:
                 key, at = _text(content, at)
                 metadata[key], at = _text(content, at)
-            self.channels[number] = Channel(topic, *self._schemas.get(schema, ('', '')), encoding,
+            self.channels[number] = Channel(topic, self._schemas.get(schema, ''), encoding,
                                             metadata)
 
     def _content(self, piece):

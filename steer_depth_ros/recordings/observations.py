@@ -19,15 +19,8 @@ import numpy as np
 
 from steer_depth_ros.errors import BagError, FrameError, SteerDepthError
 from steer_depth_ros.geometry.frame import Frame
-from steer_depth_ros.recordings import bag
-from steer_depth_ros.recordings.bag_frames import (
-    choose_topics,
-    Drops,
-    make_pipeline,
-    node_values,
-    read_jobs,
-    run_job,
-)
+from steer_depth_ros.recordings.bag_frames import Drops, make_pipeline, read_jobs, run_job
+from steer_depth_ros.recordings.bag_tools import open_bag
 from steer_depth_ros.recordings.frame_folder import (
     find_frames,
     FIRST_STAMP_NS,
@@ -35,7 +28,6 @@ from steer_depth_ros.recordings.frame_folder import (
     read_frame,
 )
 from steer_depth_ros.ros import messages
-from steer_depth_ros.ros.extrinsics import calibrated_values
 
 LARGEST_GAP_NS = 500_000_000  # to the cloud that comes next
 # What would mix clouds of several times and places; the extrinsics are the same without.
@@ -104,14 +96,11 @@ def observe_bag(path, count: int, topics=None, given=None, calibration=None,
     Raise BagError where no image has a cloud, SteerDepthError of the first frame where none of
     them can be used.
     """
-    given = {**(given or {}), **SINGLE_CLOUD}
-    with bag.BagReader(path) as recording:
-        chosen = choose_topics(recording, **(topics or {}), given=given,
-                               calibrated=calibration is not None)
+    with open_bag(path, topics, {**(given or {}), **SINGLE_CLOUD}, calibration) as (
+            recording, chosen, values, calibration):
         if chosen.points is None:
             raise BagError(f'{path} has no point cloud, only the depth image '
                            f'{chosen.sparse_depth}; calibrate takes a cloud (--points TOPIC)')
-        values = calibrated_values(node_values(recording, chosen, **given), calibration)
         drops = Drops()
         jobs = list(read_jobs(recording, chosen, values, drops, calibration))
         pipeline = make_pipeline(recording, values, chosen, None, tell)

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.synthetic import photo, textures
-from steer_depth_ros.synthetic.builder import Material, rotation
+from steer_depth_ros.synthetic.builder import Material
 from steer_depth_ros.synthetic.layout import Layout
 from steer_depth_ros.synthetic.primitives import length, NEAR, PLANE, Solid, Solids
 from steer_depth_ros.synthetic.scenes import draw_layout
@@ -91,20 +91,17 @@ class Scene:
 
 
 def render_scene(seed, size: Tuple[int, int] = (240, 320), device: str = 'cpu',
-                 kind: Optional[str] = None, moved: Sequence[float] = (0.0, 0.0, 0.0),
-                 turned: float = 0.0) -> Scene:
+                 kind: Optional[str] = None, moved: Sequence[float] = (0.0, 0.0, 0.0)) -> Scene:
     """
     Render one scene.
 
     seed: int or sequence of ints, as for numpy's default_rng. size: (H, W) pixels. kind: one of
     scenes.KINDS, or None for a random one. moved: offset of the camera in meters (right, down,
-    forward) from its position in the layout. turned: radians to the right, after that. The same
-    seed, size and device give the same scene.
+    forward) from its position in the layout. The same seed, size and device give the same scene.
     """
     rng = np.random.default_rng(seed)
     layout = draw_layout(rng, kind)
     layout.eye = layout.eye + layout.world_from_cam @ np.asarray(moved, float)
-    layout.world_from_cam = layout.world_from_cam @ rotation(pitch=turned)
     camera = _camera(layout, size, rng)
     solids = _solids_in_camera(layout, device)
     rays = camera_rays(camera, device)

@@ -12,18 +12,24 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """The data of a training run: a weighted mixture of data sets, as examples per step."""
+from functools import partial
 import inspect
 import math
 import os
 from pathlib import Path
 import pickle
 import signal
+from typing import Callable, Dict
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from steer_depth_ros.datasets.bag_dataset import BagFrames
+from steer_depth_ros.datasets.folder_dataset import FolderFrames
+from steer_depth_ros.datasets.kitti import KittiFrames
+from steer_depth_ros.datasets.nyu import NyuFrames
 from steer_depth_ros.errors import ConfigError, DatasetError, SteerDepthError
 from steer_depth_ros.training.variation import vary
 
@@ -55,31 +61,9 @@ def rendered(frames=1500, patterns=4, seed=1, size='320x240', folder=None, vary=
                           'folder') from None
 
 
-def nyu(data_dir, split='train', pattern='random:500', seed=0):
-    """Open NYUv2, see `NyuFrames`."""
-    from steer_depth_ros.datasets.nyu import NyuFrames
-    return NyuFrames(Path(data_dir).expanduser(), split, pattern, seed)
-
-
-def kitti(data_dir, split='train', pattern='sensor', seed=0):
-    """Open KITTI depth completion, see `KittiFrames`."""
-    from steer_depth_ros.datasets.kitti import KittiFrames
-    return KittiFrames(Path(data_dir).expanduser(), split, pattern, seed)
-
-
-def frames(data_dir, pattern=None, seed=0):
-    """Open recorded frames, see `FolderFrames`."""
-    from steer_depth_ros.datasets.folder_dataset import FolderFrames
-    return FolderFrames(Path(data_dir).expanduser(), pattern, seed)
-
-
-def bag(data_dir, pattern=None, seed=0):
-    """Open a recording, see `BagFrames`."""
-    from steer_depth_ros.datasets.bag_dataset import BagFrames
-    return BagFrames(Path(data_dir).expanduser(), pattern, seed)
-
-
-DATASETS = {kind.__name__: kind for kind in (rendered, nyu, kitti, frames, bag)}
+DATASETS: Dict[str, Callable] = {
+    'rendered': rendered, 'nyu': partial(NyuFrames, split='train'),
+    'kitti': partial(KittiFrames, split='train'), 'frames': FolderFrames, 'bag': BagFrames}
 
 
 def open_data(entries):
@@ -87,7 +71,7 @@ def open_data(entries):
     Open the data sets of a configuration as one Mixture.
 
     entries: mappings with `dataset` (a key of DATASETS), `weight` (default 1) and the arguments
-    of that function. Raise ConfigError naming the entry that is wrong.
+    of that data set. Raise ConfigError naming the entry that is wrong.
     """
     opened = [_open(dict(entry), f'data entry {number}')
               for number, entry in enumerate(entries, 1)]
@@ -114,6 +98,8 @@ def _open(entry, where):
     seed = entry.get('seed', 0)
     if not isinstance(seed, int) or seed < 0:
         raise ConfigError(f'{where}: seed must be a whole number of at least 0, not {seed!r}')
+    if 'data_dir' in entry:
+        entry['data_dir'] = Path(entry['data_dir']).expanduser()
     try:
         return DATASETS[kind](**entry), weight
     except ConfigError as error:
@@ -165,35 +151,28 @@ class Varied(Dataset):
         return {**item, 'image': image, 'depth': depth, 'sparse': sparse}
 
 
-class Made:
-    """Examples made of a data set, each time anew."""
-
-    def __init__(self, data, make):
-        self.data, self.make = data, make
-
-    def __call__(self, index, flip):
-        """Return example `index` of the data."""
-        return self.make(self.data[index], flip)
-
-
-class Prepared(Made):
+class Prepared:
     """
-    Examples made once and kept in files: preparing takes longer than a step of training.
+    Examples made of a data set: once and kept in files, as that may take longer than a step.
 
     make: function from a data set item and a flip to an example, which can be mirrored.
+    folder: of the files; '': examples are made anew each time.
     """
 
     def __init__(self, data, make, folder):
-        super().__init__(data, make)
-        self.folder = Path(folder).expanduser()
+        self.data, self.make = data, make
+        self.folder = Path(folder).expanduser() if folder else None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.folder:
+                self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f'cannot keep examples in {folder} ({error.strerror}); choose '
                               'another cache') from None
 
     def __call__(self, index, flip):
         """Return example `index` of the data."""
+        if not self.folder:
+            return self.make(self.data[index], flip)
         path = self.folder / f'{index:08d}.pt'
         if path.exists():
             inputs, truth = self._read(path)

@@ -38,7 +38,7 @@ OPTIONS = {refinement_net.ARCHITECTURE: ('channels', 'details'),
 CROP = 160  # pixels of half the image's resolution
 
 
-def refinement_example(item, flip, device='cpu'):
+def refinement_example(item, flip):
     """
     Make (inputs, truth) of one data set item, in half precision where that is exact enough.
 
@@ -60,7 +60,7 @@ def refinement_example(item, flip, device='cpu'):
     target = target[None].half()
     if flip:
         inputs, target = inputs.mirrored(), target.flip(-1)
-    return inputs.to(device), target.to(device)
+    return inputs, target
 
 
 def _beyond_rims(truth, spacing):
@@ -177,7 +177,7 @@ class ReferenceInputs:
         return ReferenceInputs(*(t.to(device) for t in (self.image, self.uv, self.depth)))
 
 
-def reference_example(item, flip, device='cpu'):
+def reference_example(item, flip):
     """Make (inputs, truth) of one data set item; truth (H, W) is in meters, NaN where unknown."""
     image, truth, uv, sparse = _arrays(item)
     if flip:
@@ -185,8 +185,7 @@ def reference_example(item, flip, device='cpu'):
     image, uv, sparse = reference.checked_frame(image, uv, sparse)
     inputs = ReferenceInputs(torch.from_numpy(image).permute(2, 0, 1).float() / 255,
                              torch.from_numpy(uv), torch.from_numpy(sparse))
-    truth = torch.from_numpy(np.ascontiguousarray(truth, np.float32))
-    return inputs.to(device), truth.to(device)
+    return inputs, torch.from_numpy(np.ascontiguousarray(truth, np.float32))
 
 
 class ReferenceObjective(nn.Module):

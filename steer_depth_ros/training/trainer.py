@@ -42,7 +42,7 @@ from steer_depth_ros.network.checkpoints import (
     save_safetensors,
 )
 from steer_depth_ros.ops.constants import full_float32
-from steer_depth_ros.training.data import load_steps, Made, Prepared, StepExamples
+from steer_depth_ros.training.data import load_steps, Prepared, StepExamples
 from steer_depth_ros.training.log import PICTURES, TrainingLog
 from steer_depth_ros.training.losses import make_objective
 
@@ -273,11 +273,7 @@ class Trainer:
         shares = getattr(self.dataset, 'shares', [len(self.dataset)])
         chosen = partial(choose, self.config, shares=shares)
         part = slice(self.rank, None, self.world)
-        make = self.objective.example
-        if self.config.cache:
-            make = Prepared(self.dataset, make, self.config.cache)
-        else:
-            make = Made(self.dataset, make)
+        make = Prepared(self.dataset, self.objective.example, self.config.cache)
         examples = StepExamples(self.dataset, chosen, part, make,
                                 getattr(self.objective, 'collate', None))
         return load_steps(examples, range(self.step, self.config.steps), self.config.workers)

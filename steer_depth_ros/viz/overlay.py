@@ -13,7 +13,7 @@
 # limitations under the License.
 """Edges of depth over edges of the image, for judging a calibration by eye."""
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ STEP = 1.15  # ratio of depths beside each other, from which on there is an edge
 CELL = 1.5  # typical distances of samples
 RIM = (255, 60, 200)
 TEXT = (235, 235, 235)
+RATE_HZ = 10.0  # of videos
 
 
 def rims(uv: np.ndarray, depth: np.ndarray, size) -> np.ndarray:
@@ -59,13 +60,12 @@ def _row_spacing(uv, width):
     return float(np.median(gaps)) if len(gaps) else 1.0
 
 
-def draw_overlay(image: np.ndarray, uv: np.ndarray, depth: np.ndarray,
-                 rim: Optional[np.ndarray] = None) -> np.ndarray:
+def draw_overlay(image: np.ndarray, uv: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """
     Draw samples over the darkened image with its edges bright, edges of depth in pink.
 
-    image: uint8 (H, W, 3) RGB. uv: float32 (N, 2). depth: float32 (N,) meters. rim: bool (N,), the
-    samples on edges; found here if not given. Return uint8 (H, W, 3) RGB.
+    image: uint8 (H, W, 3) RGB. uv: float32 (N, 2). depth: float32 (N,) meters.
+    Return uint8 (H, W, 3) RGB.
     """
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     dx, dy = (cv2.Sobel(gray, cv2.CV_16S, *order, scale=0.25) for order in ((1, 0), (0, 1)))
@@ -75,7 +75,7 @@ def draw_overlay(image: np.ndarray, uv: np.ndarray, depth: np.ndarray,
                           cv2.COLOR_GRAY2RGB)
     if not len(depth):
         return canvas
-    rim = rims(uv, depth, gray.shape) if rim is None else rim
+    rim = rims(uv, depth, gray.shape)
     colors = color_depth(depth[:, None], *depth_range(depth))[:, 0]
     column, row = np.round(uv).astype(np.int64).T
     for chosen, color, reach in ((~rim, colors, (0,)), (rim, RIM, (-1, 0, 1))):
@@ -108,8 +108,8 @@ class Video:
 
     CODECS = {'.mp4': 'mp4v', '.avi': 'MJPG'}
 
-    def __init__(self, path, rate_hz: float = 10.0):
-        self._path, self._rate_hz = Path(path), rate_hz
+    def __init__(self, path):
+        self._path = Path(path)
         self._writer: Any = None
         self._size = 0, 0
         if self._path.suffix.lower() not in self.CODECS:
@@ -120,7 +120,7 @@ class Video:
         if self._writer is None:
             self._size = picture.shape[1] // 2 * 2, picture.shape[0] // 2 * 2
             code = cv2.VideoWriter.fourcc(*self.CODECS[self._path.suffix.lower()])
-            self._writer = cv2.VideoWriter(str(self._path), code, self._rate_hz, self._size)
+            self._writer = cv2.VideoWriter(str(self._path), code, RATE_HZ, self._size)
             if not self._writer.isOpened():
                 raise ConfigError(f'cannot write the video {self._path}: its folder is missing or '
                                   'read-only, or this OpenCV has no encoder for it; try .avi')

@@ -86,11 +86,11 @@ def color_confidence(confidence):
     return _hatch_unknown(_color(np.where(known, confidence, 0), 'VIRIDIS'), known)
 
 
-def color_error(depth, truth, limit=ERROR_LIMIT):
-    """Return |depth - truth| / truth from dark (exact) to bright (`limit`), unknown hatched."""
+def color_error(depth, truth):
+    """Return |depth - truth| / truth from dark (exact) to ERROR_LIMIT, unknown hatched."""
     known = np.isfinite(depth) & np.isfinite(truth) & (truth > 0)
     relative = np.abs(depth - truth) / np.where(known, truth, 1)
-    return _hatch_unknown(_color(np.where(known, relative, 0) / limit, 'INFERNO'), known)
+    return _hatch_unknown(_color(np.where(known, relative, 0) / ERROR_LIMIT, 'INFERNO'), known)
 
 
 def draw_samples(image, uv, depth, near, far, width=None):

@@ -231,7 +231,7 @@ def test_methods_see_the_same_examples_and_order_is_kept():
                       Camera(4, 4, 4.0, 4.0, 1.5, 1.5))
     results = evaluate({'b': lambda *_: (truth, None), 'a': lambda *_: (truth * 1.5, truth * 0)},
                        [('p', example), ('q', example), ('p', example)])
-    assert [(r.method, r.pattern, len(r.metrics)) for r in results] == [
+    assert [(r.method, r.pattern, len(r.frames)) for r in results] == [
         ('b', 'p', 2), ('b', 'q', 1), ('a', 'p', 2), ('a', 'q', 1)]
     assert results[0].figures()['mae'] == 0 and results[2].figures()['mae'] == 1
     with pytest.raises(DatasetError, match='no frame'):

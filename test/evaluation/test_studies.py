@@ -32,6 +32,7 @@ from steer_depth_ros.evaluation.ablation import (
     TWICE,
 )
 from steer_depth_ros.evaluation.evaluate import evaluate, procedural_examples, Result
+from steer_depth_ros.evaluation.metrics import NAMES
 from steer_depth_ros.evaluation.robustness import (
     format_robustness,
     PATTERNS,
@@ -125,9 +126,9 @@ def test_robustness_covers_the_conditions(tmp_path, capsys):
 
 
 def results(method, *maes):
-    result = Result(method, 'random:5', seconds=[0.1], samples=[5])
+    result = Result(method, 'random:5', seconds=[0.1])
     for mae in maes:
-        result.frames.append({'mae': mae, 'rmse': mae})
+        result.frames.append({**dict.fromkeys(NAMES), 'samples': 5, 'mae': mae, 'rmse': mae})
     return result
 
 

@@ -128,7 +128,7 @@ def test_the_orientation_tag_of_a_photograph_is_ignored(tmp_path):
 @pytest.mark.parametrize('name, content, words', [
     ('meta.json', None, 'meta.json: No such file'),
     ('meta.json', b'{"fx": ', 'meta.json is not valid JSON'),
-    ('meta.json', b'{}', 'meta.json lacks the calibration: fx, fy, cx, cy'),
+    ('meta.json', b'{}', 'meta.json: lacks the calibration: fx, fy, cx, cy'),
     ('meta.json', b'[1]', 'meta.json holds no JSON object'),
     ('meta.json', b'[' * 100_000, 'meta.json is not valid JSON'),
     ('rgb.png', b'', 'rgb.png cannot be decoded'),

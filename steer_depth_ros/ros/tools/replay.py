@@ -26,7 +26,7 @@ from steer_depth_ros.recordings.bag_tools import OUTPUTS
 from steer_depth_ros.ros import distro
 
 PROCESSES = 3
-STOP_S = 20.0
+TIMEOUT_S, STOP_S = 600.0, 20.0  # for a whole run; for a process to end
 LOG_LINES = 12
 GAVE_UP = 'cannot configure'  # the node logs this and then waits to be configured again
 PACKAGE = 'steer_depth_ros'
@@ -36,14 +36,13 @@ class ReplayError(SteerDepthError):
     """A process failed; the message ends with the last lines of its log."""
 
 
-def replay(recording, topics, values, folder, rate=1.0, timeout_s=600.0, wait=True,
-           outputs=OUTPUTS) -> dict:
+def replay(recording, topics, values, folder, rate=1.0, wait=True, outputs=OUTPUTS) -> dict:
     """
     Play a recording through the node and record its outputs in `folder`/completed.mcap.
 
     topics: bag_frames.Topics of the recording. values: parameters of the node to set.
-    rate: playback speed. timeout_s: for the whole run. wait: slow down if the node needs longer;
-    otherwise it drops frames. outputs: name to topic and type of what is recorded.
+    rate: playback speed. wait: slow down if the node needs longer; otherwise it drops frames.
+    outputs: name to topic and type of what is recorded.
     Return the player's log: published_ns (stamp to time of publishing), expected and unanswered
     stamps. Raise ReplayError when a process fails.
     """
@@ -51,7 +50,7 @@ def replay(recording, topics, values, folder, rate=1.0, timeout_s=600.0, wait=Tr
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / 'player.json'
     listened = [f'{topic}={kind}' for topic, kind in outputs.values()]
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + TIMEOUT_S
     with Processes(folder, child_environment()) as processes:
         processes.start('recorder', str(folder / 'completed.mcap'), *listened)
         processes.start('node', '--ros-args', *node_arguments(topics, values))
