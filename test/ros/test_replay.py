@@ -20,10 +20,12 @@ import numpy as np
 import pytest
 
 from steer_depth_ros.recordings import bag
-from steer_depth_ros.recordings.bag_frames import choose_topics, node_values
+from steer_depth_ros.recordings.bag_frames import choose_topics, node_values, recorded_pose
 from steer_depth_ros.recordings.bag_tools import frames_to_bag, OUTPUTS, PICTURES
 from steer_depth_ros.recordings.frame_folder import FIRST_STAMP_NS, PERIOD_NS, read_frames
 from steer_depth_ros.ros import messages
+from steer_depth_ros.ros.extrinsics import posed_values
+from steer_depth_ros.ros.message_types import message_class
 from steer_depth_ros.ros.tools.replay import replay
 
 pytest.importorskip('rclpy', reason='rclpy is not installed; pip install steer_depth_ros[ros]')
@@ -47,6 +49,8 @@ class Replayed:
         with bag.BagReader(folder / 'drive.mcap') as recording:
             topics = choose_topics(recording)
             values = node_values(recording, topics, preset='fast', device='cpu')
+            if message_class(bag.TF_MESSAGE) is None:
+                values = posed_values(values, recorded_pose(recording, topics, values))
         self.log = replay(folder / 'drive.mcap', topics, values, folder, wait=False,
                           outputs=ALL_OUTPUTS)
         self.outputs = {name: {} for name in ALL_OUTPUTS}
