@@ -54,7 +54,7 @@ def add_arguments(parser) -> None:
     parser.add_argument('--samples', type=int, default=5000, metavar='N', help='with --size: '
                         'that many pixels at random (%(default)s)')
     parser.add_argument('--launches', action='store_true', help='count what a GPU would launch '
-                        'per frame instead (presets without a network; needs no GPU)')
+                        'per frame instead (all but reference; needs no GPU)')
     parser.add_argument('--frames', type=int, default=20, help='to measure (%(default)s)')
     parser.add_argument('--json', metavar='FILE', help='write the figures to this file')
 

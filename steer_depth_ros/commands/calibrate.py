@@ -69,6 +69,8 @@ def run(args):
     """Refine the calibration; exit status 0 also where it stays as it is."""
     if args.frames < 1:
         raise ConfigError(f'--frames must be 1 or more, not {args.frames}')
+    if args.trials is not None and args.trials < 1:
+        raise ConfigError(f'--trials must be 1 or more, not {args.trials}')
     with tqdm(total=100, unit='%', bar_format='{desc:<10} {bar} {n:3.0f} %') as bar:
         def stage(name, first, last):
             bar.set_description_str(name)

@@ -58,12 +58,18 @@ def add_arguments(parser):
 
 
 def run(args):
+    for path in filter(None, (args.out, args.confidence)):
+        require_array_ending(path)
     image = read_image(args.image)
     samples = _samples(args, image.shape[:2])
     if not len(samples):
         raise FrameError(f'{args.depth or args.points} has no depth within the image; check the '
                          'scale or the calibration')
     result = options.make_completer(args).complete(image, samples.uv, samples.depth)
+    if not np.isfinite(result.depth).any():
+        raise FrameError(f'nothing was completed from {len(samples)} samples of '
+                         f'{samples.depth.min():.3g} to {samples.depth.max():.3g} m; check the '
+                         'scale')
     write_array(args.out, result.depth, args.depth_scale or COUNTS_PER_METRE)
     if args.confidence:
         write_array(args.confidence, result.confidence, LARGEST_16_BIT)
@@ -85,10 +91,7 @@ def write_array(path, values, scale):
     In a .png 0 stands for unknown and for what does not fit into 16 bit. Raise ConfigError for
     another ending, FrameError when the file cannot be written.
     """
-    path = Path(path)
-    ending = path.suffix.lower()
-    if ending not in ('.png', '.npy', '.tif', '.tiff'):
-        raise ConfigError(f'{path} must end in .png, .npy or .tiff')
+    path, ending = Path(path), require_array_ending(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if ending == '.npy':
@@ -102,6 +105,14 @@ def write_array(path, values, scale):
         written = False
     if not written:
         raise FrameError(f'cannot write {path}; choose another place')
+
+
+def require_array_ending(path):
+    """Return the ending of a path that `write_array` can write; ConfigError for another."""
+    ending = Path(path).suffix.lower()
+    if ending not in ('.png', '.npy', '.tif', '.tiff'):
+        raise ConfigError(f'{path} must end in .png, .npy or .tiff')
+    return ending
 
 
 def _samples(args, size):

@@ -153,11 +153,16 @@ def find_device(name, auto_cpu=False):
         return torch.device('cuda' if torch.cuda.is_available() and not auto_cpu else 'cpu')
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise ConfigError(f"unknown device {name!r}; use 'auto', 'cpu' or 'cuda'") from None
+    if device.type not in ('cpu', 'cuda'):
+        raise ConfigError(f"device {name!r} cannot be used; use 'auto', 'cpu' or 'cuda'")
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise ConfigError(f"device {name!r} was asked for, but torch sees no CUDA device; use "
                           "'auto' or 'cpu', or install a CUDA build of torch")
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f'device {name!r} does not exist; torch sees '
+                          f'{torch.cuda.device_count()}, from cuda:0 on')
     return device
 
 

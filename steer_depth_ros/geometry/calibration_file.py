@@ -28,6 +28,7 @@ FORMATS = ('YAML of camera_calibration, OpenCV, Kalibr or `ros2 topic echo`, cal
            'or calib.txt of KITTI, a 3 x 3 camera matrix as text, or JSON with fx, fy, cx and cy')
 KITTI_CAMERA = '2'  # the left color camera
 KALIBR_MODELS = {'radtan': 'plumb_bob', 'equidistant': 'equidistant', 'none': ''}
+NOT_RIGID = 0.01  # rotations in files are rounded; off from that by more, they are none
 LARGEST_FILE = 2 ** 22  # bytes; a calibration has a few thousand
 
 
@@ -109,7 +110,7 @@ def calibration_from_meta(meta: dict) -> Calibration:
         values = _numbers(meta['T_cam_lidar'], 'T_cam_lidar')
         if values.size != 16 or not np.isfinite(values).all():
             raise CalibrationError('T_cam_lidar must be 16 finite numbers, row-major')
-        points = values.reshape(4, 4)
+        points = require_pose(values.reshape(4, 4), 'T_cam_lidar')
     return Calibration([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0], d.ravel().tolist(),
                        str(meta.get('distortion_model') or _model_of(d)) if d.size else '',
                        whole_of(meta, 'width'), whole_of(meta, 'height'),
@@ -208,8 +209,13 @@ def _from_kitti(path, entries, camera):
                                f'{", ".join(cameras)}')
     p = p.reshape(3, 4)
     baseline = np.eye(4)
+    if not np.linalg.det(p[:, :3]):
+        raise CalibrationError(f'holds a 3 x 4 matrix of camera {number} that no camera has')
     baseline[:3, 3] = np.linalg.solve(p[:, :3], p[:, 3])
-    width, height = entries.get(f'S_rect_0{number}', (0, 0))
+    size = entries.get(f'S_rect_0{number}', np.zeros(2))
+    if size.size != 2:
+        raise CalibrationError(f'S_rect_0{number} must be width and height')
+    width, height = size
     return Calibration(p[:, :3].ravel().tolist(), width=int(width), height=int(height),
                        camera_from_points=_kitti_points(path, entries, baseline),
                        camera=f'{number} of KITTI')
@@ -226,12 +232,12 @@ def _kitti_points(path, entries, baseline):
     for name in ('Tr_velo_to_cam', 'Tr_velo_cam', 'Tr'):
         if entries.get(name, np.empty(0)).size == 12:
             lidar[:3] = entries[name].reshape(3, 4)
-            return baseline @ rectification @ lidar
+            return require_pose(baseline @ rectification @ lidar, name)
     beside = path.with_name('calib_velo_to_cam.txt')
     if path.name != beside.name and beside.is_file():
         pose = _kitti_entries(beside.read_text())
         lidar[:3, :3], lidar[:3, 3] = pose['R'].reshape(3, 3), pose['T']
-        return baseline @ rectification @ lidar
+        return require_pose(baseline @ rectification @ lidar, f'R, T of {beside.name}')
     return None
 
 
@@ -240,7 +246,21 @@ def _from_matrix(text):
     shape = {9: (3, 3), 12: (3, 4), 16: (4, 4)}.get(values.size)
     if shape is None:
         raise CalibrationError(f'holds {values.size} numbers; a camera matrix has 3 x 3')
-    return Calibration(values.reshape(shape)[:3, :3].ravel().tolist())
+    k = values.reshape(shape)[:3, :3]
+    if np.any(k[2] != (0, 0, 1)):
+        raise CalibrationError('holds a camera matrix whose last row is not 0 0 1; write it row '
+                               'by row')
+    return Calibration(k.ravel().tolist())
+
+
+def require_pose(matrix, name):
+    """Return a 4 x 4 matrix; CalibrationError where it is no rotation and translation."""
+    rotation = matrix[:3, :3]
+    if (np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-6 or np.linalg.det(rotation) < 0
+            or np.abs(rotation @ rotation.T - np.eye(3)).max() > NOT_RIGID):
+        raise CalibrationError(f'{name} is no pose: 4 x 4, row by row, a rotation and a '
+                               'translation in meters, and 0 0 0 1 below')
+    return matrix
 
 
 def _model_of(d):

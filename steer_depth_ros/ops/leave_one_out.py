@@ -160,6 +160,7 @@ def find_neighbors(uv, queries, count, aspect=1.0, line_gap=0.0) -> Neighbors:
     """
     if not 1 <= count <= MOST_NEIGHBORS:
         raise ValueError(f'count must be 1 to {MOST_NEIGHBORS}, got {count}')
+    _require_aspect(aspect)
     libraries.require_alike('uv', uv, uv=(uv, ('N', 2)), queries=(queries, ('N',)))
     return Neighbors(queries, *torch.ops.steer_depth_ros.leave_one_out_neighbors(
         uv, queries, None, count, float(aspect), float(line_gap)))
@@ -175,9 +176,15 @@ def nearest_samples(uv, points, count, aspect=1.0):
     if not 1 <= count <= min(MOST_NEIGHBORS, len(uv)):
         raise ValueError(f'count must be 1 to {MOST_NEIGHBORS} and at most the {len(uv)} samples, '
                          f'got {count}')
+    _require_aspect(aspect)
     libraries.require_alike('uv', uv, uv=(uv, ('N', 2)), points=(points, ('N', 2)))
     return torch.ops.steer_depth_ros.leave_one_out_neighbors(
         uv, None, points, count, float(aspect), 0.0)[:2]
+
+
+def _require_aspect(aspect):
+    if not 0.01 <= aspect <= 100:
+        raise ValueError(f'aspect must be 0.01 to 100, got {aspect}')
 
 
 @libraries.operator('leave_one_out_neighbors')

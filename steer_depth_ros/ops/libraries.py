@@ -15,6 +15,7 @@
 import warnings
 
 import torch
+from torch import Tensor
 
 from steer_depth_ros.ops import native
 
@@ -96,6 +97,8 @@ def require_alike(name_of_like, like, **expected):
     for name, (tensor, shape) in expected.items():
         if tensor is None:
             continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f'{name} must be a tensor, got {type(tensor).__name__}')
         if len(tensor.shape) != len(shape) or any(
                 n != wanted for n, wanted in zip(tensor.shape, shape) if wanted != 'N'):
             raise ValueError(f'{name} must have shape {tuple(shape)}, got '

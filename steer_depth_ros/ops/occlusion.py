@@ -37,6 +37,10 @@ def find_occluded(uv, depth, size, cell, reach, margin, share):
     that does not fit, TypeError for another type.
     """
     libraries.require_alike('uv', uv, uv=(uv, ('N', 2)), depth=(depth, uv.shape[:1]))
+    if cell != int(cell) or cell < 1 or not all(0 < r < math.inf for r in reach):
+        raise ValueError('cell must be a whole number of pixels, 1 at least, and reach two '
+                         f'positive numbers, got {cell} and {tuple(reach)}')
+    cell = int(cell)
     rows, columns = size[0] // cell + 1, size[1] // cell + 1
     name, library = libraries.library_of(uv) if uv.device.type == 'cpu' else (None, None)
     if library is None:

@@ -104,7 +104,8 @@ PARAMETERS = {parameter.name: parameter for parameter in (
     Parameter('cloud_organized', False, 'keep the image grid, NaN where unknown', dynamic=True),
     Parameter('cloud_stride', 1, 'take every n-th pixel of every n-th row', 1, 64, dynamic=True),
     Parameter('cloud_voxel_m', 0.0,
-              'meters; one point per cube of this size (0: all points)', 0.0, 10.0, dynamic=True),
+              'meters; one point per cube of this size, a millimeter at least (0: all points)',
+              0.0, 10.0, dynamic=True),
     Parameter('cloud_min_confidence', 0.0,
               'points of lower confidence are left out', 0.0, 1.0, dynamic=True),
     Parameter('cloud_edge_filter', True,
@@ -146,6 +147,9 @@ def check_together(values: Dict[str, Any]) -> None:
     if values['min_depth_m'] >= values['max_depth_m']:
         raise ConfigError(f"min_depth_m ({values['min_depth_m']:g}) must be below max_depth_m "
                           f"({values['max_depth_m']:g})")
+    if 0 < values['cloud_voxel_m'] < 1e-3:
+        raise ConfigError(f"cloud_voxel_m is {values['cloud_voxel_m']:g} m, less than a "
+                          'millimeter; set it to 0 for all points')
     if values['cloud_organized'] and values['cloud_voxel_m'] > 0:
         raise ConfigError('cloud_voxel_m cannot thin out an organized cloud; set cloud_organized '
                           'to false or use cloud_stride')

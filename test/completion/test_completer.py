@@ -53,6 +53,19 @@ def test_few_samples(completer, count):
     assert (result.confidence[~known] == 0).all()
 
 
+@pytest.mark.parametrize('preset', ['fast', 'steering'])
+def test_of_samples_at_one_position_the_nearest_counts(preset):
+    rng = np.random.default_rng(0)
+    uv = rng.uniform((0, 0), (159, 119), (300, 2)).astype(np.float32)
+    image, at = rng.integers(0, 255, (120, 160, 3), np.uint8), np.tile([[80.3, 60.2]], (100, 1))
+    completer = sd.DepthCompleter(preset=preset, device='cpu')
+    once = completer.complete(image, np.vstack([uv, at[:1]]), np.full(301, 4.0))
+    many = completer.complete(image, np.vstack([at, uv]), np.r_[np.linspace(9, 4, 100),
+                                                                np.full(300, 4.0)])
+    assert np.isfinite(many.depth).sum() == np.isfinite(once.depth).sum()
+    np.testing.assert_allclose(many.depth, once.depth, rtol=0.02)
+
+
 def test_samples_that_cannot_be_used_are_left_out(completer):
     rng = np.random.default_rng(0)
     uv = (rng.random((100, 2)) * (119, 79)).astype(np.float32)
@@ -140,6 +153,9 @@ def test_wrong_options_say_what_there_is(tmp_path):
         sd.DepthCompleter(preset='nonsense')
     with pytest.raises(ConfigError, match='auto'):
         sd.DepthCompleter(preset='steering', device='gpu')
+    for device in ('mps', 'meta', None):
+        with pytest.raises(ConfigError, match='device'):
+            sd.DepthCompleter(preset='steering', device=device)
     with pytest.raises(WeightsError, match='takes no weights'):
         sd.DepthCompleter(preset='steering', weights=tmp_path / 'w.safetensors')
 
@@ -148,6 +164,7 @@ def test_wrong_options_say_what_there_is(tmp_path):
 @pytest.mark.parametrize('preset', ['steering', 'fast'])
 def test_auto_leaves_presets_without_a_network_on_the_cpu(preset, there_is_cuda, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: there_is_cuda)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: int(there_is_cuda))
     for device in ('auto', 'cpu'):
         assert sd.DepthCompleter(preset=preset, device=device).device == torch.device('cpu')
     if there_is_cuda:

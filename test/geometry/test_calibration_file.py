@@ -182,7 +182,16 @@ def test_a_plain_matrix(tmp_path, text):
     (ROS.replace('640', '-1'), 'must be from 0'),
     (KALIBR.replace('pinhole', 'omni'), 'pinhole-radtan'), ('P2: 1 2 3', 'no 3 x 4 matrix'),
     (KALIBR.replace('[500.0, 501.0, 320.5, 240.5]', '[1, 2]'), 'cannot be used'),
-    ('{"fx": 1, "fy": 1, "cx": 1, "cy": 1, "T_cam_lidar": [1, 2]}', '16 finite numbers')])
+    ('{"fx": 1, "fy": 1, "cx": 1, "cy": 1, "T_cam_lidar": [1, 2]}', '16 finite numbers'),
+    ('{"fx": 1, "fy": 1, "cx": 1, "cy": 1, "T_cam_lidar": '
+     '[1000, 0, 0, 0, 0, 1000, 0, 0, 0, 0, 1000, 0, 0, 0, 0, 1]}', 'T_cam_lidar is no pose'),
+    ('{"fx": 1, "fy": 1, "cx": 1, "cy": 1, "T_cam_lidar": '  # mirrored
+     '[-1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]}', 'T_cam_lidar is no pose'),
+    ('{"fx": 1, "fy": 1, "cx": 1, "cy": 1, "T_cam_lidar": '  # column by column
+     '[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 5, 5, 5, 1]}', 'T_cam_lidar is no pose'),
+    ('721 0 0 0 720 0 30 20 1', 'last row is not 0 0 1'),
+    ('P2: 0 0 0 0 0 0 0 0 0 0 0 0', 'that no camera has'),
+    ('P_rect_02: 1 0 0 0 0 1 0 0 0 0 1 0\nS_rect_02: 3 4 5', 'must be width and height')])
 def test_what_cannot_be_used_names_the_file(tmp_path, text, words):
     path = written(tmp_path, 'some.yaml', text)
     with pytest.raises(CalibrationError, match=words) as raised:

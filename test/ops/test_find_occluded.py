@@ -131,3 +131,7 @@ def test_what_does_not_fit():
         find_occluded(uv, depth.to('meta'), *rest)
     with pytest.raises(TypeError, match='depth must be torch.float32'):
         find_occluded(uv, depth.double(), *rest)
+    for cell, reach in ((0, (1.5, 3.0)), (2.5, (1.5, 3.0)), (2, (float('nan'), 3.0)),
+                        (2, (1.5, 0.0)), (2, (1.5, float('inf')))):
+        with pytest.raises(ValueError, match='cell must be a whole number'):
+            find_occluded(uv, depth, (20, 30), cell, reach, 0.08, 0.7)

@@ -328,6 +328,11 @@ def test_wrong_shapes_of_positions_and_queries_are_an_error():
         find_neighbors(uv[:, :1], queries, 24)
     with pytest.raises(ValueError, match=r'queries must have shape \(N,\)'):
         find_neighbors(uv, queries[:, None], 24)
+    with pytest.raises(TypeError, match='queries must be a tensor, got ndarray'):
+        find_neighbors(uv, queries.numpy(), 24)
+    for aspect in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match='aspect must be 0.01 to 100'):
+            find_neighbors(uv, queries, 24, aspect)
 
 
 @needs_native

@@ -63,6 +63,7 @@ def test_wrong_values_are_refused_by_name(name, value):
 
 @pytest.mark.parametrize('change', [
     {'min_depth_m': 5.0, 'max_depth_m': 4.0}, {'cloud_organized': True, 'cloud_voxel_m': 0.1},
+    {'cloud_voxel_m': 1e-30},
     {'sync_mode': 'exact', 'time_offset_s': 0.1}, {'compensate_point_times': True},
     {'extrinsics.rpy': [0.1, 0.0, 0.0], 'extrinsics.quaternion': [1.0, 0.0, 0.0, 0.0]}])
 def test_contradictions_are_refused(change):
