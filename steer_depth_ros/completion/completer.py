@@ -181,7 +181,12 @@ def _checked(image, uv, depth):
         raise FrameError(f'image has {image.shape[1]} x {image.shape[0]} pixels, at most '
                          f'{MOST_PIXELS:,} a side can be completed; make it smaller (image_scale) '
                          'or cut it')
-    uv, depth = np.asarray(uv, np.float32), np.asarray(depth, np.float32)
+    try:
+        uv, depth = np.asarray(uv, np.float32), np.asarray(depth, np.float32)
+    except (TypeError, ValueError) as error:
+        raise FrameError(f'uv and depth must be numbers ({error})') from None
+    if uv.size == 0 and depth.size == 0:
+        uv, depth = uv.reshape(0, 2), depth.reshape(0)
     if uv.ndim != 2 or uv.shape[1] != 2:
         raise FrameError(f'uv must have shape (N, 2), got {tuple(uv.shape)}')
     if depth.shape != uv.shape[:1]:

@@ -296,6 +296,8 @@ class BagWriter:
         if self.path.exists() and not overwrite:
             raise BagError(f'{self.path} exists already; choose another name, remove it or '
                            'pass --overwrite')
+        if self.path.suffix == '.bag':
+            raise BagError(f'{self.path} would be a bag of ROS 1; end it in .mcap or .db3')
         if (self.path.is_dir() and not (self.path / METADATA).exists()
                 and any(self.path.iterdir())):
             raise BagError(f'{self.path} is a folder with files, but no recording, so it is not '
@@ -487,6 +489,10 @@ def _files(folder, metadata):
     if listed and not missing:
         return listed
     found = _storage_files(folder)
+    names = sorted({re.sub(r'_\d+$', '', file.name.split('.')[0]) for file in found})
+    if not listed and len(names) > 1:
+        raise BagError(f'{folder} holds several recordings ({", ".join(names)}); name one of '
+                       'them, or take all with bag ... --out DIR')
     if not found or 0 < len(missing) < len(listed):
         raise ValueError(f'files are missing: {", ".join(missing)}')
     return found

@@ -37,8 +37,10 @@ def completer():
     return sd.DepthCompleter(preset='steering', device='cpu')
 
 
-def test_no_sample_gives_no_estimate(completer):
-    result = completer.complete(IMAGE, np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+@pytest.mark.parametrize('uv, depth', [
+    (np.zeros((0, 2), np.float32), np.zeros(0, np.float32)), ([], [])])
+def test_no_sample_gives_no_estimate(completer, uv, depth):
+    result = completer.complete(IMAGE, uv, depth)
     assert np.isnan(result.depth).all() and (result.confidence == 0).all()
     assert result.depth.shape == (80, 120) and result.depth.dtype == np.float32
 

@@ -155,6 +155,17 @@ def test_folders_that_are_no_recording_are_never_overwritten(tmp_path):
     assert len(list(results(recording))) == 2
 
 
+def test_a_folder_of_several_recordings_is_not_taken_for_one(tmp_path):
+    for name in ('a.mcap', 'b_0.mcap', 'b_1.mcap'):
+        cloud_bag(tmp_path / name, 1)
+    with pytest.raises(BagError, match=r'several recordings \(a, b\); name one'):
+        bag.BagReader(tmp_path)
+    (tmp_path / 'a.mcap').unlink()
+    assert bag.BagReader(tmp_path).topics
+    with pytest.raises(BagError, match='ROS 1'):
+        bag.BagWriter(tmp_path / 'c.bag')
+
+
 @pytest.mark.parametrize('target', ['c.mcap', '../{}/c.mcap'])
 def test_a_recording_is_not_replaced_by_what_is_made_from_it(tmp_path, target):
     path = cloud_bag(tmp_path / 'c.mcap')
