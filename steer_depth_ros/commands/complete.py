@@ -60,6 +60,8 @@ def add_arguments(parser):
 def run(args):
     for path in filter(None, (args.out, args.confidence)):
         require_array_ending(path)
+    if args.preview and not cv2.haveImageWriter(args.preview):
+        raise ConfigError(f'{args.preview} must be a picture; end it in .png')
     image = read_image(args.image)
     samples = _samples(args, image.shape[:2])
     if not len(samples):

@@ -99,6 +99,7 @@ def test_complete_refuses_wrong_input(folder, tmp_path, capsys):
     assert 'has no depth within the image' in fails('--depth', tmp_path / 'empty.png')
     assert '5 x 5 pixels' in fails('--depth', tmp_path / 'small.png')
     assert 'must be positive' in fails('--depth', tmp_path / 'd.npy', '--depth-scale', 0)
+    assert 'must be a picture' in fails('--depth', tmp_path / 'd.npy', '--preview', 'p.txt')
     assert 'must end in .png' in fails('--depth', tmp_path / 'd.npy', '--out', tmp_path / 'o.x')
 
 
