@@ -32,10 +32,6 @@ from std_msgs.msg import Header
 from steer_depth_ros.geometry.camera import Camera
 from steer_depth_ros.ros import messages
 
-# Fast DDS through shared memory: a process may take the port of one that just ended, and then
-# hears nothing (its issue 5053). Tests start and end nodes all the time.
-os.environ.setdefault('FASTDDS_BUILTIN_TRANSPORTS', 'UDPv4')
-
 CAMERA = Camera(160, 96, 120.0, 120.0, 79.5, 47.5)
 MS = 1_000_000
 BASE = 'preset:=steering', 'device:=cpu', 'extrinsics.source:=parameters'

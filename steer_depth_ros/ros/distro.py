@@ -58,7 +58,13 @@ def profile_environment(profile, environment: Mapping[str, str]) -> Dict[str, st
 
 
 def local_discovery(environment: Mapping[str, str] = os.environ) -> Dict[str, str]:
-    """Return the variables that keep discovery on this machine."""
+    """
+    Return the variables that keep discovery on this machine.
+
+    None where the middleware's own configuration is to decide (SYSTEM_DEFAULT).
+    """
+    if environment.get('ROS_AUTOMATIC_DISCOVERY_RANGE') == 'SYSTEM_DEFAULT':
+        return {}
     if environment.get('ROS_DISTRO') == 'humble':
         return {'ROS_LOCALHOST_ONLY': '1'}
     return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}

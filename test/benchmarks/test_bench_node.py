@@ -15,6 +15,7 @@
 import argparse
 import json
 
+import dds
 import pytest
 
 from steer_depth_ros.benchmarks import node
@@ -22,7 +23,8 @@ from steer_depth_ros.benchmarks import node
 
 def test_every_stage_of_the_node_is_measured(monkeypatch):
     pytest.importorskip('rclpy', reason='rclpy is not installed')
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    for name, value in dds.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     stages = node.measure(2)
     assert set(stages) == {'receive', 'match', 'convert in', 'project', 'publish depth',
                            'make and publish cloud'}

@@ -19,6 +19,7 @@ import subprocess
 import sys
 
 import cv2
+import dds
 import pytest
 from sample_recordings import cloud_frames, write_bag, write_folder
 
@@ -35,7 +36,8 @@ def demo(*argv):
     return subprocess.run(
         [sys.executable, '-m', 'steer_depth_ros.cli', 'demo', *map(str, argv), '--device', 'cpu',
          '--preset', 'steering'],
-        env={**os.environ, 'PYTHONPATH': path}, capture_output=True, text=True, timeout=150)
+        env={**os.environ, **dds.ENVIRONMENT, 'PYTHONPATH': path}, capture_output=True, text=True,
+        timeout=150)
 
 
 def test_every_frame_comes_out_of_the_node(tmp_path):

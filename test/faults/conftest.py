@@ -15,13 +15,14 @@
 import os
 import random
 
+import dds
 import pytest
 
 
 @pytest.fixture(scope='package')
 def ros():
     os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    os.environ.update(dds.ENVIRONMENT)
     import rclpy
     rclpy.init()
     yield

@@ -20,6 +20,7 @@ import random
 import sys
 import time
 
+import dds
 import numpy as np
 
 PROCESSING_S = 0.1  # of the slowed model
@@ -65,7 +66,7 @@ def main(argv=None):
     parser.add_argument('--json', required=True)
     args = parser.parse_args(argv)
     os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    os.environ.update(dds.ENVIRONMENT)
     import rclpy
     rclpy.init()
     from .rig import FaultRig

@@ -28,6 +28,7 @@ import random
 import sys
 import time
 
+import dds
 import numpy as np
 
 SECOND_FAULT = 0.2  # share of the steps
@@ -142,7 +143,7 @@ def summary(rig, record):
 def main(argv=None):
     args = _arguments(argv)
     os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    os.environ.update(dds.ENVIRONMENT)
     import rclpy
     rclpy.init()
     from .catalogue import FAULTS

@@ -17,10 +17,11 @@ import os
 import random
 import sys
 
+import dds
 import pytest
 
 os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ.update(dds.ENVIRONMENT)
 
 SECONDS = count(1_700_000_000, 10)
 

@@ -30,6 +30,7 @@ def test_discovery_stays_on_this_machine_in_each_distribution():
     for name in ('jazzy', 'lyrical', 'rolling'):
         assert distro.local_discovery({'ROS_DISTRO': name}) == {
             'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    assert distro.local_discovery({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SYSTEM_DEFAULT'}) == {}
 
 
 def node_whose_change_of_state(callback):

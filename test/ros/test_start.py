@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 
+import dds
 import pytest
 
 from steer_depth_ros.ros.start_errors import explain, mixed_lists
@@ -32,8 +33,8 @@ def start(*arguments, code=None, **environment):
     return subprocess.Popen(
         [sys.executable, *how, '--ros-args', *arguments], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
-        env={**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-             'ROS_DOMAIN_ID': str(os.getpid() % 100 + 1), **environment})
+        env={**os.environ, **dds.ENVIRONMENT, 'ROS_DOMAIN_ID': str(os.getpid() % 100 + 1),
+             **environment})
 
 
 def run(*arguments, code=None):

@@ -118,7 +118,8 @@ def test_pairs_of_a_driver_arrive(workspaces, driver, tmp_path):
     parameters = tmp_path / 'mine.yaml'
     parameters.write_text('/**:\n  ros__parameters:\n    preset: fast\n    device: cpu\n'
                           '    extrinsics: {source: parameters}\n')
-    environment = {**os.environ, **local_discovery(), 'PATH': os.pathsep.join(
+    users = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
+    environment = {**users, **local_discovery({}), 'PATH': os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ['PATH']])}
     environment['ROS_DOMAIN_ID'] = str(100 + os.getpid() % 100)
     program = 'install/steer_depth_ros/lib/steer_depth_ros/completion_node'
