@@ -59,7 +59,7 @@ def add_arguments(parser):
 
 def run(args):
     for path in filter(None, (args.out, args.confidence)):
-        require_array_ending(path)
+        _array_ending(path)
     if args.preview and not cv2.haveImageWriter(args.preview):
         raise ConfigError(f'{args.preview} must be a picture; end it in .png')
     image = read_image(args.image)
@@ -93,7 +93,7 @@ def write_array(path, values, scale):
     In a .png 0 stands for unknown and for what does not fit into 16 bit. Raise ConfigError for
     another ending, FrameError when the file cannot be written.
     """
-    path, ending = Path(path), require_array_ending(path)
+    path, ending = Path(path), _array_ending(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if ending == '.npy':
@@ -109,7 +109,7 @@ def write_array(path, values, scale):
         raise FrameError(f'cannot write {path}; choose another place')
 
 
-def require_array_ending(path):
+def _array_ending(path):
     """Return the ending of a path that `write_array` can write; ConfigError for another."""
     ending = Path(path).suffix.lower()
     if ending not in ('.png', '.npy', '.tif', '.tiff'):

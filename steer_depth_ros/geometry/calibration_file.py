@@ -110,7 +110,7 @@ def calibration_from_meta(meta: dict) -> Calibration:
         values = _numbers(meta['T_cam_lidar'], 'T_cam_lidar')
         if values.size != 16 or not np.isfinite(values).all():
             raise CalibrationError('T_cam_lidar must be 16 finite numbers, row-major')
-        points = require_pose(values.reshape(4, 4), 'T_cam_lidar')
+        points = _require_pose(values.reshape(4, 4), 'T_cam_lidar')
     return Calibration([fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0], d.ravel().tolist(),
                        str(meta.get('distortion_model') or _model_of(d)) if d.size else '',
                        whole_of(meta, 'width'), whole_of(meta, 'height'),
@@ -232,12 +232,12 @@ def _kitti_points(path, entries, baseline):
     for name in ('Tr_velo_to_cam', 'Tr_velo_cam', 'Tr'):
         if entries.get(name, np.empty(0)).size == 12:
             lidar[:3] = entries[name].reshape(3, 4)
-            return require_pose(baseline @ rectification @ lidar, name)
+            return _require_pose(baseline @ rectification @ lidar, name)
     beside = path.with_name('calib_velo_to_cam.txt')
     if path.name != beside.name and beside.is_file():
         pose = _kitti_entries(beside.read_text())
         lidar[:3, :3], lidar[:3, 3] = pose['R'].reshape(3, 3), pose['T']
-        return require_pose(baseline @ rectification @ lidar, f'R, T of {beside.name}')
+        return _require_pose(baseline @ rectification @ lidar, f'R, T of {beside.name}')
     return None
 
 
@@ -253,7 +253,7 @@ def _from_matrix(text):
     return Calibration(k.ravel().tolist())
 
 
-def require_pose(matrix, name):
+def _require_pose(matrix, name):
     """Return a 4 x 4 matrix; CalibrationError where it is no rotation and translation."""
     rotation = matrix[:3, :3]
     if (np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-6 or np.linalg.det(rotation) < 0

@@ -33,4 +33,3 @@ def shut_down(node=None) -> None:
         if machine is not None:
             machine.destroy_when_not_in_use()
     rclpy.try_shutdown()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rclpy has restored the previous handler
